@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+#
+# Makefile - builds Quire: libraries, demos, benchmark, tests. `make help` lists the targets.
+#
+# All output goes to $(BUILD). Sources are found by wildcard: a new file in a room is a new object,
+# a new file with a main() in demos/, bench/ or tests/*/ is a new program (files there without a
+# main() are linked into each program of their folder).
+#
+# Variables, on the command line or in the environment:
+#   V=1          show the commands
+#   CC, CFLAGS, LDFLAGS   as usual; CFLAGS replaces "-O2 -g" only
+#   DEBUG=1      assertions on (-DQUIRE_DEBUG=1)
+#   SAN=LIST     sanitizers, e.g. SAN=address,undefined
+#   WERROR=1     warnings are errors
+#   BUILD=DIR    where to build; default build, and a folder of its own below it for DEBUG and SAN
+#   PREFIX, LIBDIR, INCLUDEDIR, DESTDIR   for install and uninstall
+
+comma := ,
+BUILD ?= build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter-out 0,$(DEBUG)),/debug)
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+CFLAGS ?= -O2 -g
+MINUTES ?= 10
+# Of make test-sanitize and test-tsan.
+TESTS ?= unit stress
+
+# The version is declared once, in the header. Expanded only where it is used.
+version_part = $(shell sed -n 's/^\#define QUIRE_VERSION_$(1) *//p' include/quire.h)
+VERSION = $(call version_part,MAJOR).$(call version_part,MINOR).$(call version_part,PATCH)
+SONAME := libquire.so.0
+
+# ------------------------------------------------------------------ flags
+
+# The empty value makes a source's own "#define _GNU_SOURCE" the same definition, not another.
+cppflags := -D_GNU_SOURCE= -Iinclude -I. $(if $(filter-out 0,$(DEBUG)),-DQUIRE_DEBUG=1) $(CPPFLAGS)
+
+warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	$(if $(filter-out 0,$(WERROR)),-Werror)
+
+san := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+cflags := -std=gnu11 $(CFLAGS) $(warnings) $(san) -pthread
+
+# The library's objects serve the archive and the shared library alike. Names are hidden unless
+# quire.h declares them (include/export.h). A fault may not call the dynamic loader's allocator, as
+# thread-local storage of a library opened late otherwise would: hence the TLS model.
+lib_flags := -fPIC -fvisibility=hidden -ftls-model=initial-exec -include include/export.h
+
+LIBS := -luring -luuid -pthread
+
+# ------------------------------------------------------------------ sources
+
+lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c vm/*.c))
+lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
+
+program_dirs := demos bench tests/unit tests/integration tests/stress
+program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
+main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
+common_src := $(filter-out $(main_src),$(program_src))
+
+# $(call programs,dir): the programs of a folder. $(call commons,dir): its other objects.
+in_dir = $(foreach f,$(2),$(if $(filter $(1)/,$(dir $(f))),$(f)))
+programs = $(patsubst %.c,$(BUILD)/%,$(call in_dir,$(1),$(main_src)))
+commons = $(patsubst %.c,$(BUILD)/obj/%.o,$(call in_dir,$(1),$(common_src)))
+
+unit := $(call programs,tests/unit)
+integration := $(call programs,tests/integration)
+stress := $(call programs,tests/stress)
+demos := $(call programs,demos)
+bench := $(call programs,bench)
+
+all_obj := $(lib_obj) $(program_src:%.c=$(BUILD)/obj/%.o)
+
+# ------------------------------------------------------------------ quietness
+
+ifneq ($(filter-out 0,$(V)),)
+say := @:
+Q :=
+else
+say = @printf '  %-6s %s\n'
+Q := @
+endif
+
+# A recursive make builds on all processors unless the caller chose -j.
+jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
+remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
+
+# ------------------------------------------------------------------ building
+
+.PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan soak \
+	bench clang check-includes check-symbols check-fresh format format-check install uninstall \
+	clean help FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: libs demos bench-build
+
+libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
+demos: $(demos)
+bench-build: $(bench)
+tests: $(unit) $(integration) $(stress)
+
+# Everything is rebuilt when the compiler or its flags change.
+flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(flags_now))' | cmp -s - $@ || \
+		printf '%s\n' '$(subst ','\'',$(flags_now))' > $@
+
+$(lib_obj): cflags += $(lib_flags)
+$(all_obj): $(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(cppflags) $(cflags) -MMD -MP -c -o $@ $<
+
+-include $(all_obj:.o=.d)
+
+# Removed first: ar would keep the members of sources that are gone.
+$(BUILD)/libquire.a: $(lib_obj) $(BUILD)/obj/lib.list
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $(lib_obj)
+
+$(BUILD)/libquire.so: $(lib_obj) $(BUILD)/obj/lib.list quire.map
+	$(say) LD $@
+	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--version-script=quire.map \
+		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(LIBS)
+	$(Q)ln -sf $(@F) $(@D)/$(SONAME)
+
+# Changes when a source comes or goes, so that the libraries are made again.
+$(BUILD)/obj/lib.list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(lib_obj)' | cmp -s - $@ || echo '$(lib_obj)' > $@
+
+# $(call program,dir,prerequisites,libraries)
+define program
+$$(call programs,$(1)): $$(BUILD)/%: $$(BUILD)/obj/%.o $$(call commons,$(1)) $(2)
+	@mkdir -p $$(@D)
+	$$(say) LD $$@
+	$$(Q)$$(CC) $$(cflags) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(3)
+endef
+
+# Unit tests reach internals through the archive. Integration tests run against the shared library,
+# and so prove that what quire.h declares is exported. The rest are self-contained.
+static := $(BUILD)/libquire.a $(LIBS)
+shared := -L$(BUILD) -Wl,-rpath,'$$$$ORIGIN/../..' -lquire -pthread
+$(eval $(call program,tests/unit,$(BUILD)/libquire.a,$(BUILD)/libquire.a -lcunit $(LIBS) -lm))
+$(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
+$(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
+$(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))
+$(eval $(call program,bench,$(BUILD)/libquire.a,$(static) -lm))
+
+# ------------------------------------------------------------------ running
+
+# Installs what is missing to build and test, and says so; silent when nothing is.
+deps:
+	@CC='$(CC)' scripts/install-deps
+
+demo: deps
+	$(remake) demos
+	$(Q)$(BUILD)/demos/wordindex $(DEMOFLAGS)
+
+bench: deps
+	$(remake) bench-build
+	$(Q)BUILD=$(BUILD) bench/run $(BENCHFLAGS)
+
+test: deps
+	$(remake) all tests
+	$(Q)BUILD=$(BUILD) tests/run.sh
+
+test-unit: deps
+	$(remake) $(unit)
+	$(Q)BUILD=$(BUILD) tests/run.sh unit
+
+test-sanitize:
+	$(remake) SAN=address,undefined DEBUG=1 WERROR=1 BUILD=$(BUILD)/asan tests
+	$(Q)BUILD=$(BUILD)/asan tests/run.sh $(TESTS)
+
+# Without address randomization where that can be had: older TSan runtimes do not know where newer
+# kernels map.
+test-tsan:
+	$(remake) SAN=thread DEBUG=1 WERROR=1 BUILD=$(BUILD)/tsan tests
+	$(Q)if setarch -R true 2> /dev/null; then fixed='setarch -R'; fi; \
+		BUILD=$(BUILD)/tsan $$fixed tests/run.sh $(TESTS)
+
+soak: deps
+	$(remake) tests
+	$(Q)BUILD=$(BUILD) tests/run.sh --minutes $(MINUTES) soak
+
+clang:
+	$(remake) CC=clang WERROR=1 BUILD=$(BUILD)/clang all tests
+
+check-includes:
+	$(Q)scripts/check-includes
+
+check-symbols: $(BUILD)/libquire.so
+	$(Q)scripts/check-symbols $(BUILD)/libquire.so
+
+check-fresh:
+	$(Q)scripts/check-fresh
+
+c_files = $(wildcard $(foreach d,include base swapfile pager vm $(program_dirs),$(d)/*.[ch]))
+format:
+	$(Q)clang-format -i $(c_files)
+format-check:
+	$(Q)clang-format --dry-run -Werror $(c_files)
+
+# ------------------------------------------------------------------ installing
+
+install: libs
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 include/quire.h $(DESTDIR)$(INCLUDEDIR)/quire.h
+	install -m 644 $(BUILD)/libquire.a $(DESTDIR)$(LIBDIR)/libquire.a
+	install -m 755 $(BUILD)/libquire.so $(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION)
+	ln -sf libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libquire.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' quire.pc.in \
+		> $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(INCLUDEDIR)/quire.h $(DESTDIR)$(LIBDIR)/libquire.a \
+		$(DESTDIR)$(LIBDIR)/libquire.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
+		$(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc
+
+clean:
+	rm -rf build $(BUILD)
+
+help:
+	@echo 'make                 libraries, demos and benchmark, in $(BUILD)/'
+	@echo 'make demo            run the demo: a heap eight times its memory (DEMOFLAGS=...)'
+	@echo 'make test            all tests; like demo, it first installs what is missing'
+	@echo 'make test-unit       the unit tests only'
+	@echo 'make test-sanitize   unit tests and stress under ASan and UBSan'
+	@echo 'make test-tsan       the same under TSan'
+	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
+	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
+	@echo 'make clang           full build by clang, warnings are errors'
+	@echo 'make check-includes  the rooms include one way only'
+	@echo 'make check-symbols   libquire.so exports what quire.h declares'
+	@echo 'make check-fresh     the README commands on a bare system (root, debootstrap)'
+	@echo 'make format-check    clang-format agrees'
+	@echo 'make deps            install what is missing to build and test'
+	@echo 'make install         PREFIX=/usr/local DESTDIR= ; and make uninstall'
+	@echo 'make clean           remove what was built'
+	@echo
+	@echo 'Variables: V=1 DEBUG=1 SAN=address,undefined WERROR=1 BUILD=dir CC= CFLAGS='

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/counters.h - the event counters, each declared once.
+ *
+ * A row here becomes a field of struct counters, a line of every printout and
+ * a key of the JSON. struct quire_stats has a field of the same name (the
+ * compiler says so if not).
+ */
+#ifndef QUIRE_BASE_COUNTERS_H
+#define QUIRE_BASE_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define COUNTERS(X)                                                                                \
+	X(minor_faults, "faults served without I/O")                                               \
+	X(major_faults, "faults that read the swap file")                                          \
+	X(zero_fills, "pages filled with zeros")                                                   \
+	X(rescues, "pages taken back from standby")                                                \
+	X(write_faults, "first writes to clean pages")                                             \
+	X(refaults, "major faults on pages evicted less than a budget ago")                        \
+	X(pages_in, "pages read from the swap file")                                               \
+	X(pages_out, "pages written to the swap file")                                             \
+	X(evictions, "pages unmapped by the pager")                                                \
+	X(zero_drops, "evicted pages that were all zeros")                                         \
+	X(readahead_issued, "pages read before they were touched")                                 \
+	X(readahead_hits, "of those, mapped because they were wanted")                             \
+	X(writeback_requests, "write requests")                                                    \
+	X(direct_reclaims, "evictions by a faulting thread")                                       \
+	X(read_errors, "pages whose bytes could not be had")                                       \
+	X(write_errors, "pages whose write failed")
+
+#define WRITEBACK_BUCKETS 10
+
+struct counters {
+#define COUNTER_FIELD(name, text) _Atomic uint64_t name;
+	COUNTERS(COUNTER_FIELD)
+#undef COUNTER_FIELD
+	_Atomic uint64_t writeback_sizes[WRITEBACK_BUCKETS];
+	/* pages now, not events */
+	_Atomic uint64_t resident, peak_resident, standby, swapped, pinned;
+};
+
+static inline void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline void uncount(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_sub_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline uint64_t counted(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Add to a gauge and carry its peak. */
+static inline void count_peak(_Atomic uint64_t *gauge, _Atomic uint64_t *peak, uint64_t n)
+{
+	uint64_t now = atomic_fetch_add_explicit(gauge, n, memory_order_relaxed) + n;
+	uint64_t old = counted(peak);
+
+	while (now > old && !atomic_compare_exchange_weak_explicit(
+				    peak, &old, now, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/kernel.h - what the kernel has and older headers lack.
+ *
+ * Debian 12's headers are those of Linux 6.1. Everything newer that Quire can
+ * use is declared here and nowhere else, and probed at run time before use
+ * (vm/uffd.c). Values are the kernel's ABI.
+ */
+#ifndef QUIRE_BASE_KERNEL_H
+#define QUIRE_BASE_KERNEL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+#include <sys/prctl.h>
+
+/* /dev/userfaultfd, Linux 6.1 */
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC 0xAA
+#define USERFAULTFD_IOC_NEW _IO(USERFAULTFD_IOC, 0x00)
+#endif
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+/* Linux 6.6 */
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define _UFFDIO_POISON 0x08
+#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
+
+/* Linux 6.8 */
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#define _UFFDIO_MOVE 0x05
+#define UFFDIO_MOVE _IOWR(UFFDIO, _UFFDIO_MOVE, struct uffdio_move)
+#define UFFDIO_MOVE_MODE_DONTWAKE ((__u64)1 << 0)
+#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
+#define UFFD_FEATURE_MOVE (1 << 16)
+#endif
+
+/* Linux 5.14 */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Linux 5.17 */
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/lock.c - the mutex of Drepper's "Futexes Are Tricky" (mutex2), a short
+ * spin before the sleep, and the rank check of debug builds.
+ */
+#include "base/lock.h"
+
+#include "base/base.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 60
+
+#if defined(QUIRE_DEBUG) && QUIRE_DEBUG
+/* Bit r: this thread holds a lock of rank r. */
+static SIGNAL_SAFE_TLS uint32_t held;
+
+static void note_acquire(const struct lock *l, bool ordered)
+{
+	if (l->rank == RANK_NONE)
+		return;
+	if (ordered)
+		ASSERT(held < (1u << l->rank));
+	held |= 1u << l->rank;
+}
+
+static void note_release(const struct lock *l)
+{
+	held &= ~(l->rank == RANK_NONE ? 0 : 1u << l->rank);
+}
+
+bool lock_held(const struct lock *l)
+{
+	return l->rank == RANK_NONE || (held & (1u << l->rank));
+}
+#else
+static void note_acquire(const struct lock *l, bool ordered)
+{
+	(void)l;
+	(void)ordered;
+}
+
+static void note_release(const struct lock *l)
+{
+	(void)l;
+}
+
+bool lock_held(const struct lock *l)
+{
+	return atomic_load_explicit(&l->word, memory_order_relaxed) != 0;
+}
+#endif
+
+void lock_init(struct lock *l, enum lock_rank rank)
+{
+	atomic_init(&l->word, 0);
+	l->rank = (uint8_t)rank;
+	l->shared = 0;
+}
+
+void lock_init_shared(struct lock *l, enum lock_rank rank)
+{
+	lock_init(l, rank);
+	l->shared = 1;
+}
+
+bool futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns, bool shared)
+{
+	struct timespec t = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
+			      .tv_nsec = (long)(timeout_ns % 1000000000u) };
+	int saved = errno;
+	long r = syscall(SYS_futex, word, shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE, value,
+			 timeout_ns ? &t : NULL, NULL, 0);
+	bool timed_out = r < 0 && errno == ETIMEDOUT;
+
+	errno = saved;
+	return !timed_out;
+}
+
+void futex_wake(_Atomic uint32_t *word, int count, bool shared)
+{
+	int saved = errno;
+
+	syscall(SYS_futex, word, shared ? FUTEX_WAKE : FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+	errno = saved;
+}
+
+bool lock_try(struct lock *l)
+{
+	uint32_t free_word = 0;
+
+	if (!atomic_compare_exchange_strong_explicit(&l->word, &free_word, 1, memory_order_acquire,
+						     memory_order_relaxed))
+		return false;
+	note_acquire(l, false);
+	return true;
+}
+
+void lock_acquire(struct lock *l)
+{
+	for (int i = 0; i < SPINS; i++) {
+		uint32_t word = 0;
+
+		if (atomic_compare_exchange_weak_explicit(&l->word, &word, 1, memory_order_acquire,
+							  memory_order_relaxed)) {
+			note_acquire(l, true);
+			return;
+		}
+		cpu_relax();
+	}
+	while (atomic_exchange_explicit(&l->word, 2, memory_order_acquire) != 0)
+		futex_wait(&l->word, 2, 0, l->shared);
+	note_acquire(l, true);
+}
+
+void lock_release(struct lock *l)
+{
+	note_release(l);
+	if (atomic_exchange_explicit(&l->word, 0, memory_order_release) == 2)
+		futex_wake(&l->word, 1, l->shared);
+}

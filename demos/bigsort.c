@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * demos/bigsort.c - sort the lines of a file that is larger than the memory
+ * budget, as if there were memory for all of it. The order is that of
+ * LC_ALL=C sort(1): by bytes.
+ *
+ * No step of it reads or writes a temporary file; all of the text is in
+ * regions of Quire. What makes it fast there is the choice of algorithm: each
+ * step walks memory from low to high, or stays within what fits the budget.
+ *
+ *   read    the whole file into one region (written in order)
+ *   runs    take as many lines as fit well within the budget, index and sort
+ *           them there, and write them in order to a region of their own
+ *   merge   all runs at once, each read in order, to the output file
+ *
+ * A quicksort of all lines at once would be shorter, and touch pages at random.
+ */
+#define _XOPEN_SOURCE 700
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "demo.h"
+
+const char demo_name[] = "bigsort";
+
+#define TIMES 8                         /* the file is so many times the budget by default */
+#define MEMORY_MIN ((size_t)4 << 20)    /* ... but the budget is not less */
+#define RUN_PAGES (8 * QUIRE_PAGE_SIZE) /* least memory for each run of a merge */
+#define LINE_MAX_BYTES (UINT32_MAX - 1u)
+
+/*
+ * System calls get this buffer of ordinary memory, never a region: under the
+ * engine uffd-signal they fail with EFAULT on a page that is not resident.
+ */
+static char buffer[1 << 18];
+
+/* ------------------------------------------------------------------ lines */
+
+/*
+ * A line, with its first bytes at hand: most comparisons end there and touch no
+ * text. 24 bytes; text points into a region, so looking at it may page it in.
+ */
+struct line {
+	uint64_t key; /* its first 8 bytes as a big-endian number, zeros behind the end */
+	const char *text;
+	uint32_t length; /* without the newline */
+};
+
+static struct line line_at(const char *text, const char *end)
+{
+	const char *newline = memchr(text, '\n', (size_t)(end - text));
+	size_t length = (size_t)((newline ? newline : end) - text);
+	struct line line = { .text = text, .length = (uint32_t)length };
+
+	if (length > LINE_MAX_BYTES)
+		die("a line is longer than 4 GiB");
+	for (size_t i = 0; i < 8; i++)
+		line.key = line.key << 8 | (i < length ? (unsigned char)text[i] : 0);
+	return line;
+}
+
+static int line_compare(const struct line *a, const struct line *b)
+{
+	uint32_t shorter = a->length < b->length ? a->length : b->length;
+	int order = 0;
+
+	if (a->key != b->key)
+		return a->key < b->key ? -1 : 1;
+	if (shorter > 8)
+		order = memcmp(a->text + 8, b->text + 8, shorter - 8);
+	return order ? order : (a->length > b->length) - (a->length < b->length);
+}
+
+/*
+ * Merge sort, bottom up: two arrays, each pass walks both from low to high.
+ * Returns the one that holds the result. (qsort(3) would malloc as much.)
+ */
+static struct line *lines_sort(struct line *from, struct line *to, size_t count)
+{
+	for (size_t width = 1; width < count; width *= 2) {
+		struct line *swap = from;
+
+		for (size_t low = 0; low < count; low += 2 * width) {
+			size_t mid = low + width < count ? low + width : count;
+			size_t high = mid + width < count ? mid + width : count;
+			size_t a = low, b = mid, out = low;
+
+			while (a < mid && b < high)
+				to[out++] = from[line_compare(&from[b], &from[a]) < 0 ? b++ : a++];
+			while (a < mid)
+				to[out++] = from[a++];
+			while (b < high)
+				to[out++] = from[b++];
+		}
+		from = to;
+		to = swap;
+	}
+	return from;
+}
+
+/* ------------------------------------------------------------------- runs */
+
+struct run {
+	quire_region_t *region; /* sorted lines, each with its newline */
+	const char *end;
+	struct line line; /* merge: the next one */
+};
+
+struct sorter {
+	quire_t *q;
+	size_t budget;
+	quire_region_t *text; /* the file */
+	size_t length;        /* of it, in bytes */
+	uint64_t lines;
+	struct run *runs;
+	size_t count;
+	const char *output;
+	int fd; /* of it */
+};
+
+/* The whole file, in the order of its bytes. */
+static void read_text(struct sorter *s, int fd, const char *name)
+{
+	struct progress bar = progress_start("read");
+	size_t done = 0;
+
+	while (done < s->length) {
+		size_t want = s->length - done < sizeof buffer ? s->length - done : sizeof buffer;
+		ssize_t got = read(fd, buffer, want);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			die("%s: %s", name, strerror(errno));
+		if (got == 0)
+			die("%s: became shorter while it was read", name);
+		memcpy((char *)quire_region_base(s->text) + done, buffer, (size_t)got);
+		done += (size_t)got;
+		progress_show(&bar, done, s->length, "%.1f MiB", mib(done));
+	}
+	progress_end(&bar);
+}
+
+/* Put sorted lines into a region of their own, so that each run has its own readahead. */
+static void write_run(struct sorter *s, const struct line *lines, size_t count, size_t bytes)
+{
+	struct quire_region_options options = { .size = sizeof options };
+	struct run *run;
+	char name[32], *to;
+
+	s->runs = realloc(s->runs, (s->count + 1) * sizeof *s->runs);
+	if (!s->runs)
+		die("no memory for the list of runs");
+	run = &s->runs[s->count++];
+	snprintf(name, sizeof name, "run %zu", s->count);
+	options.name = name;
+	check(quire_region_create(s->q, bytes, &options, &run->region), "cannot make a region");
+	to = quire_region_base(run->region);
+	for (size_t i = 0; i < count; i++) {
+		memcpy(to, lines[i].text, lines[i].length);
+		to += lines[i].length;
+		*to++ = '\n';
+	}
+	run->end = to;
+}
+
+/* Discard the whole pages of a region below done bytes that are not discarded yet. */
+static void advise_done(quire_region_t *r, size_t *discarded, size_t done)
+{
+	done = done / QUIRE_PAGE_SIZE * QUIRE_PAGE_SIZE;
+	if (done > *discarded)
+		check(quire_advise(r, *discarded, done - *discarded, QUIRE_ADVISE_DONTNEED),
+		      "advice");
+	*discarded = done;
+}
+
+/*
+ * Cut the text into runs that fit the budget with all that sorting one needs:
+ * its text, its index twice, and the pages of the finished run on their way out.
+ */
+static void make_runs(struct sorter *s)
+{
+	size_t room = s->budget / 2 / sizeof(struct line) / 2, cost = 0, bytes = 0;
+	const char *base = quire_region_base(s->text), *end = base + s->length;
+	struct progress bar = progress_start("sort");
+	quire_region_t *index;
+	struct line *lines;
+	size_t count = 0, done, discarded = 0;
+
+	check(quire_region_create(s->q, 2 * room * sizeof *lines, NULL, &index),
+	      "cannot make the region of the index");
+	lines = quire_region_base(index);
+	for (const char *next = base; next < end;) {
+		lines[count] = line_at(next, end);
+		next += lines[count].length + 1; /* one beyond end if the last newline is missing */
+		bytes += lines[count].length + 1ul;
+		cost += lines[count++].length + 2 * sizeof *lines;
+		if (next < end && count < room && cost < s->budget / 2)
+			continue;
+		write_run(s, lines_sort(lines, lines + room, count), count, bytes);
+		s->lines += count;
+		/* The text of this run will not be read again: its pages need not be kept. */
+		done = (size_t)((next < end ? next : end) - base);
+		advise_done(s->text, &discarded, done);
+		count = cost = bytes = 0;
+		progress_show(&bar, done, s->length, "%zu runs", s->count);
+	}
+	progress_end(&bar);
+	check(quire_region_destroy(index), "destroying the index");
+	check(quire_region_destroy(s->text), "destroying the text");
+}
+
+/* ------------------------------------------------------------------ merge */
+
+struct writer {
+	int fd;
+	size_t used; /* of buffer */
+	uint64_t bytes;
+	const char *name;
+};
+
+static void writer_flush(struct writer *w)
+{
+	for (size_t done = 0; done < w->used;) {
+		ssize_t put = write(w->fd, buffer + done, w->used - done);
+
+		if (put < 0 && errno != EINTR)
+			die("%s: %s", w->name, strerror(errno));
+		done += put > 0 ? (size_t)put : 0;
+	}
+	w->bytes += w->used;
+	w->used = 0;
+}
+
+static void writer_add(struct writer *w, const char *data, size_t length)
+{
+	while (length) {
+		size_t part = sizeof buffer - w->used < length ? sizeof buffer - w->used : length;
+
+		memcpy(buffer + w->used, data, part);
+		w->used += part;
+		data += part;
+		length -= part;
+		if (w->used == sizeof buffer)
+			writer_flush(w);
+	}
+}
+
+/* Let the run at the top of the heap sink to its place: the least line stays on top. */
+static void heap_sink(struct run **heap, size_t count, size_t at)
+{
+	struct run *run = heap[at];
+
+	for (size_t child; (child = 2 * at + 1) < count; at = child) {
+		if (child + 1 < count &&
+		    line_compare(&heap[child + 1]->line, &heap[child]->line) < 0)
+			child++;
+		if (line_compare(&run->line, &heap[child]->line) <= 0)
+			break;
+		heap[at] = heap[child];
+	}
+	heap[at] = run;
+}
+
+/* Write the least line of all runs, again and again. Each run is read once, in order. */
+static void merge_runs(struct sorter *s)
+{
+	struct writer w = { .name = s->output, .fd = s->fd };
+	struct progress bar = progress_start("merge");
+	struct run **heap = malloc((s->count + 1) * sizeof *heap);
+	size_t count = s->count;
+	uint64_t lines = 0;
+
+	if (!heap)
+		die("no memory for the heap of runs");
+	for (size_t i = 0; i < count; i++) {
+		heap[i] = &s->runs[i];
+		check(quire_advise(heap[i]->region, 0, quire_region_length(heap[i]->region),
+		                   QUIRE_ADVISE_SEQUENTIAL),
+		      "advice");
+		heap[i]->line = line_at(quire_region_base(heap[i]->region), heap[i]->end);
+	}
+	for (size_t i = count / 2; i-- > 0;)
+		heap_sink(heap, count, i);
+	while (count) {
+		struct run *run = heap[0];
+		const char *next = run->line.text + run->line.length + 1;
+
+		writer_add(&w, run->line.text, run->line.length);
+		writer_add(&w, "\n", 1);
+		if (next < run->end) {
+			run->line = line_at(next, run->end);
+		} else {
+			check(quire_region_destroy(run->region), "destroying a run");
+			heap[0] = heap[--count];
+		}
+		if (count)
+			heap_sink(heap, count, 0);
+		if (++lines % 4096 == 0 || !count)
+			progress_show(&bar, lines, s->lines, "%.1f MiB", mib(w.bytes + w.used));
+	}
+	writer_flush(&w);
+	if (close(w.fd))
+		die("%s: %s", s->output, strerror(errno));
+	progress_end(&bar);
+	free(heap);
+}
+
+/* ----------------------------------------------------------------- verify */
+
+/* Run LC_ALL=C sort(1) on the input and compare what it says with our output. */
+static bool verify(const char *input, const char *output, size_t budget, double *time)
+{
+	char memory[32], c_locale[] = "LC_ALL=C", path[4096 + 5], temporary[4096 + 7];
+	char *arguments[] = { "sort", "-S", memory, "--", (char *)input, NULL };
+	const char *search = getenv("PATH"), *directory = getenv("TMPDIR");
+	char *environment[] = { c_locale, path, temporary, NULL };
+	posix_spawn_file_actions_t actions;
+	int pipes[2], fd = open(output, O_RDONLY | O_CLOEXEC), status = -1, error;
+	uint64_t offset = 0;
+	bool same = true;
+	pid_t child;
+
+	snprintf(memory, sizeof memory, "%zuK", budget / 1024);
+	snprintf(path, sizeof path, "PATH=%s", search ? search : "/usr/bin:/bin");
+	snprintf(temporary, sizeof temporary, "TMPDIR=%s", directory ? directory : "/tmp");
+	if (fd < 0 || pipe(pipes))
+		die("%s: %s", output, strerror(errno));
+	*time = seconds();
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO);
+	posix_spawn_file_actions_addclose(&actions, pipes[0]);
+	error = posix_spawnp(&child, "sort", &actions, NULL, arguments, environment);
+	if (error)
+		die("cannot run sort: %s", strerror(error));
+	posix_spawn_file_actions_destroy(&actions);
+	close(pipes[1]);
+	for (;;) {
+		static char theirs[1 << 16];
+		ssize_t got = read(pipes[0], theirs, sizeof theirs), more;
+		size_t ours = 0, want;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		want = got > 0 ? (size_t)got : 1; /* at their end: have we a byte more? */
+		while (same && ours < want && (more = read(fd, buffer + ours, want - ours)) > 0)
+			ours += (size_t)more;
+		if (same && (ours != (size_t)(got > 0 ? got : 0) || memcmp(buffer, theirs, ours))) {
+			fprintf(stderr, "%s: differs from sort(1) after byte %" PRIu64 "\n",
+			        demo_name, offset);
+			same = false;
+		}
+		if (got <= 0)
+			break;
+		offset += (uint64_t)got;
+	}
+	close(pipes[0]);
+	close(fd);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	*time = seconds() - *time;
+	if (status)
+		die("sort(1) failed");
+	return same;
+}
+
+/* ------------------------------------------------------------------- main */
+
+static void help(void)
+{
+	printf("Usage: %s [OPTION]... INPUT OUTPUT\n"
+	       "Sort the lines of INPUT by bytes, as LC_ALL=C sort does, into OUTPUT, in regions\n"
+	       "of memory larger than the budget.\n\n"
+	       "  --verify        run sort(1) on INPUT and compare its output with OUTPUT\n"
+	       "  --stats         print the statistics of the pager\n"
+	       "  --help          this text\n\n"
+	       "Without --memory the budget is an eighth of the file, at least 4M.\n"
+	       "Options of the library:\n",
+	       demo_name);
+	quire_options_print(stdout);
+	printf("\nExit status: 0: done, 1: failed, or sort(1) disagrees, 2: wrong usage.\n");
+}
+
+/* Choose the budget, and readahead windows that fit it for all runs at once. */
+static void choose_memory(struct quire_options *options, size_t length)
+{
+	if (!options->memory)
+		options->memory = length / TIMES > MEMORY_MIN ? length / TIMES : MEMORY_MIN;
+	if (!options->readahead && options->memory / 128 < (256 << 10))
+		options->readahead = round_up(options->memory / 128, QUIRE_PAGE_SIZE);
+}
+
+/* Opened before the work begins, so that a bad name is told at once. */
+static int open_output(const char *name)
+{
+	int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+	if (fd < 0)
+		die("%s: %s", name, strerror(errno));
+	return fd;
+}
+
+static void sort_file(struct sorter *s, const struct quire_options *options, int fd,
+                      const char *input, bool print_stats)
+{
+	struct quire_region_options name = { .size = sizeof name, .name = "text" };
+	double start = seconds(), read, runs;
+	struct quire_stats stats;
+	size_t enough;
+
+	check(quire_open(&s->q, options), "cannot open a pager");
+	s->budget = enough = quire_memory(s->q);
+	check(quire_region_create(s->q, s->length, &name, &s->text), "cannot make the region");
+	printf("%s: %.1f MiB of text, budget %.1f MiB (1/%.1f), engine %s\n", input, mib(s->length),
+	       mib(s->budget), (double)s->length / (double)s->budget, quire_engine_name(s->q));
+	fflush(stdout);
+	read_text(s, fd, input);
+	read = seconds();
+	make_runs(s);
+	/* A merge wants pages for each run. Twice the budget: half the runs, twice the pages. */
+	while (s->count * s->budget / enough > enough / RUN_PAGES)
+		enough *= 2;
+	if (enough > s->budget)
+		die("%zu runs are too many to merge in %.1f MiB; try --memory %zuM", s->count,
+		    mib(s->budget), round_up(enough, 1 << 20) >> 20);
+	runs = seconds();
+	merge_runs(s);
+	printf("%" PRIu64 " lines sorted in %.2f s: read %.2f, %zu sorted runs %.2f, merge %.2f\n",
+	       s->lines, seconds() - start, read - start, s->count, runs - read, seconds() - runs);
+	check(quire_stats_get(s->q, &stats), "statistics");
+	printf("paged in %.1f MiB, out %.1f MiB; %" PRIu64 " major faults; readahead %" PRIu64
+	       " pages, %" PRIu64 " of them used\n",
+	       mib(stats.pages_in * QUIRE_PAGE_SIZE), mib(stats.pages_out * QUIRE_PAGE_SIZE),
+	       stats.major_faults, stats.readahead_issued, stats.readahead_hits);
+	if (print_stats)
+		quire_stats_print(s->q, stdout, QUIRE_FORMAT_STATUS);
+	check(quire_close(s->q), "closing");
+	free(s->runs);
+}
+
+int main(int argc, char **argv)
+{
+	struct quire_options options = { .size = sizeof options, .on_error = tell_error };
+	bool verified = false, print_stats = false;
+	struct sorter sorter = { 0 };
+	char *names[2];
+	struct stat in, out;
+	int count = 0, fd;
+	double time;
+
+	option_memory_default(&options);
+	for (char **arg = argv + 1; argc && *arg; arg++) {
+		if (!strcmp(*arg, "--help"))
+			return help(), 0;
+		else if (!strcmp(*arg, "--verify"))
+			verified = true;
+		else if (!strcmp(*arg, "--stats"))
+			print_stats = true;
+		else if (!strncmp(*arg, "--", 2))
+			option_of_quire(&arg, &options);
+		else if (count == 2)
+			die_usage("one file too many", *arg);
+		else
+			names[count++] = *arg;
+	}
+	if (count != 2)
+		die_usage("missing", count ? "OUTPUT" : "INPUT");
+	fd = open(names[0], O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &in))
+		die("%s: %s", names[0], strerror(errno));
+	if (!S_ISREG(in.st_mode))
+		die("%s: not a regular file", names[0]);
+	if (!stat(names[1], &out) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+		die("%s: input and output are the same file", names[1]);
+	sorter.length = (size_t)in.st_size;
+	sorter.output = names[1];
+	sorter.fd = open_output(names[1]);
+	if (sorter.length) {
+		choose_memory(&options, sorter.length);
+		sort_file(&sorter, &options, fd, names[0], print_stats);
+	} else {
+		merge_runs(&sorter); /* of no runs: makes an empty file */
+		printf("%s: is empty\n", names[0]);
+	}
+	close(fd);
+	if (!verified)
+		return 0;
+	if (!verify(names[0], names[1], options.memory ? options.memory : MEMORY_MIN, &time))
+		return 1;
+	printf("verified: the same as LC_ALL=C sort -S %zuK, which took %.2f s\n",
+	       (options.memory ? options.memory : MEMORY_MIN) / 1024, time);
+	return 0;
+}

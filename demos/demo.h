@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * demos/demo.h - what the demos share and a reader may skip: errors, the
+ * clock, sizes, the command line and the progress bar. The programs beside it
+ * are the reading matter.
+ */
+#ifndef QUIRE_DEMO_H
+#define QUIRE_DEMO_H
+
+#include <quire.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+extern const char demo_name[]; /* each program's own, for its messages */
+
+#define PRINTF_LIKE(words, first) __attribute__((format(printf, words, first)))
+
+/* Say what is wrong and leave: status 1. */
+static inline _Noreturn void die(const char *format, ...) PRINTF_LIKE(1, 2);
+
+static inline _Noreturn void die(const char *format, ...)
+{
+	va_list arguments;
+
+	fflush(stdout);
+	fprintf(stderr, "%s: ", demo_name);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+/* A wrong command line: status 2. */
+static inline _Noreturn void die_usage(const char *what, const char *word)
+{
+	fprintf(stderr, "%s: %s: %s\nTry '%s --help'.\n", demo_name, word, what, demo_name);
+	exit(2);
+}
+
+/* The pattern of every call to quire in the demos: 0, or leave with its own words. */
+static inline void check(int result, const char *what)
+{
+	if (result)
+		die("%s: %s (%s)", what, quire_error_message(), strerror(-result));
+}
+
+static inline double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static inline double mib(uint64_t bytes)
+{
+	return (double)bytes / (1 << 20);
+}
+
+static inline size_t round_up(size_t bytes, size_t unit)
+{
+	return (bytes + unit - 1) / unit * unit;
+}
+
+/*
+ * For options.on_error: runs inside a fault or on a thread of the pager, so
+ * write(2) and nothing else. The access that cannot be served gets SIGBUS next.
+ */
+static inline void tell_error(void *arg, const struct quire_error *error)
+{
+	(void)arg;
+	if (write(STDERR_FILENO, error->message, strlen(error->message)) > 0 &&
+	    write(STDERR_FILENO, "\n", 1) > 0)
+		return;
+}
+
+/* ------------------------------------------------------- the command line */
+
+/* Is *arg "--name value" or "--name=value"? Then *value is set and *arg moves past it. */
+static inline bool option_value(char ***arg, const char *name, const char **value)
+{
+	size_t length = strlen(name);
+	char *word = **arg;
+
+	if (strncmp(word, "--", 2) || strncmp(word + 2, name, length))
+		return false;
+	if (word[2 + length] == '=') {
+		*value = word + 2 + length + 1;
+		return true;
+	}
+	if (word[2 + length])
+		return false;
+	if (!(*arg)[1])
+		die_usage("needs a value", word);
+	*value = *++*arg;
+	return true;
+}
+
+/* A size with an optional K, M, G or T, as the options of the library take it. */
+static inline uint64_t option_size(const char *name, const char *value)
+{
+	static const char units[] = "KMGT";
+	char *end;
+	unsigned long long number = strtoull(value, &end, 10);
+	const char *unit = memchr(units, *end & ~0x20, sizeof units - 1);
+	unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+
+	if (end == value || *value == '-' || (*end && (!unit || end[1])) || number == 0 ||
+	    number > (UINT64_MAX >> 1) >> shift) {
+		fprintf(stderr, "%s: --%s takes a size such as 64M, not '%s'\n", demo_name, name,
+		        value);
+		exit(2);
+	}
+	return (uint64_t)number << shift;
+}
+
+/*
+ * Any other "--name value" is an option of the library: hand it on as it is,
+ * so that a new option of the library works here without a word.
+ */
+static inline void option_of_quire(char ***arg, struct quire_options *options)
+{
+	static char name[64];
+	const char *value = "";
+	size_t length = strcspn(**arg + 2, "=");
+
+	if (strncmp(**arg, "--", 2) || length == 0 || length >= sizeof name)
+		die_usage("unknown option", **arg);
+	memcpy(name, **arg + 2, length);
+	name[length] = 0;
+	option_value(arg, name, &value);
+	if (quire_options_set(options, name, value)) {
+		fprintf(stderr, "%s: --%s: %s\nTry '%s --help'.\n", demo_name, name,
+		        quire_error_message(), demo_name);
+		exit(2);
+	}
+}
+
+/* The demos choose a budget by themselves, unless the environment or the command line says one. */
+static inline void option_memory_default(struct quire_options *options)
+{
+	const char *value = getenv("QUIRE_MEMORY");
+
+	if (value && *value && quire_options_set(options, "memory", value)) {
+		fprintf(stderr, "%s: QUIRE_MEMORY: %s\n", demo_name, quire_error_message());
+		exit(2);
+	}
+}
+
+/* -------------------------------------------------------- the progress bar */
+
+struct progress {
+	const char *label;
+	double started, drawn;
+	unsigned quarter; /* not a terminal: quarters told so far */
+};
+
+static inline struct progress progress_start(const char *label)
+{
+	return (struct progress){ .label = label, .started = seconds() };
+}
+
+/* Draw the bar, at most ten times a second; if nobody watches, a line each quarter of the way. */
+static inline void progress_show(struct progress *p, uint64_t done, uint64_t total,
+                                 const char *format, ...) PRINTF_LIKE(4, 5);
+
+static inline void progress_show(struct progress *p, uint64_t done, uint64_t total,
+                                 const char *format, ...)
+{
+	static const char full[] = "##############################";
+	double now = seconds(), part = done < total ? (double)done / (double)total : 1;
+	int width = (int)sizeof full - 1, bar = (int)(part * width);
+	bool watched = isatty(STDERR_FILENO);
+	va_list arguments;
+
+	if (watched ? now - p->drawn < 0.1 && done < total : part * 4 < p->quarter + 1)
+		return;
+	p->drawn = now;
+	p->quarter = (unsigned)(part * 4);
+	if (watched)
+		fprintf(stderr, "\r%-8s [%.*s%*s] %3.0f%% %6.1f s  ", p->label, bar, full,
+		        width - bar, "", part * 100, now - p->started);
+	else
+		fprintf(stderr, "%-8s %3.0f%% %6.1f s  ", p->label, part * 100, now - p->started);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputs(watched ? "\033[K" : "\n", stderr);
+}
+
+/* Leave the bar as it is and go to a new line. */
+static inline void progress_end(struct progress *p)
+{
+	if (isatty(STDERR_FILENO) && p->drawn > 0)
+		fputc('\n', stderr);
+}
+
+#endif

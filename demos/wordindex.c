@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * demos/wordindex.c - an index of the words of real text files, in a heap
+ * eight times larger than its memory.
+ *
+ * The index (index.c: a hash table, records and postings in one heap) does not
+ * know what memory it lives in. It is built twice from the same files:
+ *
+ *   1. in plain memory from calloc(): this also measures how large the heap is;
+ *   2. in a region of Quire, with an eighth of that as its budget.
+ *
+ * Every slot, word and posting of the two is then compared. corpus.c finds and
+ * reads the files.
+ */
+#include <inttypes.h>
+
+#include "corpus.h"
+#include "demo.h"
+#include "index.h"
+
+const char demo_name[] = "wordindex";
+
+#define TIMES 8 /* the heap is so many times the budget */
+
+/* ----------------------------------------------------- the job done twice */
+
+static const char *const questions[] = {
+	"the",  "malloc", "license",   "warranty", "errno",
+	"page", "swap",   "copyright", "zebra",    "qwertz",
+};
+#define QUESTIONS (sizeof questions / sizeof *questions)
+
+struct job {
+	struct index index;
+	const struct corpus *corpus;
+	uint32_t file;       /* being read, then: how many were */
+	double build, check; /* seconds */
+	uint64_t grown;      /* most resident memory of the process above the start, sampled */
+	uint64_t digest;
+	struct answer answers[QUESTIONS];
+};
+
+/* Resident memory of this process as the kernel counts it, our witness of the budget. */
+static uint64_t process_resident(void)
+{
+	unsigned long total, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (!f || fscanf(f, "%lu %lu", &total, &resident) != 2)
+		resident = 0;
+	if (f)
+		fclose(f);
+	return (uint64_t)resident * QUIRE_PAGE_SIZE;
+}
+
+static void job_word(void *arg, const char *text, size_t length, uint32_t line)
+{
+	struct job *j = arg;
+
+	index_add(&j->index, text, length, j->file, line);
+}
+
+/*
+ * Index the files until there are no more or the heap has grown to enough
+ * bytes, then ask. q is only looked at, to tell how it goes: NULL in plain memory.
+ */
+static void job_run(struct job *j, const struct corpus *corpus, const char *label, char *memory,
+                    size_t capacity, size_t enough, const quire_t *q)
+{
+	struct progress bar = progress_start(label);
+	uint64_t done = 0, before = process_resident(), now;
+	double start = seconds();
+
+	*j = (struct job){ .corpus = corpus };
+	index_init(&j->index, memory, capacity);
+	while (j->file < corpus->count && j->index.heap.used < enough) {
+		char note[128] = "";
+		struct quire_stats s;
+
+		corpus_read(&corpus->files[j->file], job_word, j);
+		done += corpus->files[j->file++].size;
+		if (j->file % 16 && j->file < corpus->count)
+			continue;
+		now = process_resident();
+		if (now > before && now - before > j->grown)
+			j->grown = now - before;
+		if (q && !quire_stats_get(q, &s))
+			snprintf(note, sizeof note, ", resident %.1f, major faults %" PRIu64,
+			         mib(s.resident), s.major_faults);
+		progress_show(&bar, enough == SIZE_MAX ? done : j->index.heap.used,
+		              enough == SIZE_MAX ? corpus->bytes : enough, "heap %.1f MiB%s",
+		              mib(j->index.heap.used), note);
+	}
+	progress_end(&bar);
+	j->build = seconds() - start;
+	j->digest = index_digest(&j->index);
+	for (size_t i = 0; i < QUESTIONS; i++)
+		j->answers[i] = index_query(&j->index, questions[i]);
+	j->check = seconds() - start - j->build;
+}
+
+static void print_answers(const struct job *j)
+{
+	printf("\n%-10s %9s %7s  first and last place\n", "word", "times", "files");
+	for (size_t i = 0; i < QUESTIONS; i++) {
+		const struct answer *a = &j->answers[i];
+
+		printf("%-10s %9" PRIu32 " %7" PRIu32, questions[i], a->count, a->files);
+		if (a->count)
+			printf("  %s:%" PRIu32 "\n%-28s  %s:%" PRIu32,
+			       j->corpus->files[a->first.file].path, a->first.line, "",
+			       j->corpus->files[a->last.file].path, a->last.line);
+		printf("\n");
+	}
+}
+
+static void print_times(const struct job *plain, const struct job *paged)
+{
+	printf("\n%-24s %12s %12s %8s\n", "", "plain memory", "Quire", "ratio");
+	printf("%-24s %10.2f s %10.2f s %8.2f\n", "build the index", plain->build, paged->build,
+	       paged->build / plain->build);
+	printf("%-24s %10.2f s %10.2f s %8.2f\n", "read all of it back", plain->check, paged->check,
+	       paged->check / plain->check);
+	printf("%-24s %10.1f M %10.1f M %8.2f\n", "the process grew by", mib(plain->grown),
+	       mib(paged->grown), plain->grown ? (double)paged->grown / (double)plain->grown : 0);
+}
+
+static bool jobs_agree(const struct job *plain, const struct job *paged)
+{
+	bool same = plain->digest == paged->digest && plain->index.words == paged->index.words &&
+	            plain->index.postings == paged->index.postings &&
+	            plain->index.heap.used == paged->index.heap.used;
+
+	for (size_t i = 0; i < QUESTIONS; i++)
+		if (memcmp(&plain->answers[i], &paged->answers[i], sizeof plain->answers[i])) {
+			fprintf(stderr, "%s: the answers for '%s' differ\n", demo_name,
+			        questions[i]);
+			same = false;
+		}
+	printf("\ncheck: %s: %" PRIu64 " words, %" PRIu64 " postings, digest %016" PRIx64
+	       "%s %016" PRIx64 "\n",
+	       same ? "the same in both" : "THE TWO DIFFER", paged->index.words,
+	       paged->index.postings, plain->digest, same ? " =" : " is not", paged->digest);
+	return same;
+}
+
+/* ------------------------------------------------------------------- main */
+
+#define LIMIT ((uint64_t)64 << 20) /* bytes of text, unless --limit says otherwise */
+#define UNCHECKED_MEMORY ((size_t)4 << 20)
+
+static void help(void)
+{
+	printf("Usage: %s [OPTION]... [DIRECTORY]...\n"
+	       "Index the words of the text files below the directories (/usr/include and\n"
+	       "/usr/share) in a heap %d times the memory budget, and check every word and\n"
+	       "posting against the same job in plain memory.\n\n"
+	       "  --limit SIZE    most text to index, an even sample of what is found (64M)\n"
+	       "  --no-check      the run in Quire only\n"
+	       "  --help          this text\n\n"
+	       "Without --memory the budget is the measured heap divided by %d; with it (or with\n"
+	       "--no-check: 4M) text is taken until the heap is %d times the budget.\n"
+	       "Options of the library:\n",
+	       demo_name, TIMES, TIMES, TIMES);
+	quire_options_print(stdout);
+	printf("\nExit status: 0: the answers are the same, 1: they differ or something failed,\n"
+	       "2: wrong usage.\n");
+}
+
+static void count_word(void *arg, const char *text, size_t length, uint32_t line)
+{
+	(void)text, (void)length, (void)line;
+	++*(uint64_t *)arg;
+}
+
+static void find_text(struct corpus *corpus, char **roots, uint64_t limit)
+{
+	static const char *const standard[] = { "/usr/include", "/usr/share", NULL };
+	const char *const *root = *roots ? (const char *const *)roots : standard;
+	uint64_t found_bytes = 0, words = 0;
+	size_t found;
+
+	for (; *root; root++) {
+		int error;
+
+		printf("looking for text below %s\n", *root);
+		fflush(stdout);
+		error = corpus_add(corpus, *root);
+		if (error)
+			fprintf(stderr, "%s: %s: %s\n", demo_name, *root, strerror(error));
+		if (error && *roots)
+			exit(1);
+	}
+	for (found = 0; found < corpus->count; found++)
+		found_bytes += corpus->files[found].size;
+	corpus_choose(corpus, limit);
+	printf("text: %zu files, %.1f MiB, of %zu files, %.1f MiB found (%zu other files are not "
+	       "text)\n",
+	       corpus->count, mib(corpus->bytes), found, mib(found_bytes), corpus->others);
+	if (!corpus->count)
+		die("no text to index");
+	/* Read it once for nothing: then neither run waits for the disk to deliver the text. */
+	for (size_t i = 0; i < corpus->count; i++)
+		corpus_read(&corpus->files[i], count_word, &words);
+	printf("%" PRIu64 " words are read from it\n", words);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	struct quire_options options = { .size = sizeof options, .on_error = tell_error };
+	struct corpus corpus = { 0 };
+	struct job plain, paged;
+	uint64_t limit = LIMIT;
+	char **roots = argv;
+	bool checked = true, ok = true;
+	size_t capacity, enough;
+	struct quire_stats s;
+	quire_region_t *region;
+	quire_t *q;
+
+	option_memory_default(&options);
+	for (char **arg = argv + 1; argc && *arg; arg++) {
+		const char *value;
+
+		if (!strcmp(*arg, "--help"))
+			return help(), 0;
+		else if (!strcmp(*arg, "--no-check"))
+			checked = false;
+		else if (option_value(&arg, "limit", &value))
+			limit = option_size("limit", value);
+		else if (!strncmp(*arg, "-", 1))
+			option_of_quire(&arg, &options);
+		else
+			*roots++ = *arg; /* the names move to the front of argv */
+	}
+	*roots = NULL;
+	find_text(&corpus, argv, limit);
+	/* The heap of each job: address space for more than the text can need. */
+	capacity = round_up(4 * corpus.bytes + ((size_t)64 << 20), QUIRE_PAGE_SIZE);
+	if (capacity > INDEX_HEAP_MAX)
+		capacity = INDEX_HEAP_MAX;
+	if (!checked && !options.memory)
+		options.memory = UNCHECKED_MEMORY;
+	enough = options.memory ? TIMES * options.memory : SIZE_MAX;
+
+	if (checked) {
+		char *memory = calloc(capacity, 1);
+
+		if (!memory)
+			die("no plain memory for the run to compare with; --no-check does without");
+		job_run(&plain, &corpus, "plain", memory, capacity, enough, NULL);
+		free(memory);
+		corpus.count = plain.file;
+		if (!options.memory) {
+			options.memory = plain.index.heap.used / TIMES;
+			options.memory -= options.memory % QUIRE_PAGE_SIZE;
+			if (options.memory < QUIRE_MEMORY_MIN)
+				die("a heap of %.2f MiB is too little: index text for %.2f MiB",
+				    mib(plain.index.heap.used), mib(TIMES * QUIRE_MEMORY_MIN));
+		}
+	}
+
+	check(quire_open(&q, &options), "cannot open a pager");
+	check(quire_region_create(q, capacity, NULL, &region), "cannot make the region");
+	job_run(&paged, &corpus, "Quire", quire_region_base(region), capacity, enough, q);
+	check(quire_stats_get(q, &s), "statistics");
+
+	print_answers(&paged);
+	printf("\nheap: %.2f MiB, %.2f times the budget of %.2f MiB%s\n",
+	       mib(paged.index.heap.used), (double)paged.index.heap.used / (double)s.budget,
+	       mib(s.budget),
+	       paged.index.heap.used < TIMES * s.budget ? " (the text is too short for more)" : "");
+	printf("engine %s, I/O %s, policy %s; now %.2f MiB resident, %.2f standby, %.2f swapped\n",
+	       quire_engine_name(q), quire_io_name(q), quire_policy_name(q), mib(s.resident),
+	       mib(s.standby), mib(s.swapped));
+	if (checked) {
+		print_times(&plain, &paged);
+		ok = jobs_agree(&plain, &paged);
+	} else {
+		printf("built in %.2f s, read back in %.2f s, not checked\n", paged.build,
+		       paged.check);
+	}
+	printf("\n");
+	quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS);
+	check(quire_close(q), "closing");
+	corpus_free(&corpus);
+	return ok ? 0 : 1;
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * quire.h - user-space virtual memory: the one public header.
+ *
+ * A pager (quire_t) owns a memory budget and a swap file.  Regions
+ * (quire_region_t) are ranges of address space, far larger than memory if
+ * wished, whose pages the pager brings in when they are touched and writes to
+ * the swap file when memory runs short.
+ *
+ *     quire_t *q;
+ *     quire_region_t *r;
+ *     struct quire_options o = { .size = sizeof o, .memory = 64 << 20 };
+ *     if (quire_open(&q, &o) || quire_region_create(q, 1UL << 30, NULL, &r))
+ *             errx(1, "%s", quire_error_message());
+ *     long *a = quire_region_base(r);
+ *     for (size_t i = 0; i < (1UL << 30) / sizeof *a; i++)
+ *             a[i] = i;                 // pages out as it goes
+ *     quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS);
+ *     quire_close(q);
+ *
+ * Conventions
+ *   Errors       A call returns 0 or -errno and never sets errno.  The words
+ *                for the last failure on this thread are quire_error_message().
+ *   Units        Lengths, offsets, budgets and sizes are bytes.  Times are
+ *                nanoseconds.  Counters whose name says "pages" are pages of
+ *                QUIRE_PAGE_SIZE bytes.
+ *   Ranges       [offset, offset + length) is relative to the region's base
+ *                and must be a whole number of pages on both ends, inside the
+ *                region, and not empty; otherwise -EINVAL and nothing is done.
+ *   Ownership    What a *_create or *_open returns is the caller's until the
+ *                matching *_destroy or *_close.  Strings in options are read
+ *                during the call and not kept.
+ *   Threads      Every call may be made from any thread at any time, except
+ *                that a handle must not be used during or after the call that
+ *                destroys it.  Calls are not async-signal-safe, but managed
+ *                memory may be touched in a signal handler.  A call blocks the
+ *                signals of its thread while it holds an internal lock.
+ *   Forking      A child of fork(2) must not touch managed memory nor use any
+ *                handle; exec, posix_spawn and vfork are unaffected.
+ *   Failure      An access whose bytes cannot be had (a failed read, a bad
+ *                checksum, no memory and no swap left) raises SIGBUS at the
+ *                address, after the on_error callback.  It never yields zeros
+ *                or old bytes.
+ */
+#ifndef QUIRE_H
+#define QUIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QUIRE_VERSION_MAJOR 0
+#define QUIRE_VERSION_MINOR 1
+#define QUIRE_VERSION_PATCH 0
+
+/* The unit of paging. quire_open refuses a kernel with another page size. */
+#define QUIRE_PAGE_SIZE 4096UL
+
+/* The smallest budget a pager runs in (64 pages) and the longest region. */
+#define QUIRE_MEMORY_MIN (64 * QUIRE_PAGE_SIZE)
+#define QUIRE_REGION_MAX ((size_t)1 << 40)
+
+typedef struct quire quire_t;
+typedef struct quire_region quire_region_t;
+
+/* ------------------------------------------------------------- errors */
+
+enum quire_error_kind {
+	QUIRE_ERROR_READ = 1,    /* swap file: a read failed after retries */
+	QUIRE_ERROR_CHECKSUM,    /* swap file: what was read is not what was written */
+	QUIRE_ERROR_WRITE,       /* swap file: a write failed; its pages stay in memory */
+	QUIRE_ERROR_SWAP_FULL,   /* no slot or no disk space; nothing is lost, pages stay */
+	QUIRE_ERROR_NO_MEMORY,   /* no frame could be freed for an access (SIGBUS follows) */
+	QUIRE_ERROR_ENGINE       /* the kernel refused to install or remove a page */
+};
+
+struct quire_error {
+	enum quire_error_kind kind;
+	int error;                    /* the errno of the cause, positive */
+	quire_region_t *region;       /* NULL if no one region is concerned */
+	size_t offset;                /* of the page in the region */
+	const char *message;          /* static text */
+};
+
+/*
+ * Told of each failure in the background or on the fault path.  It runs on an
+ * internal thread or inside a fault (perhaps in a signal handler): it may do
+ * only what a signal handler may, must not touch managed memory and must not
+ * call quire.
+ */
+typedef void (*quire_error_fn)(void *arg, const struct quire_error *error);
+
+/*
+ * Words for the last failed call of this thread: what was wrong and what is
+ * allowed. Never NULL; valid until the thread's next failing call.
+ */
+const char *quire_error_message(void);
+
+/* ------------------------------------------------------------- options */
+
+/*
+ * A zeroed field takes the environment variable named beside it, and without
+ * that its default. size must be sizeof(struct quire_options), or 0 together
+ * with an otherwise zeroed struct.
+ */
+struct quire_options {
+	size_t size;             /* sizeof(struct quire_options) */
+	size_t memory;           /* QUIRE_MEMORY: budget in bytes; default a quarter of RAM; rounded down to pages */
+	const char *swap_path;   /* QUIRE_SWAP: a directory (an unnamed file is made in it) or a file;
+	                            default $TMPDIR, then /var/tmp, then /tmp */
+	uint64_t swap_size;      /* QUIRE_SWAP_SIZE: most bytes the swap file may grow to; default: what the disk holds */
+	const char *engine;      /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
+	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
+	const char *io;          /* QUIRE_IO: "auto" (default), "uring" */
+	const char *move;        /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
+	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 256 KiB; one page: none */
+	const char *spin;        /* QUIRE_SPIN: microseconds for which a handler looks for the next fault
+	                            before it sleeps, "0" to "10000"; default "auto" */
+	quire_error_fn on_error; /* may be NULL */
+	void *on_error_arg;
+};
+
+/*
+ * Set one option by its name ("memory", "swap", "swap-size", "engine",
+ * "policy", "io", "move", "readahead", "spin"), as a command line gives it.
+ * Sizes take K, M, G, T suffixes (powers of 1024). String fields keep the
+ * pointer: value must live until quire_open returns.
+ * -EINVAL: unknown name or a value that makes no sense (see the message).
+ */
+int quire_options_set(struct quire_options *options, const char *name, const char *value);
+
+/* Print one line an option: its flag, environment variable, default and meaning. */
+void quire_options_print(FILE *stream);
+
+/* ------------------------------------------------------------- pagers */
+
+/*
+ * Open a pager. options NULL: environment, then defaults.  Several pagers may
+ * be open in one process; they share nothing.
+ *
+ * -EINVAL   an option or environment value is unknown or out of range
+ * -ENOENT, -ENOTDIR, -EROFS, -EACCES, -ENOSPC   the swap path cannot be used
+ * -EBUSY    the named swap file is in use by another process
+ * -EBADF    the named file exists and is not a swap file of Quire's; untouched
+ * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
+ * -ENOMEM   no address space or memory for the metadata
+ */
+int quire_open(quire_t **out, const struct quire_options *options);
+
+/*
+ * Close a pager, destroying the regions that are left.  Other threads must
+ * have stopped touching its memory: one that touches it during or after the
+ * call gets SIGSEGV or SIGBUS as after munmap(2), but nothing hangs.
+ */
+int quire_close(quire_t *q);
+
+/*
+ * Change the budget. Raising takes effect at once. Lowering evicts first and
+ * returns when the pager is within the new budget.
+ * -EINVAL  less than QUIRE_MEMORY_MIN
+ * -EBUSY   pinned pages, or pages that cannot be written out, do not fit; the
+ *          old budget stays
+ */
+int quire_set_memory(quire_t *q, size_t bytes);
+
+/* The budget now, in bytes. */
+size_t quire_memory(const quire_t *q);
+
+/* The engine, the way of I/O and the policy in use ("uffd", "uring", "clock"). */
+const char *quire_engine_name(const quire_t *q);
+const char *quire_io_name(const quire_t *q);
+const char *quire_policy_name(const quire_t *q);
+
+/* ------------------------------------------------------------- regions */
+
+struct quire_region_options {
+	size_t size;             /* sizeof(struct quire_region_options) */
+	const char *name;        /* for statistics and /proc/PID/maps; copied, at most 31 bytes */
+};
+
+/*
+ * Reserve length bytes (rounded up to pages) of zeroed, private memory.
+ * Costs no memory to speak of until it is touched.
+ * -EINVAL  length is 0, overflows when rounded, or exceeds QUIRE_REGION_MAX
+ * -ENOMEM  no address space, or too many regions (65,535)
+ */
+int quire_region_create(quire_t *q, size_t length, const struct quire_region_options *options,
+                        quire_region_t **out);
+
+/* Page-aligned base address and length in bytes, constant for a region's life. */
+void *quire_region_base(const quire_region_t *r);
+size_t quire_region_length(const quire_region_t *r);
+
+/*
+ * Give up a region, its pages and its slots. Waits for faults in service.
+ * Touching it from other threads is as after munmap(2).
+ */
+int quire_region_destroy(quire_region_t *r);
+
+enum quire_advice {
+	QUIRE_ADVISE_NORMAL = 0,     /* find sequential and strided patterns by observation */
+	QUIRE_ADVISE_SEQUENTIAL = 1, /* read ahead widely from the first miss */
+	QUIRE_ADVISE_RANDOM = 2,     /* never read ahead */
+	QUIRE_ADVISE_WILLNEED = 3,   /* start reading the range into memory; does not wait */
+	QUIRE_ADVISE_COLD = 4,       /* evict the range before other pages */
+	QUIRE_ADVISE_DONTNEED = 5    /* discard: the range reads as zeros from now on */
+};
+
+/*
+ * Advise about a range. NORMAL, SEQUENTIAL and RANDOM hold for the whole
+ * region that the range lies in. DONTNEED fails with -EBUSY if a page of the
+ * range is pinned (earlier pages are discarded).
+ * -EINVAL  bad range or unknown advice
+ */
+int quire_advise(quire_region_t *r, size_t offset, size_t length, int advice);
+
+/*
+ * As mprotect(2), PROT_NONE excepted: PROT_READ, or PROT_READ | PROT_WRITE.
+ * -EINVAL  bad range or prot;  -ENOMEM  too many mappings
+ */
+int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot);
+
+/*
+ * Make a range resident and keep it so until as many unpins. Pins nest.
+ * Needed for memory given to the kernel under an engine whose faults system
+ * calls cannot wait for (uffd-signal: EFAULT), and for O_DIRECT buffers on
+ * kernels without UFFDIO_MOVE.
+ * -EINVAL  bad range
+ * -ENOMEM  it does not fit the budget beside what is pinned already; nothing
+ *          is pinned
+ * -EIO     a page could not be read; nothing is pinned
+ */
+int quire_pin(quire_region_t *r, size_t offset, size_t length);
+
+/* Undo one quire_pin of the same range. -EINVAL: a page of it is not pinned (none is unpinned). */
+int quire_unpin(quire_region_t *r, size_t offset, size_t length);
+
+/*
+ * For a program that installs a SIGBUS handler of its own after quire_open
+ * under the engine uffd-signal: call this first, with the handler's arguments
+ * (SA_SIGINFO; siginfo_t * and ucontext_t *), and return at once if it says
+ * true: the fault was on a managed page and has been served. Block all signals
+ * in the handler's sa_mask. (A handler installed before quire_open needs
+ * nothing: what is not ours is passed on to it.) Async-signal-safe.
+ */
+bool quire_handle_signal(int signal, void *info, void *context);
+
+/* ------------------------------------------------------------- statistics */
+
+/* A latency distribution; percentiles are the upper bounds of buckets an eighth of a doubling wide. */
+struct quire_latency {
+	uint64_t count;
+	uint64_t mean, p50, p99, p999, max;   /* nanoseconds */
+};
+
+/* Write-back requests by size: bucket i counts requests of 2^i .. 2^(i+1)-1 pages. */
+#define QUIRE_WRITEBACK_BUCKETS 10
+
+struct quire_stats {
+	/* events since open or create */
+	uint64_t minor_faults;        /* served without I/O */
+	uint64_t major_faults;        /* had to read the swap file */
+	uint64_t zero_fills;          /* pages filled with zeros, fault-around included */
+	uint64_t rescues;             /* pages taken back from standby */
+	uint64_t write_faults;        /* first writes to clean pages */
+	uint64_t refaults;            /* major faults on pages evicted less than a budget ago */
+	uint64_t pages_in;            /* pages read from the swap file */
+	uint64_t pages_out;           /* pages written to it */
+	uint64_t evictions;           /* pages unmapped by the pager */
+	uint64_t zero_drops;          /* evicted pages that were all zeros: no slot, no I/O */
+	uint64_t readahead_issued;    /* pages read before they were touched */
+	uint64_t readahead_hits;      /* of those, mapped because they were wanted */
+	uint64_t writeback_requests;  /* write requests sent to the disk */
+	uint64_t writeback_sizes[QUIRE_WRITEBACK_BUCKETS];
+	uint64_t direct_reclaims;     /* times a faulting thread had to evict by itself */
+	uint64_t read_errors;         /* pages whose bytes could not be had */
+	uint64_t write_errors;        /* pages whose write failed */
+	/* now, in bytes */
+	uint64_t resident;            /* mapped */
+	uint64_t peak_resident;
+	uint64_t standby;             /* unmapped, still in memory (clean or waiting to be written) */
+	uint64_t buffers;             /* memory of I/O buffers that holds no page */
+	uint64_t pinned;
+	uint64_t swapped;             /* bytes whose only copy is on the swap file */
+	uint64_t metadata;            /* page tables, frame and slot records */
+	uint64_t reserved;            /* length of the regions */
+	uint64_t budget;              /* of the pager */
+	struct quire_latency minor_latency;
+	struct quire_latency major_latency;
+};
+
+/*
+ * Counters of the whole pager, or of one region (budget, buffers and the slot
+ * records are the pager's and read 0 in a region's). A snapshot without locks:
+ * each figure is exact, the set of them is not of one instant.
+ */
+int quire_stats_get(const quire_t *q, struct quire_stats *out);
+int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out);
+
+enum quire_format {
+	QUIRE_FORMAT_PMAP = 0,    /* a line a region, as pmap -x */
+	QUIRE_FORMAT_STATUS = 1,  /* the whole, as /proc/PID/status */
+	QUIRE_FORMAT_JSON = 2     /* both, as one JSON object */
+};
+
+/* Print the statistics. -EINVAL: unknown format; -EIO: the stream has an error. */
+int quire_stats_print(const quire_t *q, FILE *stream, int format);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/budget.c - the budget as credits, one a page of memory.
+ *
+ * P1  credits free + credits held = budget. Only budget_set changes the sum;
+ *     while it lowers the budget the free count may be negative, and nobody
+ *     gets a credit until it is positive again.
+ *
+ * The reclaimer keeps the free count between two watermarks; a thread that
+ * finds none reclaims by itself (credits_get), or goes away and is told when
+ * there are some (credits_try and owner->replenished: handler threads, which
+ * must not sleep).
+ */
+#include "pager/pager.h"
+
+#include <errno.h>
+
+/* How long a thread looks for memory before its access is refused. */
+#define PATIENCE_NS (2 * UINT64_C(1000000000))
+#define PAUSE_NS UINT64_C(500000)
+
+static uint32_t clamp(uint64_t v, uint32_t low, uint32_t high)
+{
+	return v < low ? low : v > high ? high : (uint32_t)v;
+}
+
+static void set_watermarks(struct pager *p, uint64_t budget)
+{
+	atomic_store(&p->budget, budget);
+	atomic_store(&p->low, clamp(budget / 64, 4, 1024));
+	atomic_store(&p->high, clamp(budget / 32, 8, 2048));
+	atomic_store(&p->batch, clamp(budget / 16, 4, CLUSTER_PAGES));
+	atomic_store(&p->standby_target, clamp(budget / 8, 8, UINT32_MAX / 2));
+}
+
+bool credits_try(struct pager *p, uint32_t n)
+{
+	int64_t have = atomic_load_explicit(&p->credits, memory_order_relaxed);
+
+	do {
+		if (have < (int64_t)n) {
+			/* Set before the reclaimer can put: credits_put looks at it after adding. */
+			atomic_store(&p->starved, 1);
+			have = atomic_load(&p->credits);
+			if (have >= (int64_t)n)
+				continue;
+			reclaimer_kick(p);
+			return false;
+		}
+	} while (have < (int64_t)n ||
+		 !atomic_compare_exchange_weak_explicit(&p->credits, &have, have - n,
+							memory_order_acq_rel, memory_order_relaxed));
+	if (have - n < (int64_t)atomic_load_explicit(&p->low, memory_order_relaxed))
+		reclaimer_kick(p);
+	return true;
+}
+
+void credits_put(struct pager *p, uint32_t n)
+{
+	if (n == 0)
+		return;
+	atomic_fetch_add(&p->credits, n);
+	if (unlikely(atomic_load(&p->starved)) && atomic_exchange(&p->starved, 0))
+		p->owner_ops->replenished(p->owner);
+}
+
+bool credits_plenty(struct pager *p, uint32_t n)
+{
+	return atomic_load_explicit(&p->credits, memory_order_relaxed) - (int64_t)n >=
+	       (int64_t)atomic_load_explicit(&p->low, memory_order_relaxed) / 2;
+}
+
+int credits_get(struct pager *p, uint32_t n)
+{
+	uint64_t give_up = 0;
+
+	if (likely(credits_try(p, n)))
+		return 0;
+	count(&p->counters->direct_reclaims, 1);
+	for (;;) {
+		uint32_t progress = 1;
+
+		reclaim_enter(p);
+		while (!credits_try(p, n) && progress)
+			progress = reclaim_step(p);
+		reclaim_leave(p);
+		if (progress)
+			return 0;
+		/*
+		 * Nothing can be evicted now. Pages held by other threads' faults
+		 * become evictable in a moment; a full disk does not go away.
+		 */
+		if (give_up == 0)
+			give_up = now_ns() + PATIENCE_NS;
+		else if (now_ns() > give_up)
+			return -ENOMEM;
+		_Atomic uint32_t never = 0;
+
+		futex_wait(&never, 0, PAUSE_NS, false);
+	}
+}
+
+int budget_set(struct pager *p, uint64_t pages)
+{
+	uint64_t old, give_up = now_ns() + PATIENCE_NS;
+	bool fits;
+
+	reclaim_enter(p);
+	old = atomic_load(&p->budget);
+	set_watermarks(p, pages);
+	if (pages >= old) {
+		reclaim_leave(p);
+		credits_put(p, (uint32_t)(pages - old));
+		return 0;
+	}
+	atomic_fetch_sub(&p->credits, (int64_t)(old - pages));
+	while (!(fits = atomic_load(&p->credits) >= 0) && now_ns() < give_up) {
+		if (reclaim_step(p) == 0) {
+			_Atomic uint32_t never = 0;
+
+			/* Others need the lock to finish what they hold. */
+			reclaim_leave(p);
+			futex_wait(&never, 0, PAUSE_NS, false);
+			reclaim_enter(p);
+		} else {
+			give_up = now_ns() + PATIENCE_NS;
+		}
+	}
+	if (!fits)
+		set_watermarks(p, old);
+	reclaim_leave(p);
+	if (!fits)
+		credits_put(p, (uint32_t)(old - pages));
+	return fits ? 0 : -EBUSY;
+}
+
+/* Called once, by pager_open. */
+void budget_init(struct pager *p, uint64_t pages);
+void budget_init(struct pager *p, uint64_t pages)
+{
+	set_watermarks(p, pages);
+	atomic_store(&p->credits, (int64_t)pages);
+}

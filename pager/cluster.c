@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/cluster.c - memory that is not mapped: buffers, in clusters of
+ * CLUSTER_PAGES neighbours.
+ *
+ * Eviction fills a cluster with pages sorted by address, so that they are
+ * written as one request to neighbouring slots; readahead reads one window
+ * into one cluster, so that it is mapped with one call. The clusters that hold
+ * evicted pages form the standby list, oldest first: a FIFO of segments, as
+ * VMS had, where a page that is touched in time is taken back without I/O.
+ *
+ * C1  bit i of populated <=> one credit is held for buffer i.
+ * C2  refs = buffers whose state is not FREE + claims not yet released +
+ *     operations. The one who drops the last frees the cluster.
+ * C3  a buffer is handed out at most once between two frees of its cluster.
+ *
+ * Guards: list, prev, next and the heads: standby lock. populated, refs,
+ * state: atomic. page, slot, used: whoever fills the buffer, published by the
+ * page's entry; slot also by the writer while WRITING.
+ */
+#include "pager/pager.h"
+
+#include <sys/mman.h>
+
+static void list_remove(struct pager *p, uint32_t c)
+{
+	struct cluster *cl = &p->clusters[c];
+
+	if (cl->list == CLUSTERS_NOWHERE)
+		return;
+	if (cl->prev != CLUSTER_NONE)
+		p->clusters[cl->prev].next = cl->next;
+	else
+		p->head[cl->list] = cl->next;
+	if (cl->next != CLUSTER_NONE)
+		p->clusters[cl->next].prev = cl->prev;
+	else
+		p->tail[cl->list] = cl->prev;
+	p->length[cl->list]--;
+	cl->list = CLUSTERS_NOWHERE;
+}
+
+/* At the tail; the free lists are used from the tail, the standby list from the head. */
+static void list_append(struct pager *p, uint32_t c, enum cluster_list list)
+{
+	struct cluster *cl = &p->clusters[c];
+
+	list_remove(p, c);
+	cl->list = (uint8_t)list;
+	cl->next = CLUSTER_NONE;
+	cl->prev = p->tail[list];
+	if (cl->prev != CLUSTER_NONE)
+		p->clusters[cl->prev].next = c;
+	else
+		p->head[list] = c;
+	p->tail[list] = c;
+	p->length[list]++;
+}
+
+uint32_t cluster_get(struct pager *p, bool warm)
+{
+	uint32_t c;
+
+	lock_acquire(&p->standby_lock);
+	c = p->tail[warm ? CLUSTERS_WARM : CLUSTERS_EMPTY];
+	if (c == CLUSTER_NONE && warm)
+		c = p->tail[CLUSTERS_EMPTY];
+	if (c == CLUSTER_NONE && p->cluster_count < p->cluster_max)
+		c = p->cluster_count++;
+	if (c == CLUSTER_NONE)
+		c = p->tail[CLUSTERS_WARM];
+	if (c != CLUSTER_NONE) {
+		list_remove(p, c);
+		p->clusters[c].used = 0;
+		atomic_store(&p->clusters[c].refs, 1);
+	}
+	lock_release(&p->standby_lock);
+	return c;
+}
+
+void cluster_put(struct pager *p, uint32_t c)
+{
+	struct cluster *cl = &p->clusters[c];
+	uint32_t refs = atomic_fetch_sub(&cl->refs, 1);
+
+	ASSERT(refs > 0);
+	if (refs > 1)
+		return;
+	lock_acquire(&p->standby_lock);
+	list_append(p, c, atomic_load(&cl->populated) ? CLUSTERS_WARM : CLUSTERS_EMPTY);
+	lock_release(&p->standby_lock);
+}
+
+bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
+{
+	struct cluster *cl = &p->clusters[c];
+	uint64_t mask = n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+	uint64_t missing = mask & ~atomic_load(&cl->populated);
+	uint32_t wanted = (uint32_t)__builtin_popcountll(missing);
+
+	if (wanted == 0)
+		return true;
+	if (!credits_try(p, wanted))
+		return false;
+	atomic_fetch_or(&cl->populated, missing);
+	count(&p->populated, wanted);
+	return true;
+}
+
+uint32_t clusters_release(struct pager *p, int64_t want)
+{
+	uint32_t total = 0;
+
+	while (atomic_load(&p->credits) < want) {
+		struct cluster *cl;
+		uint32_t c, n;
+
+		lock_acquire(&p->standby_lock);
+		c = p->head[CLUSTERS_WARM];
+		if (c != CLUSTER_NONE)
+			list_remove(p, c);
+		lock_release(&p->standby_lock);
+		if (c == CLUSTER_NONE)
+			break;
+		cl = &p->clusters[c];
+		madvise(buffer_address(p, c * CLUSTER_PAGES), CLUSTER_PAGES * PAGE_BYTES,
+			MADV_DONTNEED);
+		n = (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0));
+		uncount(&p->populated, n);
+		lock_acquire(&p->standby_lock);
+		list_append(p, c, CLUSTERS_EMPTY);
+		lock_release(&p->standby_lock);
+		credits_put(p, n);
+		total += n;
+	}
+	return total;
+}
+
+void cluster_to_standby(struct pager *p, uint32_t c)
+{
+	lock_acquire(&p->standby_lock);
+	list_append(p, c, CLUSTERS_STANDBY);
+	lock_release(&p->standby_lock);
+}
+
+void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state)
+{
+	struct buffer *b = buffer_of(p, id);
+
+	DEBUG_ASSERT(atomic_load(&b->state) == BUFFER_FREE);
+	b->page = page & ((UINT64_C(1) << 56) - 1);
+	b->readahead = 0;
+	b->slot = slot;
+	atomic_fetch_add(&p->clusters[id / CLUSTER_PAGES].refs, 1);
+	atomic_store(&b->state, state);
+	if (state != BUFFER_READING)
+		count(&p->standby, 1);
+}
+
+bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slot)
+{
+	struct buffer *b = buffer_of(p, id);
+
+	*state = atomic_load(&b->state);
+	*slot = SLOT_NONE;
+	while (*state == BUFFER_CLEAN || *state == BUFFER_DIRTY) {
+		if (!atomic_compare_exchange_weak(&b->state, state, BUFFER_FREE))
+			continue;
+		if (*state == BUFFER_CLEAN)
+			*slot = b->slot;
+		uncount(&p->standby, 1);
+		return true;
+	}
+	return false;
+}
+
+void buffer_claim(struct pager *p, uint32_t id, slot_t *slot)
+{
+	struct buffer *b = buffer_of(p, id);
+	uint32_t state;
+
+	while (!buffer_try_claim(p, id, &state, slot)) {
+		ASSERT(state == BUFFER_WRITING);
+		/* The buffer's own reference now belongs to the write; this one is ours. */
+		atomic_fetch_add(&p->clusters[id / CLUSTER_PAGES].refs, 1);
+		if (atomic_compare_exchange_strong(&b->state, &state, BUFFER_ABANDONED)) {
+			uncount(&p->standby, 1);
+			return;
+		}
+		cluster_put(p, id / CLUSTER_PAGES);
+	}
+}
+
+void buffer_release(struct pager *p, uint32_t id, bool moved)
+{
+	if (moved) {
+		atomic_fetch_and(&p->clusters[id / CLUSTER_PAGES].populated,
+				 ~(UINT64_C(1) << id % CLUSTER_PAGES));
+		uncount(&p->populated, 1);
+	}
+	cluster_put(p, id / CLUSTER_PAGES);
+}
+
+struct swap_run *run_get(struct pager *p)
+{
+	struct swap_run *run;
+
+	lock_acquire(&p->standby_lock);
+	run = p->free_runs;
+	if (run)
+		p->free_runs = run->owner;
+	else if (p->run_count < p->run_max)
+		run = &p->runs[p->run_count++];
+	lock_release(&p->standby_lock);
+	return run;
+}
+
+void run_put(struct pager *p, struct swap_run *run)
+{
+	lock_acquire(&p->standby_lock);
+	run->owner = p->free_runs;
+	p->free_runs = run;
+	lock_release(&p->standby_lock);
+}

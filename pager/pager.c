@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/* pager/pager.c - opening and closing: the arenas, queues and lists of a pager. */
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define WRITE_DEPTH 64u
+#define READ_DEPTH 128u
+#define RUNS (WRITE_DEPTH + READ_QUEUES * READ_DEPTH)
+
+void budget_init(struct pager *p, uint64_t pages);
+
+uint32_t pager_clusters_for(uint64_t budget_max)
+{
+	/* Each cluster in use holds at least one credit; most hold many. */
+	return (uint32_t)MIN(budget_max, budget_max / 8 + 4096);
+}
+
+static int open_queues(struct pager *p)
+{
+	int error = swap_queue_open(p->swap, WRITE_DEPTH, &p->writes);
+
+	for (unsigned i = 0; i < READ_QUEUES && !error; i++) {
+		lock_init(&p->reads[i].lock, RANK_READ);
+		error = swap_queue_open(p->swap, READ_DEPTH, &p->reads[i].io);
+	}
+	return error;
+}
+
+int pager_open(struct pager *p, const struct pager_options *o)
+{
+	int error;
+
+	memset(p, 0, sizeof *p);
+	p->owner_ops = o->owner_ops;
+	p->owner = o->owner;
+	p->swap = o->swap;
+	p->counters = o->counters;
+	p->buffers = o->buffers;
+	p->cluster_max = o->cluster_max;
+	p->frame_max = (uint32_t)MIN(o->budget_max, FRAME_NONE - 1);
+	p->frame_free = FRAME_NONE;
+	p->run_max = RUNS;
+	for (int i = 0; i < CLUSTERS_LISTS; i++)
+		p->head[i] = p->tail[i] = CLUSTER_NONE;
+	lock_init(&p->policy_lock, RANK_POLICY);
+	lock_init(&p->standby_lock, RANK_STANDBY);
+	lock_init(&p->reclaim_lock, RANK_RECLAIM);
+	lock_init(&p->post_lock, RANK_READ);
+	budget_init(p, o->budget);
+	if ((error = arena_open(&p->frame_arena, p->frame_max * sizeof *p->frames, false,
+				"quire frames")) ||
+	    (error = arena_open(&p->node_arena, p->frame_max * sizeof *p->policy.nodes, false,
+				"quire policy")) ||
+	    (error = arena_open(&p->cluster_arena, p->cluster_max * sizeof *p->clusters, false,
+				"quire clusters")) ||
+	    (error = arena_open(&p->run_arena, RUNS * sizeof *p->runs, false, "quire runs")) ||
+	    (error = open_queues(p))) {
+		pager_close(p);
+		return error;
+	}
+	p->frames = p->frame_arena.base;
+	p->clusters = p->cluster_arena.base;
+	p->runs = p->run_arena.base;
+	policy_init(&p->policy, o->policy, p->node_arena.base);
+	return 0;
+}
+
+void pager_close(struct pager *p)
+{
+	reclaimer_stop(p);
+	reader_stop(p);
+	if (p->writes) {
+		reclaim_enter(p);
+		while (writeback_reap(p, true))
+			;
+		reclaim_leave(p);
+		swap_queue_close(p->writes);
+	}
+	for (unsigned i = 0; i < READ_QUEUES; i++)
+		if (p->reads[i].io)
+			swap_queue_close(p->reads[i].io);
+	arena_close(&p->frame_arena);
+	arena_close(&p->node_arena);
+	arena_close(&p->cluster_arena);
+	arena_close(&p->run_arena);
+}
+
+uint64_t pager_metadata(const struct pager *p)
+{
+	return round_up(p->frame_count * (sizeof *p->frames + sizeof *p->policy.nodes), PAGE_BYTES) +
+	       round_up(p->cluster_count * sizeof *p->clusters, PAGE_BYTES) +
+	       round_up(p->run_count * sizeof *p->runs, PAGE_BYTES);
+}

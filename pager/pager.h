@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/pager.h - the door of pager/: memory, and who gets it.
+ *
+ * Memory is counted in *credits*, one a page. A credit is held by each mapped
+ * page (a *frame*: its record here) and by each populated page of a *cluster*
+ * (SWAP_RUN_MAX neighbouring buffers: standby, readahead, I/O). Credits in use
+ * plus credits free are the budget, always (invariant P1); nobody maps a page
+ * or touches a buffer without one.
+ *
+ *   budget.c     credits; watermarks; waking the reclaimer; direct reclaim
+ *   frame.c      records of mapped pages, and the policy's lists
+ *   cluster.c    buffers: populated or not, free, in use, in standby
+ *   reclaim.c    the reclaimer thread and one step of reclaim
+ *   writeback.c  dirty standby buffers to the swap file, in slot order
+ *   readin.c     reads in flight for readahead and for handler threads
+ *   policy*.c    which frame to give up       readahead.c  what to read next
+ *
+ * The pager knows pages by number only (page_id) and reaches them through
+ * struct page_owner, handed down at open. It makes no system call on managed
+ * addresses and never includes vm/.
+ */
+#ifndef QUIRE_PAGER_PAGER_H
+#define QUIRE_PAGER_PAGER_H
+
+#include "base/arena.h"
+#include "base/base.h"
+#include "base/counters.h"
+#include "base/lock.h"
+#include "pager/policy.h"
+#include "swapfile/swapfile.h"
+
+#include <pthread.h>
+
+/* A page of a region: region << 28 | page. */
+typedef uint64_t page_id;
+#define PAGE_ID_BITS 28
+#define PAGE_ID(region, page) ((uint64_t)(region) << PAGE_ID_BITS | (page))
+#define PAGE_ID_REGION(id) ((uint32_t)((id) >> PAGE_ID_BITS))
+#define PAGE_ID_PAGE(id) ((id) & ((UINT64_C(1) << PAGE_ID_BITS) - 1))
+
+#define CLUSTER_PAGES SWAP_RUN_MAX
+#define CLUSTER_NONE UINT32_MAX
+
+struct pager;
+
+/* --------------------------------------------------------------- owner */
+
+enum pager_event { PAGER_WRITE_FAILED, PAGER_SWAP_FULL, PAGER_READ_FAILED, PAGER_BAD_CHECKSUM };
+
+/* What the pager asks of whoever owns the pages (vm/owner.c; a fake in tests). */
+struct page_owner {
+	/*
+	 * Unmap a batch of victims (frames_victim; the owner may add their cold
+	 * neighbours) into the buffers of one cluster, which it gets from
+	 * cluster_get, and make them standby.
+	 * => runs under the reclaim lock
+	 * => clean_only: leave pages that would have to be written
+	 * => returns pages unmapped; *cluster with one operation reference, or
+	 *    CLUSTER_NONE if no buffer came to hold a page
+	 */
+	unsigned (*take)(void *owner, bool clean_only, uint32_t *cluster);
+	/*
+	 * A clean standby buffer is to be given up: the page becomes its slot.
+	 * => false: the page is busy or has gone elsewhere; the buffer stays
+	 */
+	bool (*retire)(void *owner, page_id page, uint32_t buffer, slot_t slot);
+	/* A page that was being read has arrived (good) or not. The buffer's state is set already. */
+	void (*arrived)(void *owner, page_id page, uint32_t buffer, bool good);
+	/* A page reached its slot. */
+	void (*written)(void *owner, page_id page);
+	/* Credits have come free after someone failed to get any. */
+	void (*replenished)(void *owner);
+	/* Something failed in the background. */
+	void (*failed)(void *owner, enum pager_event event, int error, page_id page);
+};
+
+/* -------------------------------------------------------------- frames */
+
+/* A mapped page. Its policy_node is kept beside it, by the same number. */
+struct frame {
+	_Atomic page_id page;   /* written by the holder of the page's entry; read by the reclaimer */
+	slot_t slot;            /* its clean copy, or SLOT_NONE: dirty. Entry */
+	uint16_t pins;          /* entry */
+	bool listed;            /* in the policy's lists. Policy lock */
+	bool readahead;         /* mapped by readahead or fault-around, not touched. Entry */
+};
+
+/* -------------------------------------------------------------- clusters */
+
+enum buffer_state {
+	BUFFER_FREE = 0,
+	BUFFER_READING,         /* I/O into it is in flight */
+	BUFFER_CLEAN,           /* holds a standby page that its slot holds too */
+	BUFFER_DIRTY,           /* holds the only copy of a standby page */
+	BUFFER_WRITING,         /* being written to its slot */
+	BUFFER_ABANDONED,       /* being written, but its page was taken back: slot to be freed */
+};
+
+/*
+ * state moves by compare-and-swap: the page's entry holder takes a buffer
+ * (CLEAN, DIRTY -> FREE; WRITING -> ABANDONED), the reclaimer writes it
+ * (DIRTY -> WRITING -> CLEAN; ABANDONED -> FREE). See docs/DESIGN.md.
+ */
+struct buffer {
+	page_id page : 56;
+	uint64_t readahead : 1; /* read before it was touched */
+	slot_t slot;
+	_Atomic uint32_t state;
+};
+
+struct cluster {
+	uint32_t prev, next;            /* list; standby lock */
+	_Atomic uint64_t populated;     /* bit i: buffer i has memory, and a credit is held for it */
+	_Atomic uint32_t refs;          /* buffers not FREE, and operations that hold it */
+	uint8_t list;                   /* enum cluster_list; standby lock */
+	uint8_t queue;                  /* readin: the queue its reads are in */
+	uint8_t used;                   /* buffers handed out, 0 .. CLUSTER_PAGES */
+	uint64_t started;               /* ns: when the fault that waits for buffer 0 began, or 0 */
+	struct buffer buffer[CLUSTER_PAGES];
+};
+
+enum cluster_list {
+	CLUSTERS_NOWHERE,       /* held by an operation, or reads only */
+	CLUSTERS_EMPTY,         /* free, no memory */
+	CLUSTERS_WARM,          /* free, some buffers populated */
+	CLUSTERS_STANDBY,       /* holds standby pages, oldest first */
+	CLUSTERS_LISTS
+};
+
+#define READ_QUEUES 8u
+#define READ_POSTS 256u
+
+struct read_queue {
+	struct lock lock;               /* adding, flushing, reaping */
+	struct swap_queue *io;
+	_Atomic uint32_t in_flight;     /* runs */
+	_Atomic uint32_t arrivals;      /* futex: changes when a run is done or the reaper leaves */
+	_Atomic uint32_t sleepers;
+};
+
+struct pager {
+	const struct page_owner *owner_ops;
+	void *owner;
+	struct swapfile *swap;
+	struct counters *counters;      /* of the whole */
+
+	/* budget.c */
+	_Atomic int64_t credits;        /* free */
+	_Atomic uint64_t budget;        /* pages */
+	_Atomic uint32_t low, high;     /* watermarks of credits, pages */
+	_Atomic uint32_t standby_target;
+	_Atomic uint32_t batch;         /* pages of one take, 1 .. CLUSTER_PAGES */
+	_Atomic uint32_t starved;       /* someone asked for credits in vain */
+
+	/* frame.c */
+	struct arena frame_arena, node_arena;
+	struct frame *frames;
+	struct lock policy_lock;
+	struct policy policy;
+	uint32_t frame_count;           /* ever used; policy lock */
+	uint32_t frame_max;
+	uint32_t frame_free;            /* head of the free list through nodes[].next */
+
+	/* cluster.c */
+	struct arena cluster_arena;
+	struct cluster *clusters;
+	char *buffers;                  /* address of buffer 0; the owner's memory */
+	struct lock standby_lock;
+	uint32_t head[CLUSTERS_LISTS], tail[CLUSTERS_LISTS], length[CLUSTERS_LISTS];
+	uint32_t cluster_count;         /* ever used */
+	uint32_t cluster_max;
+	_Atomic uint64_t populated;     /* buffers with memory, pages */
+	_Atomic uint64_t standby;       /* buffers that hold a page */
+
+	/* runs, shared by writeback.c and readin.c */
+	struct arena run_arena;
+	struct swap_run *runs, *free_runs;
+	uint32_t run_count, run_max;
+
+	/* reclaim.c, writeback.c */
+	struct lock reclaim_lock;
+	_Atomic int32_t reclaimer_tid;  /* who holds the reclaim lock; 0: nobody */
+	struct swap_queue *writes;      /* reclaim lock */
+	uint64_t write_again_at;        /* after a failure; reclaim lock */
+	bool swap_full;                 /* told already; reclaim lock */
+	pthread_t thread;
+	_Atomic uint32_t wake;          /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
+	_Atomic uint32_t stopping;
+	bool started;
+
+	/* readin.c */
+	struct read_queue reads[READ_QUEUES];
+	_Atomic uint32_t next_queue;
+	struct lock post_lock;
+	struct read_post {
+		uint32_t cluster, n;
+	} post[READ_POSTS];             /* ring; post lock */
+	uint32_t post_head, post_count; /* post lock */
+	_Atomic uint32_t posted;        /* futex of the reader: counts posts */
+	_Atomic uint32_t reader_stop;
+	bool reader_started;
+	pthread_t reader;
+};
+
+struct pager_options {
+	uint64_t budget;                /* pages */
+	uint64_t budget_max;            /* pages: what set_memory may raise it to */
+	const struct policy_ops *policy;
+	const struct page_owner *owner_ops;
+	void *owner;
+	char *buffers;                  /* address space for cluster_max * CLUSTER_PAGES buffers */
+	uint32_t cluster_max;
+	struct swapfile *swap;
+	struct counters *counters;
+};
+
+int pager_open(struct pager *p, const struct pager_options *options);
+/* The owner's pages must be gone. */
+void pager_close(struct pager *p);
+uint64_t pager_metadata(const struct pager *p);
+/* Clusters that a budget may need. */
+uint32_t pager_clusters_for(uint64_t budget_max);
+
+/* -------------------------------------------------------------- budget.c */
+
+/* Take n credits if there are that many. Wakes the reclaimer below the low watermark. */
+bool credits_try(struct pager *p, uint32_t n);
+/*
+ * Take n credits, reclaiming on this thread if need be.
+ * => holds no lock; may sleep; the caller may hold entries that are not mapped
+ * => -ENOMEM: nothing more can be evicted
+ */
+int credits_get(struct pager *p, uint32_t n);
+void credits_put(struct pager *p, uint32_t n);
+/* More than the low watermark would be left: speculation is allowed. */
+bool credits_plenty(struct pager *p, uint32_t n);
+/* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
+int budget_set(struct pager *p, uint64_t pages);
+
+/* --------------------------------------------------------------- frame.c */
+
+/* New frames for n pages, entered with the policy. => numbers in frames[]; cannot fail: credits bound them */
+void frames_enter(struct pager *p, const page_id *pages, uint32_t *frames, uint32_t n,
+                  enum policy_entry how, uint32_t touched);
+/* The page was unmapped: leave the policy, free the record. Credits are the caller's. */
+void frames_leave(struct pager *p, const uint32_t *frames, uint32_t n);
+void frame_reference(struct pager *p, uint32_t frame);
+void frame_cold(struct pager *p, uint32_t frame);
+/* Out of and into the policy's reach, for pins. */
+void frame_pin(struct pager *p, uint32_t frame);
+void frame_unpin(struct pager *p, uint32_t frame);
+/* Take the policy's next victim out of the lists. => FRAME_NONE: there is none. F3: check its entry */
+uint32_t frames_victim(struct pager *p);
+/* Give a victim back: it could not be taken. The caller holds its entry. */
+void frame_return(struct pager *p, uint32_t frame);
+/* Take a neighbour of a victim out of the lists, if the policy would let it go. */
+bool frame_claim_cold(struct pager *p, uint32_t frame);
+
+/* ------------------------------------------------------------- cluster.c */
+
+/*
+ * A free cluster with one operation reference.
+ * => warm: one with memory if there is one; else one without
+ * => CLUSTER_NONE: all are in use
+ */
+uint32_t cluster_get(struct pager *p, bool warm);
+/* Drop one reference; the last one frees the cluster. */
+void cluster_put(struct pager *p, uint32_t cluster);
+/* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */
+bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
+/* Give the memory of free clusters back until credits reach want. => credits regained */
+uint32_t clusters_release(struct pager *p, int64_t want);
+/* Put a cluster into the standby list, at its young end. */
+void cluster_to_standby(struct pager *p, uint32_t cluster);
+
+static inline struct buffer *buffer_of(struct pager *p, uint32_t id)
+{
+	return &p->clusters[id / CLUSTER_PAGES].buffer[id % CLUSTER_PAGES];
+}
+
+static inline void *buffer_address(const struct pager *p, uint32_t id)
+{
+	return p->buffers + ((size_t)id << PAGE_SHIFT);
+}
+
+static inline uint32_t buffer_at(const struct pager *p, const void *address)
+{
+	return (uint32_t)(((const char *)address - p->buffers) >> PAGE_SHIFT);
+}
+
+/* A buffer begins to hold a standby page (or a page being read). => takes a reference on the cluster */
+void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state);
+/*
+ * The holder of the page's entry takes the page out of standby. *slot is the
+ * clean copy, which passes to the caller, or SLOT_NONE if there is none: it
+ * was dirty, or is being written (the write's slot is freed when it ends).
+ * The bytes stay in place until buffer_release.
+ */
+void buffer_claim(struct pager *p, uint32_t id, slot_t *slot);
+/* The same unless it is being written: then false. *state: what it was, to be stored back to undo */
+bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slot);
+/* Done with a claimed buffer. moved: its memory went with the page (UFFDIO_MOVE). */
+void buffer_release(struct pager *p, uint32_t id, bool moved);
+
+/* Write-back and read-in requests. */
+struct swap_run *run_get(struct pager *p);
+void run_put(struct pager *p, struct swap_run *run);
+
+/* ------------------------------------------------------------- reclaim.c */
+
+int reclaimer_start(struct pager *p);
+void reclaimer_stop(struct pager *p);
+void reclaimer_kick(struct pager *p);
+/* One step under the reclaim lock. => progress made (pages), 0: none to be had now */
+uint32_t reclaim_step(struct pager *p);
+void reclaim_enter(struct pager *p);
+void reclaim_leave(struct pager *p);
+
+/* ----------------------------------------------------------- writeback.c: reclaim lock held */
+
+/* Start writing the dirty buffers of a cluster. => false: no slot, or writing is suspended after a failure */
+bool writeback_start(struct pager *p, uint32_t cluster);
+/* Finish what was written; wait for one run if asked and any is in flight. => runs reaped */
+uint32_t writeback_reap(struct pager *p, bool wait);
+
+/* -------------------------------------------------------------- readin.c */
+
+/*
+ * From now on reads are started and completed by a thread of the pager's, for
+ * engines whose faults are served on threads of the program. Without it,
+ * whoever calls readin_start must be a thread of ours.
+ */
+int reader_start(struct pager *p);
+void reader_stop(struct pager *p);
+
+/*
+ * Start reading the n buffers of a cluster that the caller has filled (READING,
+ * page and slot set), the first before all others. Never blocks on I/O.
+ * => false: no queue is free just now; nothing was started
+ */
+bool readin_start(struct pager *p, uint32_t cluster, uint32_t n);
+/* Wait until buffer id is no longer being read, completing whatever arrives. */
+void readin_wait(struct pager *p, uint32_t id);
+/* Complete what has arrived on queue i, without waiting. => runs completed */
+uint32_t readin_poll(struct pager *p, uint32_t i);
+/* A descriptor that is readable when queue i has something; -1: nothing in flight. */
+int readin_fd(struct pager *p, uint32_t i);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/readin.c - reads in flight: readahead, and the misses of engines whose
+ * faults are handled by a thread that must not sleep.
+ *
+ * io_uring completes a request in the context of the thread that started it,
+ * and interrupts that thread's system calls to do so. So only threads of ours
+ * start reads:
+ *
+ *   - where faults are served on the program's threads, a reader thread
+ *     starts and completes all of them (reader_start), and the program's
+ *     threads sleep until what they want has arrived;
+ *   - where a handler thread serves faults, it starts reads by itself, in one
+ *     of a few queues that nobody is using, and completes what arrives when it
+ *     is told by poll; whoever else wants one of the pages may do so too.
+ *
+ * R1  while a buffer is READING its page's entry names it and nobody else
+ *     changes either; the reaper ends it (owner->arrived).
+ */
+#include "pager/pager.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+
+static void complete(struct pager *p, struct swap_run *run)
+{
+	count(&p->counters->pages_in, run->count);
+	for (unsigned i = 0; i < run->count; i++) {
+		uint32_t id = buffer_at(p, run->page[i]);
+		struct buffer *b = buffer_of(p, id);
+		bool good = run->status == 0 && !(run->bad >> i & 1);
+		page_id page = b->page;
+
+		if (good)
+			count(&p->standby, 1);
+		/*
+		 * The operation's reference keeps the cluster while the owner looks
+		 * at the buffer: once the entry is published anyone may claim it.
+		 */
+		atomic_fetch_add(&p->clusters[id / CLUSTER_PAGES].refs, 1);
+		atomic_store(&b->state, good ? BUFFER_CLEAN : BUFFER_FREE);
+		p->owner_ops->arrived(p->owner, page, id, good);
+		if (!good)
+			cluster_put(p, id / CLUSTER_PAGES);
+		cluster_put(p, id / CLUSTER_PAGES);
+	}
+	run_put(p, run);
+}
+
+static void announce(struct read_queue *q)
+{
+	atomic_fetch_add(&q->arrivals, 1);
+	if (atomic_load(&q->sleepers))
+		futex_wake(&q->arrivals, INT32_MAX, false);
+}
+
+/* => queue lock held */
+static uint32_t reap(struct pager *p, struct read_queue *q, bool wait)
+{
+	uint32_t n = 0;
+	struct swap_run *run;
+
+	while ((run = swap_queue_reap(q->io, wait && n == 0)) != NULL) {
+		complete(p, run);
+		atomic_fetch_sub(&q->in_flight, 1);
+		n++;
+	}
+	return n;
+}
+
+/* A buffer whose read could not even be started: as if it had failed. */
+static void refuse(struct pager *p, struct swap_run *run)
+{
+	run->status = -1;
+	uncount(&p->counters->pages_in, run->count);
+	complete(p, run);
+}
+
+/*
+ * Add the runs of a cluster's first n buffers. => queue lock held
+ * => false: nothing was added
+ */
+static bool add_runs(struct pager *p, struct read_queue *q, uint32_t c, uint32_t n)
+{
+	struct cluster *cl = &p->clusters[c];
+
+	for (uint32_t i = 0; i < n;) {
+		struct swap_run *run = run_get(p);
+		uint32_t k = 0;
+
+		if (!run) {
+			if (i == 0 && swap_queue_in_flight(q->io) == 0)
+				return false;
+			reap(p, q, true);
+			continue;
+		}
+		run->op = SWAP_READ;
+		run->slot = cl->buffer[i].slot;
+		/* The first page alone: the program waits for it. */
+		do {
+			run->page[k] = buffer_address(p, c * CLUSTER_PAGES + i);
+			k++, i++;
+		} while (i < n && i > 1 && cl->buffer[i].slot == run->slot + k);
+		run->count = k;
+		atomic_fetch_add(&q->in_flight, 1);
+		if (swap_queue_add(q->io, run) != 0) {
+			atomic_fetch_sub(&q->in_flight, 1);
+			refuse(p, run);
+		}
+	}
+	return true;
+}
+
+static bool post(struct pager *p, uint32_t c, uint32_t n)
+{
+	bool room;
+
+	lock_acquire(&p->post_lock);
+	room = p->post_count < READ_POSTS;
+	if (room) {
+		p->post[(p->post_head + p->post_count++) % READ_POSTS] =
+			(struct read_post){ .cluster = c, .n = n };
+		p->clusters[c].queue = 0;
+		/* The reader's reference: the poster's ends before the read does. */
+		atomic_fetch_add(&p->clusters[c].refs, 1);
+	}
+	lock_release(&p->post_lock);
+	if (room) {
+		atomic_fetch_add(&p->posted, 1);
+		futex_wake(&p->posted, 1, false);
+	}
+	return room;
+}
+
+bool readin_start(struct pager *p, uint32_t c, uint32_t n)
+{
+	uint32_t begin = atomic_fetch_add_explicit(&p->next_queue, 1, memory_order_relaxed);
+	bool started;
+
+	if (p->reader_started)
+		return post(p, c, n);
+	for (uint32_t i = 0; i < READ_QUEUES; i++) {
+		struct read_queue *q = &p->reads[(begin + i) % READ_QUEUES];
+
+		if (atomic_load(&q->in_flight) >= CLUSTER_PAGES || !lock_try(&q->lock))
+			continue;
+		p->clusters[c].queue = (uint8_t)((begin + i) % READ_QUEUES);
+		started = add_runs(p, q, c, n);
+		swap_queue_flush(q->io);
+		lock_release(&q->lock);
+		return started;
+	}
+	return false;
+}
+
+/* -------------------------------------------------------------- reader */
+
+static bool next_post(struct pager *p, struct read_post *out)
+{
+	bool some;
+
+	lock_acquire(&p->post_lock);
+	some = p->post_count > 0;
+	if (some) {
+		*out = p->post[p->post_head];
+		p->post_head = (p->post_head + 1) % READ_POSTS;
+		p->post_count--;
+	}
+	lock_release(&p->post_lock);
+	return some;
+}
+
+static void *reader_main(void *argument)
+{
+	struct pager *p = argument;
+	struct read_queue *q = &p->reads[0];
+
+	prctl(PR_SET_NAME, "quire-reader");
+	for (;;) {
+		uint32_t seen = atomic_load(&p->posted);
+		struct read_post next;
+
+		while (atomic_load(&q->in_flight) < CLUSTER_PAGES && next_post(p, &next)) {
+			while (!add_runs(p, q, next.cluster, next.n))
+				futex_wait(&p->reader_stop, 0, UINT64_C(100000), false);
+			cluster_put(p, next.cluster);
+		}
+		swap_queue_flush(q->io);
+		if (atomic_load(&q->in_flight)) {
+			reap(p, q, true);
+			announce(q);
+		} else if (atomic_load(&p->reader_stop)) {
+			return NULL;
+		} else {
+			futex_wait(&p->posted, seen, 0, false);
+		}
+	}
+}
+
+int reader_start(struct pager *p)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	error = pthread_create(&p->reader, NULL, reader_main, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	p->reader_started = error == 0;
+	return -error;
+}
+
+void reader_stop(struct pager *p)
+{
+	if (!p->reader_started)
+		return;
+	atomic_store(&p->reader_stop, 1);
+	atomic_fetch_add(&p->posted, 1);
+	futex_wake(&p->posted, 1, false);
+	pthread_join(p->reader, NULL);
+	p->reader_started = false;
+}
+
+void readin_wait(struct pager *p, uint32_t id)
+{
+	struct buffer *b = buffer_of(p, id);
+
+	while (atomic_load(&b->state) == BUFFER_READING) {
+		struct read_queue *q = &p->reads[p->clusters[id / CLUSTER_PAGES].queue];
+		uint32_t seen = atomic_load(&q->arrivals);
+
+		if (!p->reader_started && lock_try(&q->lock)) {
+			if (atomic_load(&b->state) == BUFFER_READING)
+				reap(p, q, true);
+			lock_release(&q->lock);
+			announce(q);
+			continue;
+		}
+		atomic_fetch_add(&q->sleepers, 1);
+		if (atomic_load(&b->state) == BUFFER_READING)
+			futex_wait(&q->arrivals, seen, UINT64_C(10000000), false);
+		atomic_fetch_sub(&q->sleepers, 1);
+	}
+}
+
+uint32_t readin_poll(struct pager *p, uint32_t i)
+{
+	struct read_queue *q = &p->reads[i];
+	uint32_t n;
+
+	if (atomic_load(&q->in_flight) == 0 || !lock_try(&q->lock))
+		return 0;
+	n = reap(p, q, false);
+	lock_release(&q->lock);
+	if (n)
+		announce(q);
+	return n;
+}
+
+int readin_fd(struct pager *p, uint32_t i)
+{
+	struct read_queue *q = &p->reads[i];
+
+	return atomic_load(&q->in_flight) ? swap_queue_fd(q->io) : -1;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/reclaim.c - one step of reclaim, and the thread that takes steps.
+ *
+ * Memory goes from mapped to standby (the policy picks, the owner unmaps),
+ * from standby to its slot (written if dirty, then given up oldest first), and
+ * from there to free credits. A step does the cheapest of these that is due:
+ *
+ *   1. free clusters that still have memory give it back;
+ *   2. standby above its target gives up its oldest cluster;
+ *   3. a batch of victims is unmapped into standby, its dirty pages written;
+ *   4. nothing else to be had: standby below its target, then wait for writes.
+ *
+ * One thread reclaims at a time (reclaim lock); the thread below does it while
+ * credits are under the high watermark and sleeps on a futex otherwise: an
+ * idle pager uses no CPU.
+ */
+#include "pager/pager.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Fruitless rounds: how long the thread waits before it looks again. */
+#define PAUSE_MIN_NS UINT64_C(500000)
+#define PAUSE_MAX_NS UINT64_C(100000000)
+
+void reclaim_enter(struct pager *p)
+{
+	lock_acquire(&p->reclaim_lock);
+	atomic_store(&p->reclaimer_tid, (int32_t)syscall(SYS_gettid));
+}
+
+void reclaim_leave(struct pager *p)
+{
+	atomic_store(&p->reclaimer_tid, 0);
+	lock_release(&p->reclaim_lock);
+}
+
+/* The oldest standby cluster with an operation reference, out of the list. */
+static uint32_t oldest(struct pager *p)
+{
+	uint32_t c;
+
+	lock_acquire(&p->standby_lock);
+	for (c = p->head[CLUSTERS_STANDBY]; c != CLUSTER_NONE; c = p->clusters[c].next) {
+		uint32_t refs = atomic_load(&p->clusters[c].refs);
+
+		/* One whose last reference is being dropped is about to free itself. */
+		while (refs && !atomic_compare_exchange_weak(&p->clusters[c].refs, &refs, refs + 1))
+			;
+		if (refs)
+			break;
+	}
+	lock_release(&p->standby_lock);
+	return c;
+}
+
+/* Give up what is clean in the oldest standby cluster; see to what is dirty. => pages given up */
+static uint32_t retire_oldest(struct pager *p)
+{
+	uint32_t c = oldest(p), retired = 0;
+	bool dirty = false, writing = false;
+	struct cluster *cl;
+
+	if (c == CLUSTER_NONE)
+		return 0;
+	cl = &p->clusters[c];
+	for (uint32_t i = 0; i < cl->used; i++) {
+		struct buffer *b = &cl->buffer[i];
+
+		switch (atomic_load(&b->state)) {
+		case BUFFER_CLEAN:
+			if (p->owner_ops->retire(p->owner, b->page, c * CLUSTER_PAGES + i, b->slot))
+				retired++;
+			break;
+		case BUFFER_DIRTY:
+			dirty = true;
+			break;
+		case BUFFER_WRITING:
+		case BUFFER_ABANDONED:
+			writing = true;
+			break;
+		default:
+			break;
+		}
+	}
+	if (dirty)
+		writing |= writeback_start(p, c);
+	/* What could not be given up now goes behind the others. */
+	if (atomic_load(&cl->refs) > 1)
+		cluster_to_standby(p, c);
+	cluster_put(p, c);
+	if (retired == 0 && writing)
+		retired = writeback_reap(p, true);
+	return retired;
+}
+
+static uint32_t take_batch(struct pager *p)
+{
+	bool clean_only = p->write_again_at && now_ns() < p->write_again_at;
+	unsigned taken;
+	uint32_t c;
+
+	taken = p->owner_ops->take(p->owner, clean_only, &c);
+	if (c != CLUSTER_NONE) {
+		cluster_to_standby(p, c);
+		writeback_start(p, c);
+		cluster_put(p, c);
+	}
+	return taken;
+}
+
+uint32_t reclaim_step(struct pager *p)
+{
+	int64_t high = atomic_load(&p->high), credits;
+	uint64_t target = atomic_load(&p->standby_target);
+	uint32_t n;
+
+	writeback_reap(p, false);
+	n = clusters_release(p, high);
+	credits = atomic_load(&p->credits);
+	if (n && credits >= high)
+		return n;
+	/* In need, standby is spent sooner. */
+	if (credits < atomic_load(&p->low) / 2)
+		target /= 4;
+	if (atomic_load(&p->standby) > target && retire_oldest(p))
+		return 1;
+	n = take_batch(p);
+	if (n)
+		return n;
+	n = retire_oldest(p);
+	return n ? n : writeback_reap(p, true);
+}
+
+void reclaimer_kick(struct pager *p)
+{
+	if (atomic_load(&p->wake) == 0 && atomic_exchange(&p->wake, 1) == 0)
+		futex_wake(&p->wake, 1, false);
+}
+
+/* Leave nothing in flight behind, so that standby is clean when it is needed. */
+static void settle_writes(struct pager *p)
+{
+	for (;;) {
+		uint32_t n;
+
+		reclaim_enter(p);
+		n = writeback_reap(p, true);
+		reclaim_leave(p);
+		if (n == 0 || atomic_load(&p->wake) || atomic_load(&p->stopping))
+			return;
+	}
+}
+
+static void *reclaimer(void *argument)
+{
+	struct pager *p = argument;
+	uint64_t pause = PAUSE_MIN_NS;
+
+	prctl(PR_SET_NAME, "quire-reclaim");
+	while (!atomic_load(&p->stopping)) {
+		uint32_t progress = 1;
+
+		atomic_store(&p->wake, 0);
+		while (progress && !atomic_load(&p->stopping) &&
+		       (atomic_load(&p->credits) < (int64_t)atomic_load(&p->high))) {
+			reclaim_enter(p);
+			progress = reclaim_step(p);
+			reclaim_leave(p);
+		}
+		if (progress) {
+			pause = PAUSE_MIN_NS;
+			settle_writes(p);
+			if (atomic_load(&p->credits) >= (int64_t)atomic_load(&p->low))
+				futex_wait(&p->wake, 0, 0, false);
+		} else {
+			futex_wait(&p->wake, atomic_load(&p->wake), pause, false);
+			pause = MIN(pause * 2, PAUSE_MAX_NS);
+		}
+	}
+	return NULL;
+}
+
+int reclaimer_start(struct pager *p)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	error = pthread_create(&p->thread, NULL, reclaimer, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	p->started = error == 0;
+	return -error;
+}
+
+void reclaimer_stop(struct pager *p)
+{
+	if (!p->started)
+		return;
+	atomic_store(&p->stopping, 1);
+	reclaimer_kick(p);
+	atomic_store(&p->wake, 1);
+	futex_wake(&p->wake, 1, false);
+	pthread_join(p->thread, NULL);
+	p->started = false;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/writeback.c - dirty standby buffers to the swap file.
+ *
+ * A cluster's dirty buffers are in address order; they are given neighbouring
+ * slots, as many to a run as the allocator has, and one request a run. All of
+ * it under the reclaim lock: there is one write queue.
+ *
+ * W1  a buffer becomes CLEAN only when its write has succeeded. Until then its
+ *     bytes are in memory; a failed write makes it DIRTY again and frees the slot.
+ * W2  a page taken back while its buffer is being written is dirty without a
+ *     slot; the write's slot is freed when it ends (ABANDONED).
+ */
+#include "pager/pager.h"
+
+#include <errno.h>
+
+/* After a failed write, how long none is tried. */
+#define BACKOFF_NS UINT64_C(100000000)
+
+static void finish(struct pager *p, struct swap_run *run)
+{
+	bool good = run->status == 0;
+	uint32_t returned = 0;
+	page_id page = 0;
+
+	for (unsigned i = 0; i < run->count; i++) {
+		uint32_t id = buffer_at(p, run->page[i]);
+		struct buffer *b = buffer_of(p, id);
+		uint32_t writing = BUFFER_WRITING;
+
+		page = b->page;
+		if (!good)
+			b->slot = SLOT_NONE;
+		if (atomic_compare_exchange_strong(&b->state, &writing,
+						   good ? BUFFER_CLEAN : BUFFER_DIRTY)) {
+			if (good)
+				p->owner_ops->written(p->owner, page);
+			else
+				returned++;
+		} else {
+			ASSERT(writing == BUFFER_ABANDONED);
+			if (good)
+				swapfile_unref(p->swap, run->slot + i);
+			atomic_store(&b->state, BUFFER_FREE);
+			cluster_put(p, id / CLUSTER_PAGES);
+		}
+	}
+	if (good) {
+		count(&p->counters->pages_out, run->count);
+		p->swap_full = false;
+	} else {
+		swapfile_unref_run(p->swap, run->slot, run->count);
+		count(&p->counters->write_errors, returned);
+		p->write_again_at = now_ns() + BACKOFF_NS;
+		if (run->status != -ENOSPC)
+			p->owner_ops->failed(p->owner, PAGER_WRITE_FAILED, -run->status, page);
+		else if (!p->swap_full)
+			p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC, page);
+		if (run->status == -ENOSPC)
+			p->swap_full = true;
+	}
+	run_put(p, run);
+}
+
+uint32_t writeback_reap(struct pager *p, bool wait)
+{
+	uint32_t reaped = 0;
+	struct swap_run *run;
+
+	while (swap_queue_in_flight(p->writes) &&
+	       (run = swap_queue_reap(p->writes, wait && reaped == 0)) != NULL) {
+		finish(p, run);
+		reaped++;
+	}
+	return reaped;
+}
+
+/* Take the next dirty buffers of a cluster, from *at on, into WRITING. => how many are in run->page */
+static unsigned gather(struct pager *p, uint32_t c, unsigned *at, struct swap_run *run)
+{
+	struct cluster *cl = &p->clusters[c];
+	unsigned n = 0;
+
+	for (; *at < cl->used; ++*at) {
+		uint32_t dirty = BUFFER_DIRTY;
+
+		if (atomic_compare_exchange_strong(&cl->buffer[*at].state, &dirty, BUFFER_WRITING))
+			run->page[n++] = buffer_address(p, c * CLUSTER_PAGES + *at);
+	}
+	return n;
+}
+
+/* WRITING buffers for which there is no slot: as they were. */
+static void ungather(struct pager *p, void **page, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t id = buffer_at(p, page[i]);
+		uint32_t writing = BUFFER_WRITING;
+
+		if (!atomic_compare_exchange_strong(&buffer_of(p, id)->state, &writing,
+						    BUFFER_DIRTY)) {
+			atomic_store(&buffer_of(p, id)->state, BUFFER_FREE);
+			cluster_put(p, id / CLUSTER_PAGES);
+		}
+	}
+}
+
+static void submit(struct pager *p, struct swap_run *run)
+{
+	unsigned bucket = 31u - (unsigned)__builtin_clz(run->count);
+
+	for (unsigned i = 0; i < run->count; i++)
+		buffer_of(p, buffer_at(p, run->page[i]))->slot = run->slot + i;
+	count(&p->counters->writeback_requests, 1);
+	count(&p->counters->writeback_sizes[MIN(bucket, WRITEBACK_BUCKETS - 1u)], 1);
+	while (swap_queue_add(p->writes, run) == -EAGAIN)
+		writeback_reap(p, true);
+}
+
+static struct swap_run *next_run(struct pager *p)
+{
+	struct swap_run *run;
+
+	while ((run = run_get(p)) == NULL)
+		writeback_reap(p, true);
+	run->op = SWAP_WRITE;
+	return run;
+}
+
+bool writeback_start(struct pager *p, uint32_t c)
+{
+	struct swap_run *run;
+	void *page[CLUSTER_PAGES];
+	unsigned at = 0, n, done = 0;
+
+	if (p->write_again_at && now_ns() < p->write_again_at)
+		return false;
+	run = next_run(p);
+	n = gather(p, c, &at, run);
+	for (unsigned i = 0; i < n; i++)
+		page[i] = run->page[i];
+	while (done < n) {
+		slot_t first;
+		unsigned got = swapfile_alloc(p->swap, n - done, &first);
+
+		if (got == 0)
+			break;
+		if (!run)
+			run = next_run(p);
+		run->slot = first;
+		run->count = got;
+		for (unsigned i = 0; i < got; i++)
+			run->page[i] = page[done + i];
+		submit(p, run);
+		run = NULL;
+		done += got;
+	}
+	if (run)
+		run_put(p, run);
+	swap_queue_flush(p->writes);
+	if (done == n) {
+		p->write_again_at = 0;
+		return true;
+	}
+	ungather(p, page + done, n - done);
+	p->write_again_at = now_ns() + BACKOFF_NS;
+	if (!p->swap_full)
+		p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC,
+				     buffer_of(p, buffer_at(p, page[done]))->page);
+	p->swap_full = true;
+	return false;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/io.h - the table of operations of a way of I/O.
+ *
+ * A backend moves bytes between a descriptor and memory and knows nothing of
+ * slots, checksums or retries: it reports what happened, a short transfer or
+ * -errno, and queue.c and transfer.c decide what follows. Backends: uring.c;
+ * tests put a fake disk here (swapfile_options.io_ops).
+ */
+#ifndef QUIRE_SWAPFILE_IO_H
+#define QUIRE_SWAPFILE_IO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* One contiguous transfer. iov stays in place until it is reaped. */
+struct io_request {
+	bool write;
+	const struct iovec *iov;
+	unsigned iov_count;     /* at least 1 */
+	uint64_t offset;
+	void *tag;              /* handed back by reap */
+};
+
+struct io_ops {
+	const char *name;
+
+	/*
+	 * A ring that holds depth requests between prepare and reap. arg is
+	 * swapfile_options.io_arg. => 0 or -errno; *ring is for the calls below
+	 */
+	int (*open)(void **ring, int fd, unsigned depth, void *arg);
+	/* => nothing is in flight, or nobody cares for its buffers any more */
+	void (*close)(void *ring);
+
+	/* Note a request; it starts at the next submit. => false: depth of them are held already */
+	bool (*prepare)(void *ring, const struct io_request *request);
+	/*
+	 * Start all that was prepared.
+	 * => wait: sleeps until reap would succeed, or a signal came
+	 * => 0, or -errno when some may not have started: they stay prepared and
+	 *    the next submit tries again
+	 */
+	int (*submit)(void *ring, bool wait);
+	/* One completion, in any order. *result: bytes, or -errno. => false: none is there */
+	bool (*reap)(void *ring, void **tag, int64_t *result);
+	/* A descriptor that polls readable when reap would succeed. */
+	int (*fd)(void *ring);
+
+	/*
+	 * Transfer now, on this thread, without a ring. Async-signal-safe and
+	 * callable by any number of threads; leaves errno alone. => bytes or -errno
+	 */
+	ssize_t (*transfer)(int fd, const struct io_request *request, void *arg);
+};
+
+extern const struct io_ops io_uring_ops;
+
+/* io_ops.transfer by preadv(2) and pwritev(2), for every backend on a real descriptor. */
+ssize_t io_sync_transfer(int fd, const struct io_request *request, void *arg);
+
+#endif

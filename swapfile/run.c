@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/run.c - one transfer from start to end; see run.h.
+ *
+ * Progress is counted in whole pages: O_DIRECT could not continue elsewhere,
+ * and half a page proves nothing. A run ends, whatever the disk does: each
+ * answer either makes progress or uses up one of a bounded number of tries
+ * (RETRIES, PATIENCE).
+ */
+#include "swapfile/run.h"
+
+#include "base/base.h"
+#include "swapfile/checksum.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Failures that may be of the moment: tried again this often in a run. */
+#define RETRIES 2
+/* Answers EAGAIN, EINTR in a row without progress, and after how many of them to sleep between. */
+#define PATIENCE 1000
+#define HASTE 8
+#define PAUSE_NS 100000
+
+void run_start(struct swapfile *s, struct swap_run *run)
+{
+	ASSERT(run->count >= 1 && run->count <= SWAP_RUN_MAX);
+	ASSERT(run->slot != SLOT_NONE && run->slot + run->count <= s->slots.control->extent);
+	for (unsigned i = 0; i < run->count; i++) {
+		ASSERT(run->page[i] && (uintptr_t)run->page[i] % PAGE_BYTES == 0);
+		DEBUG_ASSERT(slots_references(&s->slots, run->slot + i) > 0);
+		if (run->op == SWAP_WRITE)
+			slots_set_sum(&s->slots, run->slot + i,
+				      checksum_page(run->slot + i, run->page[i]));
+	}
+	run->status = 0;
+	run->bad = 0;
+	run->done = 0;
+	run->again = 0;
+	run->tries = 0;
+}
+
+void run_request(struct swap_run *run, struct io_request *request)
+{
+	struct iovec *last = NULL;
+
+	run->iov_count = 0;
+	for (unsigned i = run->done / PAGE_BYTES; i < run->count; i++) {
+		/* Neighbours in memory are one buffer: fewer pieces for kernel and disk. */
+		if (last && (char *)last->iov_base + last->iov_len == run->page[i]) {
+			last->iov_len += PAGE_BYTES;
+			continue;
+		}
+		last = &run->iov[run->iov_count++];
+		*last = (struct iovec){ run->page[i], PAGE_BYTES };
+	}
+	*request = (struct io_request){
+		.write = run->op == SWAP_WRITE,
+		.iov = run->iov,
+		.iov_count = run->iov_count,
+		.offset = (uint64_t)run->slot * PAGE_BYTES + run->done,
+		.tag = run,
+	};
+}
+
+static void pause_briefly(void)
+{
+	struct timespec t = { .tv_nsec = PAUSE_NS };
+	int saved = errno;
+
+	/* Not nanosleep(3), a cancellation point. */
+	syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &t, NULL);
+	errno = saved;
+}
+
+static enum run_step finish(struct swapfile *s, struct swap_run *run, int status)
+{
+	run->status = status;
+	if (status != 0 || run->op == SWAP_WRITE)
+		return RUN_DONE;
+	for (unsigned i = 0; i < run->count; i++)
+		if (checksum_page(run->slot + i, run->page[i]) != slots_sum(&s->slots, run->slot + i))
+			run->bad |= UINT64_C(1) << i;
+	return RUN_DONE;
+}
+
+/* No progress, but nothing is wrong with the disk. */
+static enum run_step again(struct swapfile *s, struct swap_run *run, int error)
+{
+	if (++run->again > PATIENCE)
+		return finish(s, run, -error);
+	if (run->again > HASTE)
+		pause_briefly();
+	return RUN_CONTINUE;
+}
+
+static enum run_step failed(struct swapfile *s, struct swap_run *run, int error)
+{
+	if (++run->tries > RETRIES)
+		return finish(s, run, -error);
+	return RUN_CONTINUE;
+}
+
+enum run_step run_advance(struct swapfile *s, struct swap_run *run, int64_t result)
+{
+	uint32_t rest = run->count * (uint32_t)PAGE_BYTES - run->done;
+
+	switch (result) {
+	case -EINTR:
+	case -EAGAIN:
+	case -EBUSY:
+		return again(s, run, (int)-result);
+	case -ECANCELED: /* the thread that had started it has ended */
+		return again(s, run, EIO);
+	case -EIO:
+		return failed(s, run, EIO);
+	case -EDQUOT:
+		return finish(s, run, -ENOSPC);
+	}
+	if (result < 0)
+		return finish(s, run, (int)result);
+	if (result > rest || result < (int64_t)PAGE_BYTES) /* nonsense, end of file, or too little */
+		return failed(s, run, EIO);
+	run->done += (uint32_t)result & ~(uint32_t)(PAGE_BYTES - 1);
+	run->again = 0;
+	if (run->done == run->count * PAGE_BYTES)
+		return finish(s, run, 0);
+	return RUN_CONTINUE;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/slots.h - which slots are free, how many refer to each, and what
+ * each holds (its checksum).
+ *
+ * All of it lies in memory shared with children of fork(2), who drop their
+ * references to the same slots. Knows no file: the owner says how many slots
+ * have room on the disk (slots_set_backed).
+ */
+#ifndef QUIRE_SWAPFILE_SLOTS_H
+#define QUIRE_SWAPFILE_SLOTS_H
+
+#include "base/arena.h"
+#include "base/lock.h"
+#include "swapfile/summary.h"
+#include "swapfile/swapfile.h"
+
+#include <stdatomic.h>
+
+/*
+ * Slots are grouped in clusters, one word of the bitmap each: the longest run
+ * is a cluster, so an empty cluster serves every request.
+ */
+#define SLOTS_CLUSTER 64u
+#define SLOTS_MAX ((uint64_t)1 << 28)
+#define SLOTS_REFERENCES_MAX UINT16_MAX
+
+/* An answer of slots_alloc: it would rather have more slots backed first. */
+#define SLOTS_GROW UINT32_MAX
+
+_Static_assert(SWAP_RUN_MAX <= SLOTS_CLUSTER, "a run fits a cluster");
+_Static_assert(SLOTS_MAX / SLOTS_CLUSTER <= SUMMARY_MAX, "a summary holds all clusters");
+
+/*
+ * Locks: (l) .lock; (a) atomic, any thread; (w) written under .lock, read
+ * without; (c) constant after slots_open.
+ */
+struct slots_control {
+	struct lock lock;               /* RANK_SLOTS */
+	uint32_t cursor;                /* (l) where the last run ended */
+	_Atomic uint32_t extent;        /* (w) slots ever in use: the allocator looks below it only */
+	_Atomic uint32_t backed;        /* (w) slots with room on the disk */
+	_Atomic uint32_t used;          /* (w) slots with a reference */
+};
+
+struct slots {
+	struct arena arena;             /* (c) */
+	struct slots_control *control;  /* (c) */
+	uint32_t max;                   /* (c) slots there may ever be */
+	uint64_t *taken;                /* (l) bit: not to be given out */
+	struct summary vacant;          /* (l) clusters with a free slot */
+	struct summary empty;           /* (l) clusters that are all free */
+	_Atomic uint16_t *references;   /* (a) */
+	_Atomic uint32_t *sums;         /* (a) ordered by the content's own transfer */
+};
+
+/*
+ * Room for max slots (at least 2, slot 0 counted), none backed.
+ * => fewer if the address space has no room for so many records: see .max
+ * => 0 or -ENOMEM
+ */
+int slots_open(struct slots *s, uint64_t max);
+void slots_close(struct slots *s);
+
+/*
+ * Take up to want neighbouring free slots, one reference each.
+ * => as swapfile_alloc; or, if may_grow, SLOTS_GROW with nothing taken: the
+ *    file should grow. Then back more and ask again, or ask with may_grow false
+ */
+unsigned slots_alloc(struct slots *s, unsigned want, bool may_grow, slot_t *first);
+
+/* Slots below count have room on the disk. Never falls; at most .max. */
+void slots_set_backed(struct slots *s, uint32_t count);
+
+/* One more reference to a slot that has one. More than SLOTS_REFERENCES_MAX is fatal. */
+void slots_ref(struct slots *s, slot_t slot);
+/* One less, of count neighbours; a slot without one is free. */
+void slots_unref(struct slots *s, slot_t first, unsigned count);
+unsigned slots_references(const struct slots *s, slot_t slot);
+
+/* Bytes of records that were ever touched. */
+uint64_t slots_metadata(const struct slots *s);
+
+/* Invariants S1 .. S5 of slots.c. No other thread may be dropping references. Walks the extent. */
+bool slots_check(struct slots *s);
+
+static inline uint32_t slots_sum(const struct slots *s, slot_t slot)
+{
+	return atomic_load_explicit(&s->sums[slot], memory_order_relaxed);
+}
+
+static inline void slots_set_sum(struct slots *s, slot_t slot, uint32_t sum)
+{
+	atomic_store_explicit(&s->sums[slot], sum, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/store.c - the file, its slots and a way of I/O put together.
+ *
+ * Growth happens here: the allocator asks for it, the file does it, and slots
+ * are only given out once they have room on the disk. So a full disk is met
+ * in swapfile_alloc, while the page is still in memory.
+ */
+#include "swapfile/store.h"
+
+#include "base/base.h"
+#include "base/error.h"
+#include "swapfile/checksum.h"
+#include "swapfile/run.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Backends in order of preference, by name in options.io. */
+static const struct io_ops *const backends[] = { &io_uring_ops };
+#define BACKENDS "auto, uring"
+
+/* When the disk was full: the least that is asked for before giving up, and when to ask again. */
+#define GROW_MIN (SLOTS_CLUSTER * (uint32_t)PAGE_BYTES)
+#define FULL_NS 100000000u
+
+/* ---------------------------------------------------------------- opening */
+
+/* Does a first operation, a read of the header page, succeed? => 0 or -errno */
+static int probe_ring(const struct io_ops *io, void *ring, void *page)
+{
+	struct iovec iov = { page, PAGE_BYTES };
+	struct io_request request = { .iov = &iov, .iov_count = 1, .tag = page };
+	int64_t result;
+	void *tag;
+
+	io->prepare(ring, &request);
+	for (unsigned i = 0; i < 100; i++) {
+		int error = io->submit(ring, true);
+
+		if (io->reap(ring, &tag, &result))
+			return result == (int64_t)PAGE_BYTES ? 0 : result < 0 ? (int)result : -EIO;
+		if (error && error != -EINTR && error != -EAGAIN)
+			return error;
+	}
+	return -EAGAIN;
+}
+
+static int probe(const struct io_ops *io, int fd, void *arg)
+{
+	void *ring, *page;
+	int error;
+
+	page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	error = io->open(&ring, fd, 1, arg);
+	if (!error) {
+		error = probe_ring(io, ring, page);
+		io->close(ring);
+	}
+	munmap(page, PAGE_BYTES);
+	return error;
+}
+
+/* Words for a backend that does not work here. */
+static int refuse_io(const char *name, int error)
+{
+	if (error == -EPERM || error == -EACCES)
+		return error_set(ENOTSUP, "io: %s is forbidden here (a container's seccomp profile, or "
+				 "the sysctl kernel.io_uring_disabled)", name);
+	if (error == -ENOSYS)
+		return error_set(ENOTSUP, "io: %s is not in this kernel, or a container's seccomp "
+				 "profile hides it", name);
+	if (error == -ENOMEM)
+		return error_set(ENOMEM, "io: %s: no memory for a ring (see ulimit -l)", name);
+	return error_set(ENOTSUP, "io: %s does not work here: %s", name, strerror(-error));
+}
+
+static int choose_io(struct swapfile *s, const struct swapfile_options *o)
+{
+	const char *name = o->io ? o->io : "auto";
+	bool any = strcmp(name, "auto") == 0, known = any;
+	int error = 0;
+
+	if (o->io_ops) {
+		s->io = o->io_ops;
+		s->io_arg = o->io_arg;
+		return 0;
+	}
+	for (unsigned i = 0; i < ARRAY_LENGTH(backends); i++) {
+		if (!any && strcmp(name, backends[i]->name) != 0)
+			continue;
+		known = true;
+		error = probe(backends[i], s->file.fd, NULL);
+		if (!error) {
+			s->io = backends[i];
+			return 0;
+		}
+		error = refuse_io(backends[i]->name, error);
+	}
+	if (!known)
+		return error_set(EINVAL, "unknown io \"%s\"; allowed: %s", name, BACKENDS);
+	return error;
+}
+
+static int open_parts(struct swapfile *s, const struct swapfile_options *o)
+{
+	uint64_t limit;
+	int error = file_open(&s->file, o->path);
+
+	if (error)
+		return error;
+	limit = MIN(s->file.size_max, o->size_limit ? o->size_limit : UINT64_MAX) / PAGE_BYTES;
+	if (limit < 2)
+		error = error_set(EFBIG, "the limit on the size of files (ulimit -f) leaves no room "
+				  "for a swap file");
+	if (!error)
+		error = choose_io(s, o);
+	if (!error) {
+		error = slots_open(&s->slots, limit);
+		if (error)
+			error_set(-error, "no address space for the records of the swap file");
+	}
+	if (error)
+		file_close(&s->file);
+	return error;
+}
+
+int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
+{
+	struct swapfile *s;
+	int error;
+
+	if (options->size_limit && options->size_limit < 2 * PAGE_BYTES)
+		return error_set(EINVAL, "swap size %llu is too small; at least %zu bytes are needed",
+				 (unsigned long long)options->size_limit, 2 * PAGE_BYTES);
+	s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (s == MAP_FAILED)
+		return error_set(ENOMEM, "no memory for the swap file");
+	checksum_init();
+	lock_init(&s->grow_lock, RANK_NONE);
+	error = open_parts(s, options);
+	if (error) {
+		munmap(s, sizeof *s);
+		return error;
+	}
+	*out = s;
+	return 0;
+}
+
+void swapfile_close(struct swapfile *s)
+{
+	ASSERT(atomic_load(&s->queues) == 0);
+	slots_close(&s->slots);
+	file_close(&s->file);
+	munmap(s, sizeof *s);
+}
+
+const char *swapfile_io_name(const struct swapfile *s)
+{
+	return s->io->name;
+}
+
+bool swapfile_is_direct(const struct swapfile *s)
+{
+	return s->file.direct;
+}
+
+/* ---------------------------------------------------------------- slots */
+
+/*
+ * Give the allocator more slots than it had. => false: the disk is full, or was
+ * a moment ago; nothing is lost by it and it is asked again later
+ */
+static bool grow(struct swapfile *s, uint32_t had)
+{
+	uint32_t backed;
+	bool grown;
+
+	lock_acquire(&s->grow_lock);
+	backed = s->slots.control->backed;
+	grown = backed > had; /* another thread did */
+	if (!grown && now_ns() >= s->full_until) {
+		uint64_t from = (uint64_t)backed * PAGE_BYTES;
+		uint64_t most = (uint64_t)s->slots.max * PAGE_BYTES - from;
+		uint64_t bytes;
+		int error = -ENOSPC;
+
+		for (bytes = s->file.chunk; error == -ENOSPC && bytes >= GROW_MIN; bytes /= 2)
+			error = file_grow(&s->file, from, from + MIN(bytes, most));
+		bytes = MIN(bytes * 2, most);
+		grown = !error;
+		if (grown)
+			slots_set_backed(&s->slots, backed + (uint32_t)(bytes / PAGE_BYTES));
+		else
+			s->full_until = now_ns() + FULL_NS;
+	}
+	lock_release(&s->grow_lock);
+	return grown;
+}
+
+unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first)
+{
+	bool may_grow = true;
+
+	for (;;) {
+		uint32_t backed = s->slots.control->backed;
+		unsigned n = slots_alloc(&s->slots, want, may_grow, first);
+
+		if (n != SLOTS_GROW)
+			return n;
+		may_grow = grow(s, backed);
+	}
+}
+
+void swapfile_ref(struct swapfile *s, slot_t slot)
+{
+	slots_ref(&s->slots, slot);
+}
+
+void swapfile_unref(struct swapfile *s, slot_t slot)
+{
+	slots_unref(&s->slots, slot, 1);
+}
+
+void swapfile_unref_run(struct swapfile *s, slot_t first, unsigned count)
+{
+	slots_unref(&s->slots, first, count);
+}
+
+unsigned swapfile_references(const struct swapfile *s, slot_t slot)
+{
+	return slots_references(&s->slots, slot);
+}
+
+uint64_t swapfile_used(const struct swapfile *s)
+{
+	return s->slots.control->used;
+}
+
+uint64_t swapfile_metadata(const struct swapfile *s)
+{
+	return slots_metadata(&s->slots);
+}
+
+bool swapfile_check(struct swapfile *s)
+{
+	return slots_check(&s->slots);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/store.h - struct swapfile, inside the room.
+ */
+#ifndef QUIRE_SWAPFILE_STORE_H
+#define QUIRE_SWAPFILE_STORE_H
+
+#include "base/lock.h"
+#include "swapfile/file.h"
+#include "swapfile/io.h"
+#include "swapfile/slots.h"
+#include "swapfile/swapfile.h"
+
+#include <stdatomic.h>
+
+/*
+ * Locks: (c) constant after swapfile_open; (a) atomic; (g) under .grow_lock,
+ * which is taken before the slots' lock and never while that is held.
+ */
+struct swapfile {
+	struct file file;               /* (c), .preallocate (g) */
+	struct slots slots;             /* its own lock */
+	const struct io_ops *io;        /* (c) */
+	void *io_arg;                   /* (c) */
+	struct lock grow_lock;          /* one thread lengthens the file */
+	uint64_t full_until;            /* (g) the disk was full: don't ask before this time */
+	_Atomic unsigned queues;        /* (a) open queues */
+};
+
+#endif

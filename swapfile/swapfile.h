@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapfile/swapfile.h - the door of swapfile/: slots and bytes.
+ *
+ * A slot is QUIRE_PAGE_SIZE bytes of content with a reference count and a
+ * checksum. Slots live in one file. This folder knows slots, buffers and
+ * files; it knows no page, region or address of the program.
+ *
+ *   store.c     swapfile_open/close, what ties the others together; growth
+ *   file.c      opening: named or unnamed file, lock, O_DIRECT probe; header.c
+ *   slots.c     allocation in runs, reference counts (shared memory)
+ *   checksum.c  of a slot's content
+ *   run.c       one transfer from start to end: buffers, short transfers, retries
+ *   transfer.c  runs on the calling thread
+ *   queue.c     runs in flight
+ *   uring.c     the io_uring backend of struct io_ops (io.h)
+ *
+ * No call here mallocs, except swapfile_open and swap_queue_open, which run
+ * before any fault. All calls return 0 or -errno unless said otherwise.
+ */
+#ifndef QUIRE_SWAPFILE_SWAPFILE_H
+#define QUIRE_SWAPFILE_SWAPFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct swapfile;
+struct swap_queue;
+struct io_ops;
+
+/* A slot number. Slot 0 is never given out (it is the header of a named file). */
+typedef uint32_t slot_t;
+#define SLOT_NONE ((slot_t)0)
+
+/* Most pages in one transfer. */
+#define SWAP_RUN_MAX 64u
+
+struct swapfile_options {
+	const char *path;           /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
+	uint64_t size_limit;        /* bytes; 0: no limit but the disk */
+	const char *io;             /* "auto", "uring", NULL = auto */
+	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
+	void *io_arg;               /* handed to io_ops->open */
+};
+
+/*
+ * Open a swap file. On failure the words are in error_message().
+ * -ENOENT, -ENOTDIR, -EACCES, -EROFS, -ENOSPC   the path cannot be used
+ * -EBUSY    the named file is in use
+ * -EBADF    the named file is not ours, or no regular file; it is untouched
+ * -EINVAL   unknown options.io, or a size_limit of less than two slots
+ * -ENOTSUP  no way of I/O works here
+ * -ENOMEM
+ */
+int swapfile_open(struct swapfile **out, const struct swapfile_options *options);
+/* => every queue is closed. A named file keeps its header page only. */
+void swapfile_close(struct swapfile *s);
+
+const char *swapfile_io_name(const struct swapfile *s);  /* "uring" */
+bool swapfile_is_direct(const struct swapfile *s);       /* O_DIRECT in use */
+
+/* ---------------------------------------------------------------- slots
+ * Safe from any thread; no call sleeps longer than the allocator's lock, but
+ * swapfile_alloc, now and then, while the file grows.
+ */
+
+/*
+ * Take a run of neighbouring slots, each with one reference.
+ * => returns how many were given, 1 .. want, the first in *first; prefers a
+ *    full run by extending the file to fragments, and the end of the last run
+ *    so that successive runs are neighbours
+ * => 0: none is left (size limit, or full disk). What is stored is safe, and
+ *    freed slots can be had again; the disk is asked again from time to time
+ */
+unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first);
+
+void swapfile_ref(struct swapfile *s, slot_t slot);
+/* Drop one reference; the last one frees the slot. */
+void swapfile_unref(struct swapfile *s, slot_t slot);
+/* As swapfile_unref on count neighbours, under one lock. */
+void swapfile_unref_run(struct swapfile *s, slot_t first, unsigned count);
+unsigned swapfile_references(const struct swapfile *s, slot_t slot);
+
+uint64_t swapfile_used(const struct swapfile *s);        /* slots with a reference */
+uint64_t swapfile_metadata(const struct swapfile *s);    /* bytes of records touched */
+
+/* Invariants of the slots, for debug builds and tests; no reference may be dropped meanwhile. */
+bool swapfile_check(struct swapfile *s);
+
+/* ------------------------------------------------------------ transfers */
+
+enum swap_op { SWAP_READ, SWAP_WRITE };
+
+/*
+ * One transfer between count neighbouring slots and as many page buffers.
+ * The caller owns it and fills the first part; it and the buffers must stay
+ * until it is reaped, and the bytes of a write unchanged from add to reap.
+ * Buffers are page aligned.
+ *
+ * Interrupted and short transfers are continued, EAGAIN and EIO tried again a
+ * few times; status is what was left of that. After a failed write the content
+ * of the run's slots is undefined (a read of it shows in bad); no other slot is
+ * touched. -ENOSPC: only where the file system cannot preallocate.
+ */
+struct swap_run {
+	enum swap_op op;
+	slot_t slot;
+	unsigned count;                 /* 1 .. SWAP_RUN_MAX */
+	void *page[SWAP_RUN_MAX];
+	void *owner;                    /* the caller's, untouched here */
+	/* result, valid once reaped */
+	int status;                     /* 0, or -errno: no page of the run can be relied on */
+	uint64_t bad;                   /* status 0, SWAP_READ: bit i: page i failed its checksum */
+	/* private to swapfile/ */
+	struct iovec iov[SWAP_RUN_MAX];
+	unsigned iov_count;
+	uint32_t done;                  /* bytes, in whole pages */
+	uint16_t again;                 /* interruptions since the last progress */
+	uint8_t tries;                  /* failures so far */
+};
+
+/*
+ * Read or write a run now, on this thread, and return run->status.
+ * Needs no queue, takes no lock; any number of threads at once. It is
+ * async-signal-safe, leaves errno alone and is no cancellation point.
+ */
+int swapfile_transfer(struct swapfile *s, struct swap_run *run);
+
+/*
+ * A queue keeps up to depth runs in flight. One thread at a time may use a
+ * queue (the caller's lock or ownership sees to that), but it may be a
+ * different one each time.
+ *
+ * Mind: io_uring completes a request in the context of the thread that started
+ * it. A thread that goes back to the program with runs in flight can have its
+ * next epoll_wait(2) and the like end with EINTR. So a thread of the program
+ * either reaps what it started, or leaves starting to a thread of ours.
+ */
+int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out);
+/* Waits for what is in flight. */
+void swap_queue_close(struct swap_queue *q);
+
+/* Prepare a run; it starts at the next flush or waiting reap. -EAGAIN: the queue is full. */
+int swap_queue_add(struct swap_queue *q, struct swap_run *run);
+/* Start all that was added. Does not wait for completion. */
+void swap_queue_flush(struct swap_queue *q);
+/*
+ * One completed run (results filled in), or NULL.
+ * => wait: starts what was added and sleeps until one completes; NULL only if
+ *    nothing is in flight
+ */
+struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait);
+unsigned swap_queue_in_flight(const struct swap_queue *q);
+/* A descriptor that polls readable when reap would return a run. */
+int swap_queue_fd(const struct swap_queue *q);
+
+#endif

@@ -1,0 +1,201 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# run.sh - runs the tests that are built in $BUILD (default build) and counts.
+#
+#   tests/run.sh [--minutes N] [--only WORD] [GROUP...]
+#
+# Groups, in the order in which they run by default:
+#   checks        what the sources and the library must look like: scripts/check-*
+#   unit          tests/unit
+#   integration   tests/integration, once each, with the default options
+#   matrix        the programs that say so, and a short stress, for each engine, with and without
+#                 UFFDIO_MOVE, with the swap file on disk and on tmpfs
+# and by name only:
+#   stress        the short stress once for each engine
+#   soak          stress with new seeds over the matrix for --minutes (default 10)
+#
+# --only runs only programs whose name contains WORD.
+#
+# A program passes by exit status 0, is skipped by 77 (the last line it prints is the reason), and
+# fails by anything else, or when its time is over. One that wants other than the default says so in
+# a comment line among its first thirty:
+#   test: matrix              run it in the matrix too; it must take the options from the environment
+#   test: timeout=SECONDS     default 60
+#
+# The last line is "N passed, N failed, N skipped"; the exit status is 1 if any failed. The output
+# of every program stays in $BUILD/test-logs.
+
+set -u
+cd "$(dirname "$0")/.." || exit 2
+BUILD=${BUILD:-build}
+logs=$BUILD/test-logs
+mkdir -p "$logs" || exit 2
+
+minutes=10
+only=
+groups=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--minutes) minutes=${2?} ; shift ;;
+	--only) only=${2?} ; shift ;;
+	checks | unit | integration | matrix | stress | soak) groups+=("$1") ;;
+	*) sed -n '3,/^$/s/^# \{0,1\}//p' "$0" >&2 ; exit 2 ;;
+	esac
+	shift
+done
+[ ${#groups[@]} -gt 0 ] || groups=(checks unit integration matrix)
+
+# The tests choose their options themselves; what the caller's environment says must not leak in.
+for name in $(compgen -e QUIRE_); do
+	case $name in QUIRE_TEST_*) ;; *) unset "$name" ;; esac
+done
+
+# Sanitizers: the program and the engines handle these signals, and the reports must fail the test.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-handle_segv=0:handle_sigbus=0:detect_leaks=0:exitcode=99}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-handle_segv=0:handle_sigbus=0:exitcode=99}"
+
+passed=0 failed=0 skipped=0
+failures=()
+
+# directive FILE NAME: the value of "test: NAME=value" ("yes" for a bare NAME) in a source file.
+directive() {
+	head -n 30 "$1" | sed -n 's/^[^a-zA-Z]*test:[[:space:]]*//p' | tr ' ' '\n' |
+		sed -n -e "s/^$2=//p" -e "s/^$2\$/yes/p" | head -n 1
+}
+
+# run NAME TIMEOUT COMMAND...: one test, one line.
+run() {
+	local name=$1 limit=$2 log status start seconds reason
+	shift 2
+	[[ $name == *"$only"* ]] || return 0
+	log=$logs/${name//[\/ ]/_}.log
+	[ ! -t 1 ] || printf '      %s ...\r' "$name"
+	start=${EPOCHREALTIME/[.,]/}
+	# The braces keep the shell's own word about a killed program quiet.
+	{ timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; } 2> /dev/null
+	status=$?
+	seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
+	seconds=$((seconds / 10)).$((seconds % 10))
+	case $status in
+	0)
+		passed=$((passed + 1))
+		printf 'ok    %-58s %6s s\n' "$name" "$seconds" ;;
+	77)
+		skipped=$((skipped + 1))
+		reason=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1)
+		printf 'skip  %-58s %6s s  %s\n' "$name" "$seconds" "${reason:-no reason given}" ;;
+	*)
+		failed=$((failed + 1))
+		failures+=("$name")
+		reason="exit status $status"
+		[ $status -le 128 ] || reason="signal $(kill -l $((status - 128)))"
+		[ $status -ne 124 ] || reason="no end after $limit s"
+		printf 'FAIL  %-58s %6s s  %s\n' "$name" "$seconds" "$reason"
+		printf '      %s\n' "by: $*"
+		if [ "$(wc -l < "$log")" -gt 200 ]; then
+			printf '      ... (all of it is in %s)\n' "$log"
+		fi
+		tail -n 200 "$log" | sed 's/^/      | /' ;;
+	esac
+}
+
+# skip NAME REASON: count a test that cannot be started.
+skip() {
+	[[ $1 == *"$only"* ]] || return 0
+	skipped=$((skipped + 1))
+	printf 'skip  %-58s %6s s  %s\n' "$1" 0.0 "$2"
+}
+
+# programs FOLDER: the names of its built programs.
+programs() {
+	local source
+	for source in "$1"/*.c; do
+		[ -x "$BUILD/${source%.c}" ] && basename "${source%.c}"
+	done
+}
+
+# folder GROUP FOLDER: every program of a folder, once.
+folder() {
+	local name limit found=
+	for name in $(programs "$2"); do
+		found=1
+		limit=$(directive "$2/$name.c" timeout)
+		run "$1/$name" "${limit:-60}" "$BUILD/$2/$name"
+	done
+	[ -n "$found" ] || { echo "run.sh: no programs in $BUILD/$2" >&2; failed=$((failed + 1)); }
+}
+
+# each_combination FUNCTION: calls it with a label and the environment of each cell of the matrix.
+each_combination() {
+	local engine move swap
+	for engine in uffd-signal uffd; do
+		for move in auto off; do
+			for swap in disk tmpfs; do
+				local env=("QUIRE_ENGINE=$engine" "QUIRE_MOVE=$move")
+				if [ $swap = tmpfs ]; then
+					env+=("QUIRE_SWAP=/dev/shm")
+				fi
+				"$1" "$engine,move=$move,$swap" "${env[@]}"
+			done
+		done
+	done
+}
+
+# stress NAME SECONDS ENV...: the stress program under an environment.
+stress() {
+	local name=$1 seconds=$2
+	shift 2
+	run "$name" $((seconds * 3 + 60)) env "$@" "$BUILD/tests/stress/stress" -t "$seconds"
+}
+
+cell() {
+	local label=$1 name limit
+	shift
+	if [[ $label == *tmpfs && ! -w /dev/shm ]]; then
+		skip "matrix/$label" '/dev/shm is not there or not writable'
+		return
+	fi
+	for name in $(programs tests/integration); do
+		[ -n "$(directive "tests/integration/$name.c" matrix)" ] || continue
+		limit=$(directive "tests/integration/$name.c" timeout)
+		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
+	done
+	stress "matrix/$label/stress" 5 "$@"
+}
+
+soak_cell() {
+	local label=$1
+	shift
+	[ "$SECONDS" -lt "$deadline" ] || return
+	[[ $label != *tmpfs || -w /dev/shm ]] || return
+	stress "soak/$label" 30 "$@"
+}
+
+for group in "${groups[@]}"; do
+	case $group in
+	checks)
+		run checks/includes 60 scripts/check-includes
+		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so" ;;
+	unit) folder unit tests/unit ;;
+	integration) folder integration tests/integration ;;
+	matrix) each_combination cell ;;
+	stress)
+		for engine in uffd-signal uffd; do
+			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
+		done ;;
+	soak)
+		deadline=$((SECONDS + minutes * 60))
+		while [ "$SECONDS" -lt "$deadline" ] && [ $failed = 0 ]; do
+			each_combination soak_cell
+		done ;;
+	esac
+done
+
+if [ $failed -gt 0 ]; then
+	echo
+	printf 'failed: %s\n' "${failures[@]}"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/fake_disk.c - see fake_disk.h.
+ *
+ * A ring is an array of requests, each prepared or started. Bytes move when a
+ * request is reaped, so that a caller who reuses a buffer early is found out.
+ */
+#include "tests/unit/fake_disk.h"
+
+#include "base/base.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FAULTS 64
+
+struct fake_disk {
+	pthread_mutex_t mutex;          /* guards all of it */
+	unsigned char *bytes;
+	uint64_t size;
+	struct fake_fault fault[FAULTS];
+	unsigned faults;
+	enum fake_order order;
+	uint64_t random;
+	int submit_error;
+	unsigned submit_failures;
+	struct fake_counts counts;
+};
+
+struct held {
+	struct io_request request;
+	struct fake_fault fault;        /* kind 0: none */
+	int64_t delay;
+	bool used, started;
+	uint64_t age;
+};
+
+struct fake_ring {
+	struct fake_disk *disk;
+	int event;
+	unsigned depth;
+	uint64_t clock;
+	struct held held[];
+};
+
+struct fake_disk *fake_disk_new(uint64_t pages)
+{
+	struct fake_disk *d = calloc(1, sizeof *d);
+
+	d->size = pages * PAGE_BYTES;
+	d->bytes = mmap(NULL, d->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT(d->bytes != MAP_FAILED);
+	pthread_mutex_init(&d->mutex, NULL);
+	d->random = 1;
+	return d;
+}
+
+void fake_disk_free(struct fake_disk *d)
+{
+	munmap(d->bytes, d->size);
+	pthread_mutex_destroy(&d->mutex);
+	free(d);
+}
+
+void fake_disk_fault(struct fake_disk *d, struct fake_fault fault)
+{
+	unsigned live = 0;
+
+	if (fault.times == 0)
+		fault.times = 1;
+	pthread_mutex_lock(&d->mutex);
+	for (unsigned i = 0; i < d->faults; i++)
+		if (d->fault[i].times > 0)
+			d->fault[live++] = d->fault[i];
+	d->faults = live;
+	ASSERT(d->faults < FAULTS);
+	d->fault[d->faults++] = fault;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void fake_disk_heal(struct fake_disk *d)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->faults = 0;
+	d->submit_failures = 0;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void fake_disk_order(struct fake_disk *d, enum fake_order order, uint64_t seed)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->order = order;
+	d->random = seed | 1;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void fake_disk_fail_submits(struct fake_disk *d, int error, unsigned times)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->submit_error = error;
+	d->submit_failures = times;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void *fake_disk_page(struct fake_disk *d, uint64_t page)
+{
+	return d->bytes + page * PAGE_BYTES;
+}
+
+struct fake_counts fake_disk_counts(struct fake_disk *d)
+{
+	struct fake_counts counts;
+
+	pthread_mutex_lock(&d->mutex);
+	counts = d->counts;
+	pthread_mutex_unlock(&d->mutex);
+	return counts;
+}
+
+static uint64_t bytes_of(const struct io_request *r)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < r->iov_count; i++)
+		n += r->iov[i].iov_len;
+	return n;
+}
+
+/* Count a request and find its fault. => holds the mutex */
+static struct fake_fault meet(struct fake_disk *d, const struct io_request *r)
+{
+	uint64_t first = r->offset / PAGE_BYTES, end = first + bytes_of(r) / PAGE_BYTES;
+
+	*(r->write ? &d->counts.writes : &d->counts.reads) += 1;
+	d->counts.iov_most = MAX(d->counts.iov_most, r->iov_count);
+	for (unsigned i = 0; i < d->faults; i++) {
+		struct fake_fault *f = &d->fault[i];
+
+		if (f->times == 0 || (f->op != FAKE_ANY && (f->op == FAKE_WRITE) != r->write))
+			continue;
+		if (f->pages && (end <= f->first_page || first >= f->first_page + f->pages))
+			continue;
+		if (f->skip) {
+			f->skip--;
+			continue;
+		}
+		f->times--;
+		d->counts.faults++;
+		return *f;
+	}
+	return (struct fake_fault){ 0 };
+}
+
+/* Move the first n bytes of a request, from or to offset. => holds the mutex */
+static void move(struct fake_disk *d, const struct io_request *r, uint64_t offset, uint64_t n)
+{
+	for (unsigned i = 0; i < r->iov_count && n > 0; i++) {
+		uint64_t part = MIN(n, r->iov[i].iov_len);
+
+		ASSERT(offset + part <= d->size);
+		if (r->write)
+			memcpy(d->bytes + offset, r->iov[i].iov_base, part);
+		else
+			memcpy(r->iov[i].iov_base, d->bytes + offset, part);
+		offset += part;
+		n -= part;
+	}
+}
+
+/* The byte of a request's memory, or of the disk under it, that is at distance at. */
+static unsigned char *byte_at(struct fake_disk *d, const struct io_request *r, uint64_t at)
+{
+	if (r->write)
+		return d->bytes + r->offset + at;
+	for (unsigned i = 0;; i++) {
+		if (at < r->iov[i].iov_len)
+			return (unsigned char *)r->iov[i].iov_base + at;
+		at -= r->iov[i].iov_len;
+	}
+}
+
+/* Do what the fault leaves of a request. => bytes or -errno; holds the mutex */
+static int64_t perform(struct fake_disk *d, const struct io_request *r, const struct fake_fault *f)
+{
+	uint64_t all = bytes_of(r), value = (uint64_t)f->value;
+
+	switch (f->kind) {
+	case FAKE_FAIL:
+		return -f->value;
+	case FAKE_SHORT:
+		move(d, r, r->offset, MIN(value, all));
+		return (int64_t)MIN(value, all);
+	case FAKE_TORN:
+		move(d, r, r->offset, MIN(value, all));
+		return (int64_t)all;
+	case FAKE_MISDIRECTED:
+		move(d, r, r->offset + value * PAGE_BYTES, all);
+		return (int64_t)all;
+	case FAKE_FLIPPED:
+		move(d, r, r->offset, all);
+		*byte_at(d, r, value) ^= 0x10;
+		return (int64_t)all;
+	case FAKE_DELAYED:
+		break;
+	}
+	move(d, r, r->offset, all);
+	return (int64_t)all;
+}
+
+/* ---------------------------------------------------------------- the table */
+
+static int fake_open(void **out, int fd, unsigned depth, void *arg)
+{
+	struct fake_ring *ring = calloc(1, sizeof *ring + depth * sizeof *ring->held);
+
+	(void)fd;
+	ring->disk = arg;
+	ring->depth = depth;
+	ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	*out = ring;
+	return 0;
+}
+
+static void fake_close(void *p)
+{
+	struct fake_ring *ring = p;
+
+	for (unsigned i = 0; i < ring->depth; i++)
+		ASSERT(!ring->held[i].used);
+	close(ring->event);
+	free(ring);
+}
+
+static bool fake_prepare(void *p, const struct io_request *request)
+{
+	struct fake_ring *ring = p;
+
+	for (unsigned i = 0; i < ring->depth; i++) {
+		if (ring->held[i].used)
+			continue;
+		ring->held[i] = (struct held){ .request = *request, .used = true };
+		return true;
+	}
+	return false;
+}
+
+/* The next to complete: ready ones only, in the disk's order. => holds the mutex */
+static struct held *next_ready(struct fake_ring *ring)
+{
+	struct held *best = NULL;
+	uint64_t seen = 0;
+
+	for (unsigned i = 0; i < ring->depth; i++) {
+		struct held *h = &ring->held[i];
+
+		if (!h->used || !h->started || h->delay > 0)
+			continue;
+		seen++;
+		ring->disk->random = ring->disk->random * 6364136223846793005u + 1442695040888963407u;
+		if (!best || (ring->disk->order == FAKE_IN_ORDER && h->age < best->age) ||
+		    (ring->disk->order == FAKE_LAST_FIRST && h->age > best->age) ||
+		    (ring->disk->order == FAKE_SHUFFLED && (ring->disk->random >> 33) % seen == 0))
+			best = h;
+	}
+	return best;
+}
+
+/* Make the descriptor say what reap would. => holds the mutex */
+static void tell(struct fake_ring *ring)
+{
+	uint64_t n = 1;
+	ssize_t ignored;
+
+	if (next_ready(ring))
+		ignored = write(ring->event, &n, sizeof n);
+	else
+		ignored = read(ring->event, &n, sizeof n);
+	(void)ignored;
+}
+
+static void count_down(struct fake_ring *ring)
+{
+	for (unsigned i = 0; i < ring->depth; i++)
+		if (ring->held[i].used && ring->held[i].started && ring->held[i].delay > 0)
+			ring->held[i].delay--;
+}
+
+static int fake_submit(void *p, bool wait)
+{
+	struct fake_ring *ring = p;
+	struct fake_disk *d = ring->disk;
+	int error = 0;
+	bool any = false;
+
+	pthread_mutex_lock(&d->mutex);
+	d->counts.submits++;
+	if (d->submit_failures > 0) {
+		d->submit_failures--;
+		error = -d->submit_error;
+	} else {
+		for (unsigned i = 0; i < ring->depth; i++) {
+			struct held *h = &ring->held[i];
+
+			if (h->used && !h->started) {
+				h->fault = meet(d, &h->request);
+				h->delay = h->fault.kind == FAKE_DELAYED ? h->fault.value : 0;
+				h->started = true;
+				h->age = ring->clock++;
+			}
+			any = any || h->used;
+		}
+		while (wait && any && !next_ready(ring))
+			count_down(ring);
+	}
+	tell(ring);
+	pthread_mutex_unlock(&d->mutex);
+	return error;
+}
+
+static bool fake_reap(void *p, void **tag, int64_t *result)
+{
+	struct fake_ring *ring = p;
+	struct held *h;
+
+	pthread_mutex_lock(&ring->disk->mutex);
+	h = next_ready(ring);
+	if (h) {
+		*result = perform(ring->disk, &h->request, &h->fault);
+		*tag = h->request.tag;
+		h->used = false;
+	}
+	count_down(ring);
+	tell(ring);
+	pthread_mutex_unlock(&ring->disk->mutex);
+	return h != NULL;
+}
+
+static int fake_fd(void *ring)
+{
+	return ((struct fake_ring *)ring)->event;
+}
+
+static ssize_t fake_transfer(int fd, const struct io_request *request, void *arg)
+{
+	struct fake_disk *d = arg;
+	struct fake_fault fault;
+	int64_t result;
+
+	(void)fd;
+	pthread_mutex_lock(&d->mutex);
+	fault = meet(d, request);
+	result = perform(d, request, &fault);
+	pthread_mutex_unlock(&d->mutex);
+	return result;
+}
+
+const struct io_ops fake_disk_ops = {
+	.name = "fake",
+	.open = fake_open,
+	.close = fake_close,
+	.prepare = fake_prepare,
+	.submit = fake_submit,
+	.reap = fake_reap,
+	.fd = fake_fd,
+	.transfer = fake_transfer,
+};

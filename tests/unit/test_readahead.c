@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_readahead.c - readahead (pager/readahead.c): plans of known
+ * fault strings, and walks of simulated programs in which only pages that are
+ * not mapped fault.
+ */
+#include "pager/readahead.h"
+#include "tests/unit/unit.h"
+
+#define MAX_WINDOW 32
+
+/* One fault; the plan must be (start, count) at that stride. count 0: no plan. */
+#define EXPECT(ra, page, pages, at, step, n)                                     \
+	do {                                                                     \
+		struct ra_plan plan_;                                            \
+		bool planned_ = readahead_fault(ra, page, pages, false, &plan_); \
+		CHECK_EQ(planned_, (n) > 0);                                     \
+		CHECK_EQ(plan_.count, n);                                        \
+		if ((n) > 0) {                                                   \
+			CHECK_EQ(plan_.start, at);                               \
+			CHECK_EQ(plan_.stride, step);                            \
+		}                                                                \
+	} while (0)
+#define NO_PLAN(ra, page, pages) EXPECT(ra, page, pages, 0, 0, 0)
+
+/* ------------------------------------------------------------- a simulated program */
+
+#define WORLD_PAGES 65536
+
+enum { ABSENT, AHEAD, MARK, MAPPED };
+
+struct world {
+	struct readahead ra;
+	uint64_t pages;
+	uint8_t state[WORLD_PAGES];
+	bool map_marks; /* the caller maps whole windows, marks too */
+	uint64_t faults, plans, planned;
+	uint64_t cold;  /* faults on pages that nothing had planned */
+	uint64_t again; /* pages planned that were planned or mapped already */
+};
+
+static struct world *new_world(uint64_t pages, uint32_t max)
+{
+	static struct world w;
+
+	memset(&w, 0, sizeof w);
+	w.pages = pages;
+	readahead_init(&w.ra, max);
+	return &w;
+}
+
+/* What every plan must be, whatever the faults were. */
+static bool plan_is_sane(const struct readahead *ra, const struct ra_plan *plan, uint64_t page,
+                         uint64_t pages)
+{
+	__int128 p = plan->start;
+
+	if (plan->count == 0 || plan->count > ra->max || plan->stride == 0 ||
+	    plan->stride > RA_STRIDE_MAX || plan->stride < -RA_STRIDE_MAX)
+		return false;
+	for (uint32_t i = 0; i < plan->count; i++, p += plan->stride)
+		if (p < 0 || p >= (__int128)pages || p == (__int128)page)
+			return false;
+	return true;
+}
+
+/* The program touches a page. The first page that a plan brings in is left unmapped: the mark. */
+static void touch(struct world *w, uint64_t page)
+{
+	struct ra_plan plan;
+	bool marked = w->map_marks;
+
+	if (w->state[page] == AHEAD || w->state[page] == MAPPED) {
+		w->state[page] = MAPPED;
+		return;
+	}
+	w->faults++;
+	w->cold += w->state[page] == ABSENT;
+	w->state[page] = MAPPED;
+	if (!readahead_fault(&w->ra, page, w->pages, false, &plan)) {
+		REQUIRE_EQ(plan.count, 0);
+		return;
+	}
+	REQUIRE(plan_is_sane(&w->ra, &plan, page, w->pages));
+	w->plans++;
+	w->planned += plan.count;
+	for (uint32_t i = 0; i < plan.count; i++) {
+		uint8_t *s = &w->state[plan.start + (uint64_t)(plan.stride * (int64_t)i)];
+
+		w->again += *s != ABSENT;
+		if (*s != ABSENT)
+			continue;
+		*s = marked ? AHEAD : MARK;
+		marked = true;
+	}
+}
+
+/* ------------------------------------------------------------- one stream */
+
+static void forward(void)
+{
+	struct readahead ra;
+
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 100, 1000);
+	NO_PLAN(&ra, 101, 1000);
+	EXPECT(&ra, 102, 1000, 103, 1, 4);
+	/* at each mark the next window, beginning where the last one ended */
+	EXPECT(&ra, 103, 1000, 107, 1, 8);
+	EXPECT(&ra, 107, 1000, 115, 1, 16);
+	EXPECT(&ra, 115, 1000, 131, 1, 32);
+	EXPECT(&ra, 131, 1000, 163, 1, 32);
+	EXPECT(&ra, 163, 1000, 195, 1, 32);
+}
+
+static void backward(void)
+{
+	struct readahead ra;
+
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 900, 1000);
+	NO_PLAN(&ra, 899, 1000);
+	EXPECT(&ra, 898, 1000, 897, -1, 4);
+	EXPECT(&ra, 897, 1000, 893, -1, 8);
+	EXPECT(&ra, 893, 1000, 885, -1, 16);
+	EXPECT(&ra, 885, 1000, 869, -1, 32);
+	EXPECT(&ra, 869, 1000, 837, -1, 32);
+}
+
+/* A stride other than 1 and -1 wants one more fault in step. */
+static void strided(void)
+{
+	static const int64_t strides[] = { 2, -2, 3, 16, -16, 1000, RA_STRIDE_MAX, -RA_STRIDE_MAX };
+	struct readahead ra;
+	uint64_t pages = 1 << 20;
+
+	for (size_t i = 0; i < sizeof strides / sizeof strides[0]; i++) {
+		int64_t d = strides[i], p = 1 << 19;
+
+		readahead_init(&ra, MAX_WINDOW);
+		NO_PLAN(&ra, (uint64_t)p, pages);
+		NO_PLAN(&ra, (uint64_t)(p += d), pages);
+		NO_PLAN(&ra, (uint64_t)(p += d), pages);
+		EXPECT(&ra, (uint64_t)(p += d), pages, p + d, d, 4);
+		/* not at a whole stride: no fault of this stream */
+		NO_PLAN(&ra, (uint64_t)p + 1, pages);
+		EXPECT(&ra, (uint64_t)(p += d), pages, p + 4 * d, d, 8);
+		EXPECT(&ra, (uint64_t)(p += 4 * d), pages, p + 8 * d, d, 16);
+	}
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 0; p < pages; p += RA_STRIDE_MAX + 1)
+		NO_PLAN(&ra, p, pages);
+}
+
+/* Faults between marks come at holes. */
+static void holes(void)
+{
+	struct readahead ra;
+
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 10, 1000);
+	NO_PLAN(&ra, 11, 1000);
+	EXPECT(&ra, 12, 1000, 13, 1, 4); /* 13..16, the mark is 13 */
+	EXPECT(&ra, 15, 1000, 17, 1, 8); /* past the mark; now it is 17 */
+	NO_PLAN(&ra, 16, 1000);
+	NO_PLAN(&ra, 16, 1000);           /* the same page again */
+	EXPECT(&ra, 24, 1000, 25, 1, 16); /* at the end of the window: 17..24; mark 25 */
+	EXPECT(&ra, 41, 1000, 42, 1, 32); /* the first page beyond it */
+	EXPECT(&ra, 74 + RA_SLACK, 1000, 75 + RA_SLACK, 1, 32); /* a few further */
+	NO_PLAN(&ra, 74 + RA_SLACK - 2, 1000);                  /* a straggler: it is not noise */
+	NO_PLAN(&ra, 107 + RA_SLACK + RA_SLACK + 1, 1000);      /* too far: not this stream */
+	EXPECT(&ra, 107 + RA_SLACK, 1000, 108 + RA_SLACK, 1, 32);
+}
+
+/* Whole walks: each page is planned once, and next to none is waited for. */
+static void whole_walk(int64_t stride, bool map_marks)
+{
+	struct world *w = new_world(WORLD_PAGES, MAX_WINDOW);
+	int64_t p = stride > 0 ? 0 : WORLD_PAGES - 1;
+	uint64_t steps = 0, cold = stride == 1 || stride == -1 ? 3 : 4;
+
+	w->map_marks = map_marks;
+	for (; p >= 0 && p < WORLD_PAGES; p += stride, steps++)
+		touch(w, (uint64_t)p);
+	CHECK_EQ(w->again, 0);
+	if (!map_marks) {
+		CHECK_EQ(w->cold, cold);
+		CHECK_EQ(w->planned, steps - cold); /* to the last page and not beyond */
+	}
+	/* 4, 8, 16, then the widest; a mapped mark adds the fault beyond it */
+	CHECK(w->faults <= steps / MAX_WINDOW + 10);
+}
+
+static void whole_walks(void)
+{
+	static const int64_t strides[] = { 1, -1, 2, -2, 3, 7, -64, 511 };
+
+	for (size_t i = 0; i < sizeof strides / sizeof strides[0]; i++) {
+		whole_walk(strides[i], false);
+		whole_walk(strides[i], true);
+	}
+}
+
+/* Holes that look like a stride of two, until the pages between them fault as well. */
+static void dense_after_all(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 101, 1000);
+	NO_PLAN(&ra, 103, 1000);
+	NO_PLAN(&ra, 105, 1000);
+	EXPECT(&ra, 107, 1000, 109, 2, 4); /* 109, 111, 113, 115 */
+	NO_PLAN(&ra, 110, 1000);
+	EXPECT(&ra, 112, 1000, 113, 1, 4);
+	EXPECT(&ra, 113, 1000, 117, 1, 8);
+
+	/* one fault in each window is not enough */
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 900; p > 880; p -= 5)
+		readahead_fault(&ra, p, 1000, false, &plan);
+	CHECK_EQ(plan.stride, -5);
+	NO_PLAN(&ra, 879, 1000);
+	EXPECT(&ra, 880, 1000, 860, -5, 8);
+	NO_PLAN(&ra, 859, 1000);
+	EXPECT(&ra, 860, 1000, 820, -5, 16);
+
+	/* nor is any number between wide strides */
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 0; p < 400; p += 100)
+		readahead_fault(&ra, p, 10000, false, &plan);
+	CHECK_EQ(plan.stride, 100);
+	NO_PLAN(&ra, 410, 10000);
+	NO_PLAN(&ra, 441, 10000);
+	NO_PLAN(&ra, 483, 10000);
+	EXPECT(&ra, 400, 10000, 800, 100, 8);
+}
+
+/* A walk over a region of which some pages are resident already: two to ten of sixteen. */
+static void partly_resident(void)
+{
+	unit_seed();
+	for (uint64_t share = 2; share <= 10; share += 4) {
+		struct world *w = new_world(WORLD_PAGES, MAX_WINDOW);
+		uint64_t resident = 0;
+
+		for (uint64_t p = 0; p < WORLD_PAGES; p++)
+			if (unit_below(16) < share) {
+				w->state[p] = MAPPED;
+				resident++;
+			}
+		for (uint64_t p = 0; p < WORLD_PAGES; p++)
+			touch(w, p);
+		CHECK(w->cold < 150);
+		CHECK(w->again <= resident + 100);
+	}
+}
+
+static void write_hint(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_fault(&ra, 0, 1000, true, &plan);
+	readahead_fault(&ra, 1, 1000, true, &plan);
+	REQUIRE(readahead_fault(&ra, 2, 1000, true, &plan));
+	CHECK(plan.writes);
+	REQUIRE(readahead_fault(&ra, 3, 1000, true, &plan));
+	CHECK(plan.writes);
+	REQUIRE(readahead_fault(&ra, 7, 1000, false, &plan));
+	CHECK(!plan.writes);
+	REQUIRE(readahead_fault(&ra, 15, 1000, true, &plan));
+	CHECK(!plan.writes); /* one write after a read proves nothing yet */
+	REQUIRE(readahead_fault(&ra, 31, 1000, true, &plan));
+	CHECK(plan.writes);
+}
+
+/* ------------------------------------------------------------- many streams */
+
+/*
+ * Eight walks at once, in turn or in any order, each with a stride of its own
+ * in a span of its own; the spans lie a few pages apart.
+ */
+static void interleaved_walks(bool in_turn, bool noisy)
+{
+	static const int64_t strides[RA_STREAMS] = { 1, -1, 1, -1, 2, -3, 1, 5 };
+	struct world *w = new_world(WORLD_PAGES, MAX_WINDOW);
+	const int64_t part = WORLD_PAGES / (RA_STREAMS + 1); /* the last part is for noise */
+	int64_t at[RA_STREAMS], low[RA_STREAMS], high[RA_STREAMS];
+	uint64_t left = RA_STREAMS, noise = 0;
+
+	for (int i = 0; i < RA_STREAMS; i++) {
+		low[i] = i * part + 10;
+		high[i] = (i + 1) * part - 10;
+		at[i] = strides[i] > 0 ? low[i] : high[i];
+	}
+	for (uint64_t turn = 0; left > 0; turn++) {
+		int i = in_turn ? (int)(turn % RA_STREAMS) : (int)unit_below(RA_STREAMS);
+
+		if (noisy && turn % 4 == 0) {
+			uint64_t p = (uint64_t)(RA_STREAMS * part) + unit_below((uint64_t)part);
+
+			noise += w->state[p] == ABSENT;
+			touch(w, p);
+		}
+		if (at[i] < low[i] || at[i] > high[i])
+			continue;
+		touch(w, (uint64_t)at[i]);
+		at[i] += strides[i];
+		left -= at[i] < low[i] || at[i] > high[i];
+	}
+	CHECK(w->cold - noise <= RA_STREAMS * (in_turn && !noisy ? 4 : 16));
+	/* a stream that plans beyond its span does so in its neighbour's: not much */
+	CHECK(w->again <= RA_STREAMS * 2 * MAX_WINDOW);
+}
+
+static void interleaved(void)
+{
+	unit_seed();
+	interleaved_walks(true, false);
+	interleaved_walks(false, false);
+	interleaved_walks(true, true);
+	interleaved_walks(false, true);
+}
+
+/* Threads that share out a range in small pieces: faults near each other in no order. */
+static void shared_out(void)
+{
+	struct world *w = new_world(WORLD_PAGES, MAX_WINDOW);
+
+	unit_seed();
+	for (uint64_t base = 0; base < WORLD_PAGES; base += 4) {
+		uint64_t order[4] = { 0, 1, 2, 3 };
+
+		for (uint64_t i = 3; i > 0; i--) {
+			uint64_t k = unit_below(i + 1), t = order[i];
+
+			order[i] = order[k];
+			order[k] = t;
+		}
+		for (uint64_t i = 0; i < 4; i++)
+			touch(w, base + order[i]);
+	}
+	CHECK(w->cold < WORLD_PAGES / 100);
+	CHECK(w->again < WORLD_PAGES / 100);
+}
+
+/* ------------------------------------------------------------- chance */
+
+#define RANDOM_PAGES 262144
+
+/* Plans for each thousand faults of a random pattern. */
+static double random_plans(uint64_t pages, uint64_t faults, bool pairs)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+	uint64_t plans = 0;
+
+	readahead_init(&ra, 64);
+	for (uint64_t i = 0; i < faults; i++) {
+		uint64_t p = unit_below(pages - 1);
+
+		plans += readahead_fault(&ra, p, pages, false, &plan);
+		if (pairs) /* an object that lies across two pages */
+			plans += readahead_fault(&ra, p + 1, pages, false, &plan);
+	}
+	return 1000.0 * (double)plans / (double)(faults << pairs);
+}
+
+static void random_faults(void)
+{
+	double rate;
+
+	unit_seed();
+	rate = random_plans(RANDOM_PAGES, 1000000, false);
+	CHECK(rate < 1);
+	rate = random_plans(RANDOM_PAGES, 300000, true);
+	CHECK(rate < 2);
+	rate = random_plans(1024, 300000, false);
+	CHECK(rate < 30);
+}
+
+/* A sequential walk keeps its stream among 1 to 15 random faults for each touch. */
+static void random_beside_walk(void)
+{
+	unit_seed();
+	for (uint64_t share = 1; share <= 15; share += 7) {
+		struct readahead ra;
+		struct ra_plan plan;
+		uint64_t ahead = 0, cold = 0, mark = UINT64_MAX;
+
+		readahead_init(&ra, MAX_WINDOW);
+		for (uint64_t p = 0; p < 20000; p++) {
+			for (uint64_t i = 0; i < share; i++)
+				readahead_fault(&ra, 20000 + unit_below(RANDOM_PAGES - 20000),
+				                RANDOM_PAGES, false, &plan);
+			if (p < ahead && p != mark)
+				continue;
+			cold += p >= ahead;
+			if (readahead_fault(&ra, p, RANDOM_PAGES, false, &plan) &&
+			    plan.stride == 1) {
+				mark = plan.start;
+				ahead = plan.start + plan.count;
+			}
+		}
+		CHECK(cold < 20);
+	}
+}
+
+/* A ninth stream does not make the widest of eight go; a silent one does go. */
+static void replacement(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+	uint64_t pages = 1 << 20, mark[RA_STREAMS];
+
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < RA_STREAMS; i++) {
+		readahead_fault(&ra, i * 10000, pages, false, &plan);
+		readahead_fault(&ra, i * 10000 + 1, pages, false, &plan);
+		mark[i] = i * 10000 + 2;
+		for (int k = 0; k < (i == 5 ? 1 : 5); k++) {
+			REQUIRE(readahead_fault(&ra, mark[i], pages, false, &plan));
+			mark[i] = plan.start;
+		}
+	}
+	for (uint64_t i = 0; i < 3; i++)
+		readahead_fault(&ra, 500000 + i, pages, false, &plan);
+	CHECK_EQ(plan.count, 4);
+	for (uint64_t i = 0; i < RA_STREAMS; i++) {
+		bool planned = readahead_fault(&ra, mark[i], pages, false, &plan);
+
+		CHECK_EQ(planned, i != 5); /* the narrowest went */
+		mark[i] = plan.start;
+	}
+	/* strided faults take no live stream's place, by whatever chance they are in step */
+	for (uint64_t i = 0; i < 10; i++) {
+		readahead_fault(&ra, 600000 + 20 * i, pages, false, &plan);
+		CHECK(!plan.count || plan.stride == 1 || i > 2);
+	}
+	for (uint64_t i = 0; i < RA_STREAMS; i++)
+		if (i != 5) {
+			CHECK(readahead_fault(&ra, mark[i], pages, false, &plan));
+			mark[i] = plan.start;
+		}
+	/* streams that have not been heard of for long make room */
+	unit_seed();
+	for (int i = 0; i < 3000; i++)
+		readahead_fault(&ra, 700000 + 5000 * unit_below(60), pages, false, &plan);
+	for (uint64_t i = 0; i < 4; i++)
+		readahead_fault(&ra, 650000 + 20 * i, pages, false, &plan);
+	CHECK_EQ(plan.count, 4);
+	CHECK_EQ(plan.stride, 20);
+}
+
+/* ------------------------------------------------------------- waste */
+
+/* A stream whose window is 32 wide, on its way up from page 0; its last plan in *plan. */
+static void wide_stream(struct readahead *ra, struct ra_plan *plan)
+{
+	uint64_t page = 2;
+
+	readahead_init(ra, MAX_WINDOW);
+	readahead_fault(ra, 0, 10000, false, plan);
+	readahead_fault(ra, 1, 10000, false, plan);
+	do {
+		REQUIRE(readahead_fault(ra, page, 10000, false, plan));
+		page = plan->start;
+	} while (plan->count < MAX_WINDOW);
+}
+
+static void waste(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+	uint64_t next;
+
+	/* less than half of the window changes nothing; the mark forgives it */
+	wide_stream(&ra, &plan);
+	readahead_wasted(&ra, plan.start + 3, 15);
+	next = plan.start + 32;
+	EXPECT(&ra, plan.start, 10000, next, 1, 32);
+	readahead_wasted(&ra, next, 15);
+	EXPECT(&ra, next, 10000, next + 32, 1, 32);
+
+	/* half of it halves, and the next mark does not double; the one after does */
+	wide_stream(&ra, &plan);
+	next = plan.start + 32;
+	for (uint64_t i = 0; i < 16; i++)
+		readahead_wasted(&ra, plan.start + i, 1);
+	EXPECT(&ra, plan.start, 10000, next, 1, 16);
+	EXPECT(&ra, next, 10000, next + 16, 1, 32);
+
+	/* three quarters: twice */
+	wide_stream(&ra, &plan);
+	next = plan.start + 32;
+	readahead_wasted(&ra, plan.start, 24);
+	EXPECT(&ra, plan.start, 10000, next, 1, 8);
+
+	/* not the stream's pages: where it began and before, beyond it, far away */
+	wide_stream(&ra, &plan);
+	next = plan.start + 32;
+	readahead_wasted(&ra, 2, 100);
+	readahead_wasted(&ra, next, 100);
+	readahead_wasted(&ra, 5000, 100);
+	readahead_wasted(&ra, UINT64_MAX, 100);
+	EXPECT(&ra, plan.start, 10000, next, 1, 32);
+
+	/* the whole window closes the stream; it has to be in step again, and starts small */
+	for (int all = 0; all < 2; all++) {
+		wide_stream(&ra, &plan);
+		next = plan.start + 32;
+		readahead_wasted(&ra, plan.start, all ? UINT32_MAX : 32);
+		readahead_wasted(&ra, plan.start, UINT32_MAX);
+		NO_PLAN(&ra, plan.start, 10000);
+		EXPECT(&ra, plan.start + 1, 10000, plan.start + 2, 1, 4);
+		EXPECT(&ra, plan.start + 2, 10000, plan.start + 6, 1, 8);
+	}
+	/* a closed stream is still known at the end of what it had planned */
+	wide_stream(&ra, &plan);
+	next = plan.start + 32;
+	readahead_wasted(&ra, plan.start, 32);
+	NO_PLAN(&ra, next, 10000);
+	EXPECT(&ra, next + 1, 10000, next + 2, 1, 4);
+}
+
+/* Waste goes to the stream that planned the page. */
+static void waste_of_two(void)
+{
+	struct readahead ra;
+	struct ra_plan low, high;
+
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < 3; i++) {
+		readahead_fault(&ra, 100 + i, 10000, false, &low);
+		readahead_fault(&ra, 200 - i, 10000, false, &high);
+	}
+	REQUIRE(low.stride == 1 && high.stride == -1);
+	readahead_wasted(&ra, low.start, 4);
+	NO_PLAN(&ra, low.start, 10000);
+	EXPECT(&ra, high.start, 10000, high.start - 4, -1, 8);
+}
+
+/* ------------------------------------------------------------- modes and limits */
+
+static void sequential_mode(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_set_mode(&ra, RA_SEQUENTIAL);
+	EXPECT(&ra, 100, 10000, 101, 1, 32);
+	EXPECT(&ra, 101, 10000, 133, 1, 32);
+	NO_PLAN(&ra, 120, 10000);
+	EXPECT(&ra, 133, 10000, 165, 1, 32);
+	EXPECT(&ra, 5000, 10000, 5001, 1, 32); /* another thread */
+	EXPECT(&ra, 165, 10000, 197, 1, 32);
+	/* downwards: known by the second fault */
+	EXPECT(&ra, 8000, 10000, 8001, 1, 32);
+	EXPECT(&ra, 7999, 10000, 7998, -1, 32);
+	EXPECT(&ra, 7998, 10000, 7966, -1, 32);
+	EXPECT(&ra, 7966, 10000, 7934, -1, 32);
+	/* waste closes here too */
+	readahead_wasted(&ra, 7934, 64);
+	NO_PLAN(&ra, 7934, 10000);
+	EXPECT(&ra, 7933, 10000, 7932, -1, 4);
+	/* any number of beginnings leaves a proven stream alone */
+	for (uint64_t i = 0; i < 100; i++)
+		readahead_fault(&ra, 9000 - 50 * (i % 20), 10000, false, &plan);
+	EXPECT(&ra, 197, 10000, 229, 1, 32);
+}
+
+static void never_ahead(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_set_mode(&ra, RA_RANDOM);
+	for (uint64_t p = 0; p < 100; p++)
+		NO_PLAN(&ra, p, 1000);
+	/* nothing is remembered of it */
+	readahead_set_mode(&ra, RA_NORMAL);
+	NO_PLAN(&ra, 100, 1000);
+	NO_PLAN(&ra, 101, 1000);
+	EXPECT(&ra, 102, 1000, 103, 1, 4);
+
+	for (uint32_t max = 0; max < 2; max++) {
+		readahead_init(&ra, max);
+		for (uint64_t p = 0; p < 100; p++)
+			NO_PLAN(&ra, p, 1000);
+		readahead_set_mode(&ra, RA_SEQUENTIAL);
+		for (uint64_t p = 0; p < 100; p++)
+			NO_PLAN(&ra, p, 1000);
+		CHECK_EQ(ra.max, 1);
+		readahead_wasted(&ra, 5, 1);
+	}
+
+	readahead_init(&ra, 3);
+	readahead_fault(&ra, 0, 1000, false, &plan);
+	readahead_fault(&ra, 1, 1000, false, &plan);
+	EXPECT(&ra, 2, 1000, 3, 1, 3);
+	EXPECT(&ra, 3, 1000, 6, 1, 3);
+
+	/* the widest window is narrowed and widened while a stream is open */
+	wide_stream(&ra, &plan);
+	readahead_set_max(&ra, 8);
+	EXPECT(&ra, plan.start, 10000, plan.start + 32, 1, 8);
+	readahead_set_max(&ra, 1);
+	NO_PLAN(&ra, plan.start + 32, 10000);
+	readahead_set_max(&ra, UINT32_MAX);
+	EXPECT(&ra, plan.start + 32, 10000, plan.start + 40, 1, 2);
+}
+
+static void edges(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+	uint64_t big = (uint64_t)1 << 40;
+
+	/* the window ends with the region, and is not planned twice there */
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_fault(&ra, 990, 1000, false, &plan);
+	readahead_fault(&ra, 991, 1000, false, &plan);
+	EXPECT(&ra, 992, 1000, 993, 1, 4);
+	EXPECT(&ra, 993, 1000, 997, 1, 3);
+	NO_PLAN(&ra, 997, 1000);
+	NO_PLAN(&ra, 998, 1000);
+	NO_PLAN(&ra, 999, 1000);
+
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_fault(&ra, 9, 1000, false, &plan);
+	readahead_fault(&ra, 8, 1000, false, &plan);
+	EXPECT(&ra, 7, 1000, 6, -1, 4);
+	EXPECT(&ra, 6, 1000, 2, -1, 3);
+	NO_PLAN(&ra, 2, 1000);
+	NO_PLAN(&ra, 1, 1000);
+	NO_PLAN(&ra, 0, 1000);
+
+	/* nothing left to plan when the stream is found */
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 997; p < 1000; p++)
+		NO_PLAN(&ra, p, 1000);
+	for (uint64_t p = 3; p-- > 0;)
+		NO_PLAN(&ra, p, 1000);
+	/* strides that step out of the region */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 900, 1000);
+	NO_PLAN(&ra, 600, 1000);
+	NO_PLAN(&ra, 300, 1000);
+	NO_PLAN(&ra, 0, 1000);
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 0; p < 3; p++)
+		NO_PLAN(&ra, p * 100, 350);
+	NO_PLAN(&ra, 300, 350);
+
+	/* regions of one page and of none, pages that are not in the region */
+	readahead_set_mode(&ra, RA_SEQUENTIAL);
+	NO_PLAN(&ra, 0, 1);
+	NO_PLAN(&ra, 0, 0);
+	NO_PLAN(&ra, 5, 5);
+	NO_PLAN(&ra, UINT64_MAX, 5);
+	NO_PLAN(&ra, UINT64_MAX - 1, UINT64_MAX);
+	readahead_init(&ra, MAX_WINDOW);
+	readahead_set_mode(&ra, RA_SEQUENTIAL);
+	EXPECT(&ra, 0, 2, 1, 1, 1);
+
+	/* far ends of a very long region */
+	readahead_set_max(&ra, UINT32_MAX);
+	EXPECT(&ra, big - 3, big, big - 2, 1, 2);
+	EXPECT(&ra, big / 2, big, big / 2 + 1, 1, UINT32_MAX);
+	EXPECT(&ra, big / 2 + 1, big, big / 2 + 1 + UINT32_MAX, 1, UINT32_MAX);
+}
+
+/* Anything at all: every plan is sane, and the sanitizers see no overflow. */
+static void anything(void)
+{
+	static const uint64_t lengths[] = { 1, 2, 3, 5, 16, 300, 5000, (uint64_t)1 << 28 };
+	struct readahead ra;
+	struct ra_plan plan;
+	uint64_t at = 0;
+
+	unit_seed();
+	for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
+		uint64_t pages = lengths[l];
+		int64_t stride = 1;
+
+		readahead_init(&ra, 64);
+		for (int i = 0; i < 100000; i++) {
+			switch (unit_below(64)) {
+			case 0:
+				at = unit_below(pages);
+				break;
+			case 1:
+				at = unit_below(2) ? 0 : pages - 1;
+				break;
+			case 2:
+				stride = (int64_t)unit_below(17) - 8;
+				break;
+			case 3:
+				stride = (int64_t)unit_below(2 * RA_STRIDE_MAX + 3) -
+				         RA_STRIDE_MAX - 1;
+				break;
+			case 4:
+				readahead_wasted(&ra, unit_below(2) ? at : unit_random(),
+				                 (uint32_t)unit_below(40));
+				break;
+			case 5:
+				if (unit_below(50) == 0)
+					readahead_set_mode(&ra, (enum ra_mode)unit_below(3));
+				break;
+			case 6:
+				if (unit_below(50) == 0)
+					readahead_set_max(&ra, (uint32_t)unit_below(70));
+				break;
+			default:
+				break;
+			}
+			at = (at + (uint64_t)stride) % pages;
+			if (readahead_fault(&ra, at, pages, unit_below(2), &plan))
+				REQUIRE(plan_is_sane(&ra, &plan, at, pages));
+			else
+				REQUIRE_EQ(plan.count, 0);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = { UNIT(forward),         UNIT(backward),
+		                                  UNIT(strided),         UNIT(holes),
+		                                  UNIT(whole_walks),     UNIT(dense_after_all),
+		                                  UNIT(partly_resident), UNIT(write_hint),
+		                                  UNIT(interleaved),     UNIT(shared_out),
+		                                  UNIT(random_faults),   UNIT(random_beside_walk),
+		                                  UNIT(replacement),     UNIT(waste),
+		                                  UNIT(waste_of_two),    UNIT(sequential_mode),
+		                                  UNIT(never_ahead),     UNIT(edges),
+		                                  UNIT(anything),        UNIT_END };
+
+	return unit_main(argc, argv, "readahead", tests);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/* vm/advise.c - advice, and protection: calls on ranges. */
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int range_check(const struct quire_region *r, size_t offset, size_t length)
+{
+	if (!r || !atomic_load(&r->alive))
+		return error_set(EINVAL, "no such region");
+	if (length == 0 || (offset | length) % PAGE_BYTES || offset > r->bytes ||
+	    length > r->bytes - offset)
+		return error_set(EINVAL,
+				 "range at %zu of %zu bytes: it must be whole pages of %zu bytes, not "
+				 "empty, and inside the region of %zu bytes",
+				 offset, length, PAGE_BYTES, r->bytes);
+	return 0;
+}
+
+static void advise_mode(struct quire_region *r, enum ra_mode mode)
+{
+	lock_acquire(&r->readahead_lock);
+	readahead_set_mode(&r->readahead, mode);
+	lock_release(&r->readahead_lock);
+}
+
+static void advise_cold(struct quire_region *r, uint64_t first, uint64_t n)
+{
+	for (uint64_t page = first; page < first + n; page++) {
+		uint64_t e;
+
+		if (!region_leaf_touched(r, page)) {
+			page |= LEAF_ENTRIES - 1;
+			continue;
+		}
+		e = atomic_load(region_entry(r, page));
+		if (entry_state(e) != ENTRY_MAPPED || !entry_try(region_entry(r, page), e))
+			continue;
+		frame_cold(&r->q->pager, entry_payload(e));
+		entry_publish(r, page, e);
+	}
+}
+
+static int advise(struct quire_region *r, uint64_t first, uint64_t n, int advice)
+{
+	int error;
+
+	switch (advice) {
+	case QUIRE_ADVISE_NORMAL:
+		advise_mode(r, RA_NORMAL);
+		return 0;
+	case QUIRE_ADVISE_SEQUENTIAL:
+		advise_mode(r, RA_SEQUENTIAL);
+		return 0;
+	case QUIRE_ADVISE_RANDOM:
+		advise_mode(r, RA_RANDOM);
+		return 0;
+	case QUIRE_ADVISE_WILLNEED:
+		return prefetch_request(&r->q->prefetch, r->id, first, n);
+	case QUIRE_ADVISE_COLD:
+		advise_cold(r, first, n);
+		return 0;
+	case QUIRE_ADVISE_DONTNEED:
+		error = discard_range(r, first, n, false);
+		if (error)
+			error_set(-error, error == -EBUSY ? "a page of the range is pinned" :
+							    "the kernel did not discard the range");
+		return error;
+	default:
+		return error_set(EINVAL,
+				 "unknown advice %d; allowed: normal 0, sequential 1, random 2, willneed "
+				 "3, cold 4, dontneed 5",
+				 advice);
+	}
+}
+
+int quire_advise(quire_region_t *r, size_t offset, size_t length, int advice)
+{
+	int error = range_check(r, offset, length);
+	struct call call;
+
+	if (error)
+		return error;
+	call_enter(&call);
+	error = advise(r, pages_of(offset), pages_of(length), advice);
+	call_leave(&call);
+	return error;
+}
+
+int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot)
+{
+	int error = range_check(r, offset, length);
+
+	if (error)
+		return error;
+	if (prot != PROT_READ && prot != (PROT_READ | PROT_WRITE))
+		return error_set(EINVAL, "prot %d; allowed: PROT_READ, PROT_READ | PROT_WRITE", prot);
+	if (mprotect(r->base + offset, length, prot) != 0)
+		return error_set(ENOMEM, "mprotect: %s", strerror(errno));
+	return 0;
+}

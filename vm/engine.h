@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/engine.h - how pages are put into and taken out of the address space, and
+ * how an access to an absent one is learned of. One table an engine.
+ *
+ * Addresses are page aligned; n counts pages. Calls return 0 or -errno unless
+ * said otherwise, may be made from any thread, take no lock of ours and are
+ * async-signal-safe, open, close, attach and detach excepted.
+ */
+#ifndef QUIRE_VM_ENGINE_H
+#define QUIRE_VM_ENGINE_H
+
+#include "base/base.h"
+
+struct quire;
+struct engine;
+
+enum take_result {
+	TAKE_KEPT = 0,  /* still mapped: in use by the kernel, or refused */
+	TAKE_DONE,      /* bytes are in the buffer, the page is absent */
+	TAKE_GONE,      /* there was no page: the program discarded it */
+};
+
+struct take_page {
+	char *page;             /* rising addresses */
+	char *buffer;
+	bool dirty;             /* not write-protected */
+	bool moved;             /* out: the buffer's memory is the page's own */
+	enum take_result result;
+};
+
+struct engine_ops {
+	const char *name;
+	bool in_thread;         /* faults are served on the faulting thread */
+	const char *costs;      /* one line for people */
+	/* => -ENOTSUP with error_set words: not possible here */
+	int (*open)(struct engine *e, struct quire *q);
+	/* Start the delivery of faults, once the pager runs. */
+	int (*start)(struct engine *e);
+	void (*close)(struct engine *e);
+	/* Begin and end to manage a range that is mapped read-write. */
+	int (*attach)(struct engine *e, char *base, size_t bytes);
+	void (*detach)(struct engine *e, char *base, size_t bytes);
+	/* A range that only receives pages by take (buffers). */
+	int (*attach_buffers)(struct engine *e, char *base, size_t bytes);
+	/* Copy n pages in, whole. => pages mapped (> 0), or -EEXIST: the first is present, or -errno */
+	int (*map)(struct engine *e, char *page, const char *from, unsigned n, bool writable);
+	/* The same with zeros, writable. write: the pages are about to be written */
+	int (*map_zero)(struct engine *e, char *page, unsigned n, bool write);
+	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
+	int (*place)(struct engine *e, char *page, char *buffer);
+	int (*unprotect)(struct engine *e, char *page, unsigned n);
+	/* Remove pages and deliver their bytes, atomically against writers. */
+	void (*take)(struct engine *e, struct take_page *pages, unsigned n);
+	int (*drop)(struct engine *e, char *page, size_t n);
+	/* From now on an access raises SIGBUS, until dropped. In-thread engines need none (NULL). */
+	int (*poison)(struct engine *e, char *page);
+	/* Threads waiting for these pages look again. In-thread engines need none (NULL). */
+	void (*wake)(struct engine *e, char *page, unsigned n);
+	/* Credits are free again: serve what was put off (NULL if nothing ever is). */
+	void (*replenished)(struct engine *e);
+};
+
+/* State of the userfaultfd engines; a third engine adds a member of its own. */
+struct uffd_state {
+	int fd;
+	uint64_t features;
+	bool move;              /* UFFDIO_MOVE may be used */
+	bool poison;
+	bool vector_drop;       /* process_madvise(MADV_DONTNEED) on ourselves works */
+	int pidfd;
+	char *zeros;            /* CLUSTER_PAGES pages of zeros to copy from */
+	void *handler;          /* struct handler of the handler thread */
+};
+
+struct engine {
+	const struct engine_ops *ops;
+	struct quire *q;
+	struct uffd_state uffd;
+};
+
+extern const struct engine_ops engine_uffd, engine_uffd_signal;
+
+/*
+ * Open the engine of that name, or the first that works ("auto").
+ * => -EINVAL: unknown name; -ENOTSUP: none works; words say why
+ */
+int engine_open(struct engine *e, struct quire *q, const char *name);
+const char *engine_names(void);
+
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/fault.c - a fault, stage by stage.
+ *
+ * An engine fills a struct fault and calls fault_serve, which takes the page's
+ * entry and, by its state, runs one stage:
+ *
+ *   EMPTY     zero_fill   first touch; neighbours too when touches are in order
+ *   MAPPED    mapped      first write to a clean page; or another thread was
+ *                         faster; or the program discarded the page itself
+ *   STANDBY   rescue      its bytes are in a buffer: put it back
+ *   READING               wait for the read in flight, then look again
+ *   SLOT      read        from the swap file, with what readahead plans
+ *
+ * Each stage ends by publishing the entry (entry_publish), which wakes whoever
+ * came to the same page meanwhile. Two kinds of threads come here: the faulting
+ * thread itself, which may sleep for memory and for the disk; and a handler
+ * thread, which may not: it starts the read and goes (owner.c maps the page
+ * when it arrives), or defers the fault until there is memory.
+ *
+ * Why no write is lost: a page's bytes are copied out only by the holder of its
+ * entry after the page was write-protected or moved (engine take), and the
+ * entry is published as something else before another page's bytes come in. A
+ * write that races with the take either lands before it, and is in the bytes;
+ * or faults, finds the entry BUSY, waits and is served by what follows.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+
+/* ------------------------------------------------------------- entries */
+
+bool entry_publish(struct quire_region *r, uint64_t page, uint64_t value)
+{
+	entry_t *entry = region_entry(r, page);
+	uint64_t old = atomic_exchange(entry, value & ~(ENTRY_BUSY | ENTRY_WAITERS));
+
+	if (!(old & ENTRY_WAITERS))
+		return false;
+	futex_wake(entry_futex(entry), INT32_MAX, false);
+	if (r->q->engine.ops->wake)
+		r->q->engine.ops->wake(&r->q->engine, region_page(r, page), 1);
+	return true;
+}
+
+void entry_wait(entry_t *entry, uint64_t seen)
+{
+	uint64_t marked = seen | ENTRY_WAITERS;
+
+	if (!(seen & ENTRY_WAITERS) && !atomic_compare_exchange_strong(entry, &seen, marked))
+		return;
+	futex_wait(entry_futex(entry), (uint32_t)marked, 0, false);
+}
+
+uint64_t entry_hold(struct quire_region *r, uint64_t page)
+{
+	entry_t *entry = region_entry(r, page);
+
+	for (;;) {
+		uint64_t e = atomic_load(entry);
+
+		if (e & ENTRY_BUSY)
+			entry_wait(entry, e);
+		else if (entry_state(e) == ENTRY_READING)
+			readin_wait(&r->q->pager, entry_payload(e));
+		else if (entry_try(entry, e))
+			return e & ~ENTRY_WAITERS;
+	}
+}
+
+/* ------------------------------------------------------------ accounts */
+
+void fault_account(struct quire_region *r, bool major, uint64_t started)
+{
+	uint64_t ns = now_ns() - started;
+
+	if (major) {
+		count(&r->counters.major_faults, 1);
+		count(&r->q->counters.major_faults, 1);
+		histogram_add(&r->major, ns);
+		histogram_add(&r->q->major, ns);
+	} else {
+		count(&r->counters.minor_faults, 1);
+		count(&r->q->counters.minor_faults, 1);
+		histogram_add(&r->minor, ns);
+		histogram_add(&r->q->minor, ns);
+	}
+}
+
+#define COUNT(r, name, n)                                                                          \
+	do {                                                                                       \
+		count(&(r)->counters.name, n);                                                     \
+		count(&(r)->q->counters.name, n);                                                  \
+	} while (0)
+
+static void count_resident(struct quire_region *r, uint64_t n)
+{
+	count_peak(&r->counters.resident, &r->counters.peak_resident, n);
+	count_peak(&r->q->counters.resident, &r->q->counters.peak_resident, n);
+}
+
+void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error)
+{
+	static const char *const words[] = {
+		[QUIRE_ERROR_READ] = "a page could not be read from the swap file",
+		[QUIRE_ERROR_CHECKSUM] = "a page of the swap file does not match its checksum",
+		[QUIRE_ERROR_WRITE] = "pages could not be written to the swap file and stay in memory",
+		[QUIRE_ERROR_SWAP_FULL] = "the swap file is full: pages stay in memory",
+		[QUIRE_ERROR_NO_MEMORY] = "no page could be evicted to make room for an access",
+		[QUIRE_ERROR_ENGINE] = "the kernel refused to install or remove a page",
+	};
+	struct quire_error e = { .kind = kind, .error = error, .region = r,
+				 .offset = page << PAGE_SHIFT, .message = words[kind] };
+
+	if (kind == QUIRE_ERROR_READ || kind == QUIRE_ERROR_CHECKSUM)
+		COUNT(r, read_errors, 1);
+	if (r->q->on_error)
+		r->q->on_error(r->q->on_error_arg, &e);
+}
+
+/* A page mapped clean was written (1) or given up clean (0): a moving average of about 64. */
+void fault_learn_write(struct quire_region *r, bool written)
+{
+	uint32_t bias = atomic_load_explicit(&r->write_bias, memory_order_relaxed);
+
+	bias = written ? bias + (1024 - bias) / 32 : bias - bias / 64;
+	atomic_store_explicit(&r->write_bias, bias, memory_order_relaxed);
+}
+
+bool fault_expects_write(struct quire_region *r)
+{
+	if (atomic_load_explicit(&r->write_bias, memory_order_relaxed) < 600)
+		return false;
+	/* Every sixteenth is mapped clean still, to learn when this changes. */
+	return atomic_fetch_add_explicit(&r->installs, 1, memory_order_relaxed) % 16 != 0;
+}
+
+/* -------------------------------------------------------------- stages */
+
+/* Put the entry back as it was and say why. */
+static enum fault_result give_up(struct fault *f, enum fault_result result)
+{
+	entry_publish(f->region, f->page, f->held);
+	return result;
+}
+
+/* Credits for n pages; the entry is held. */
+static enum fault_result get_credits(struct fault *f, uint32_t n)
+{
+	struct pager *p = &f->region->q->pager;
+
+	if (credits_try(p, n))
+		return FAULT_DONE;
+	if (!f->may_sleep)
+		return FAULT_DEFERRED;
+	return credits_get(p, n) == 0 ? FAULT_DONE : FAULT_NOMEM;
+}
+
+/*
+ * Fault-around: hold the entries of the untouched pages beyond f->page in the
+ * direction of the plan. => how many
+ */
+static uint32_t hold_untouched(struct fault *f, const struct ra_plan *plan)
+{
+	struct quire_region *r = f->region;
+	uint32_t n = 0;
+
+	for (; n < MIN(plan->count, CLUSTER_PAGES - 1); n++) {
+		uint64_t page = f->page + (uint64_t)(plan->stride * (int64_t)(n + 1));
+
+		if (page >= r->pages)
+			break;
+		region_touch_leaf(r, page);
+		if (!entry_try(region_entry(r, page), ENTRY_EMPTY))
+			break;
+	}
+	return n;
+}
+
+static enum fault_result zero_fill(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	struct ra_plan plan = { .count = 0 };
+	uint32_t around = 0, frames[CLUSTER_PAGES], n;
+	page_id ids[CLUSTER_PAGES];
+	enum fault_result result = get_credits(f, 1);
+	uint64_t first;
+	int mapped;
+
+	if (result != FAULT_DONE)
+		return give_up(f, result);
+	lock_acquire(&r->readahead_lock);
+	readahead_fault(&r->first_touch, f->page, r->pages, f->write, &plan);
+	lock_release(&r->readahead_lock);
+	if (plan.count && plan.start == f->page + (uint64_t)plan.stride &&
+	    (plan.stride == 1 || plan.stride == -1)) {
+		around = MIN(plan.count, CLUSTER_PAGES - 1);
+		if (!credits_plenty(&q->pager, around) || !credits_try(&q->pager, around))
+			around = 0;
+		plan.count = around;
+	}
+	n = around ? hold_untouched(f, &plan) : 0;
+	credits_put(&q->pager, around - n);
+	n++;
+	first = plan.stride < 0 ? f->page - (n - 1) : f->page;
+	mapped = q->engine.ops->map_zero(&q->engine, region_page(r, first), n, f->write);
+	if (mapped < 0)
+		mapped = 0;
+	/* From the faulting page outwards: of a backward run only all or nothing is of use. */
+	if (plan.stride < 0 && n > 1 && (uint32_t)mapped < n) {
+		if (mapped)
+			q->engine.ops->drop(&q->engine, region_page(r, first), (size_t)mapped);
+		mapped = 0;
+	}
+	for (uint32_t i = 0; i < (uint32_t)mapped; i++)
+		ids[i] = PAGE_ID(r->id, first + i);
+	if (mapped) {
+		frames_enter(&q->pager, ids, frames, (uint32_t)mapped, POLICY_FAULTED,
+			     (uint32_t)(f->page - first));
+		COUNT(r, zero_fills, (uint64_t)mapped);
+		count_resident(r, (uint64_t)mapped);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t page = plan.stride < 0 && !mapped ? f->page - i : first + i;
+
+		entry_publish(r, page,
+			      i < (uint32_t)mapped ? entry_make(ENTRY_MAPPED, frames[i]) :
+						     ENTRY_EMPTY);
+	}
+	credits_put(&q->pager, n - (uint32_t)mapped);
+	return mapped ? FAULT_DONE : FAULT_REFUSED;
+}
+
+/* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */
+static uint32_t hold_clean(struct fault *f, uint32_t window)
+{
+	struct quire_region *r = f->region;
+	uint32_t n = 0;
+
+	while (n < window && f->page + n + 1 < r->pages) {
+		entry_t *entry = region_entry(r, f->page + n + 1);
+		uint64_t e = atomic_load(entry);
+
+		if (entry_state(e) != ENTRY_MAPPED || !entry_try(entry, e))
+			break;
+		if (r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE) {
+			entry_publish(r, f->page + n + 1, e);
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+/* The first write to a clean page: from now on it differs from its slot. */
+static enum fault_result first_write(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	uint32_t n = 0;
+	int error;
+
+	lock_acquire(&r->readahead_lock);
+	if (r->write_next == f->page)
+		r->write_window = MIN(MAX(r->write_window * 2, 1), CLUSTER_PAGES - 1);
+	else
+		r->write_window = 0;
+	n = hold_clean(f, r->write_window);
+	r->write_next = f->page + n + 1;
+	lock_release(&r->readahead_lock);
+	error = q->engine.ops->unprotect(&q->engine, region_page(r, f->page), n + 1);
+	for (uint32_t i = 0; i <= n; i++) {
+		uint64_t e = i ? atomic_load(region_entry(r, f->page + i)) : f->held;
+		struct frame *frame = &q->pager.frames[entry_payload(e)];
+
+		if (!error) {
+			swapfile_unref(q->swap, frame->slot);
+			frame->slot = SLOT_NONE;
+		}
+		if (i == 0 && !error)
+			frame_reference(&q->pager, entry_payload(e));
+		entry_publish(r, f->page + i, e);
+	}
+	if (error)
+		return FAULT_REFUSED;
+	COUNT(r, write_faults, n + 1);
+	fault_learn_write(r, true);
+	return FAULT_DONE;
+}
+
+static enum fault_result mapped(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	struct frame *frame = &q->pager.frames[entry_payload(f->held)];
+	char *page = region_page(r, f->page);
+	int n;
+
+	if (f->write && frame->slot != SLOT_NONE)
+		return first_write(f);
+	n = q->engine.ops->map_zero(&q->engine, page, 1, f->write);
+	if (n == 1) {
+		/* It was not there: the program discarded it, and zeros are its contents. */
+		if (frame->slot != SLOT_NONE)
+			swapfile_unref(q->swap, frame->slot);
+		frame->slot = SLOT_NONE;
+		COUNT(r, zero_fills, 1);
+	} else if (n == -EEXIST) {
+		/* Another thread was faster; or the page was protected beside a victim. */
+		if (f->write)
+			q->engine.ops->unprotect(&q->engine, page, 1);
+		else if (q->engine.ops->wake)
+			q->engine.ops->wake(&q->engine, page, 1);
+	} else {
+		return give_up(f, FAULT_REFUSED);
+	}
+	entry_publish(r, f->page, f->held);
+	return FAULT_DONE;
+}
+
+/* Read one slot on this thread and map it; the entry is held, one credit too. */
+static enum fault_result read_one(struct fault *f, struct swap_run *run, uint32_t c)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	slot_t slot = entry_payload(f->held);
+	bool writable = f->write || fault_expects_write(r);
+	page_id id = PAGE_ID(r->id, f->page);
+	enum policy_entry how = POLICY_FAULTED;
+	uint32_t frame;
+	int n;
+
+	run->op = SWAP_READ;
+	run->slot = slot;
+	run->count = 1;
+	run->page[0] = buffer_address(&q->pager, c * CLUSTER_PAGES);
+	if (swapfile_transfer(q->swap, run) != 0 || run->bad) {
+		fault_report(r, f->page, run->status ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM,
+			     run->status ? -run->status : EBADMSG);
+		return FAULT_IOERR;
+	}
+	COUNT(r, pages_in, 1);
+	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run->page[0], 1, writable);
+	if (n != 1)
+		return FAULT_REFUSED;
+	frames_enter(&q->pager, &id, &frame, 1, how, 0);
+	if (writable)
+		swapfile_unref(q->swap, slot);
+	else
+		q->pager.frames[frame].slot = slot;
+	count_resident(r, 1);
+	uncount(&r->counters.swapped, 1);
+	uncount(&q->counters.swapped, 1);
+	entry_publish(r, f->page, entry_make(ENTRY_MAPPED, frame));
+	return FAULT_DONE;
+}
+
+static enum fault_result read_alone(struct fault *f)
+{
+	struct pager *p = &f->region->q->pager;
+	enum fault_result result = FAULT_NOMEM;
+	struct swap_run *run;
+	uint32_t c;
+
+	/* One credit for the page, and one lent to the buffer if that has no memory yet. */
+	if (credits_get(p, 2) != 0)
+		return give_up(f, FAULT_NOMEM);
+	c = cluster_get(p, true);
+	run = run_get(p);
+	credits_put(p, 1);
+	if (c != CLUSTER_NONE && run) {
+		while (!cluster_populate(p, c, 1) && credits_get(p, 1) == 0)
+			credits_put(p, 1);
+		result = read_one(f, run, c);
+	}
+	if (run)
+		run_put(p, run);
+	if (c != CLUSTER_NONE)
+		cluster_put(p, c);
+	if (result != FAULT_DONE) {
+		credits_put(p, 1);
+		return give_up(f, result);
+	}
+	return FAULT_DONE;
+}
+
+static void note_refault(struct quire_region *r, uint64_t held)
+{
+	uint32_t then = (uint32_t)(held >> ENTRY_STAMP_SHIFT & ENTRY_STAMP_MASK);
+	uint32_t now = atomic_load_explicit(&r->q->stamp, memory_order_relaxed) >> 4;
+	uint64_t since = (uint64_t)((now - then) & ENTRY_STAMP_MASK) << 4;
+
+	if (since < atomic_load(&r->q->pager.budget))
+		COUNT(r, refaults, 1);
+}
+
+static enum fault_result read_slot(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct ra_plan plan = { .count = 0 };
+	uint32_t id;
+
+	if (f->held & ENTRY_LOST)
+		return give_up(f, FAULT_IOERR);
+	if (!f->major)
+		note_refault(r, f->held);
+	f->major = true;
+	/* A thread of the program's may start reads only through the reader. */
+	if (!f->no_readahead && (r->q->engine.ops->in_thread || !f->may_sleep))
+		window_plan(r, f->page, f->write, &plan);
+	if (plan.count == 0 && f->may_sleep)
+		return read_alone(f);
+	if (!window_start(r, &plan, f, &id)) {
+		if (!f->may_sleep)
+			return give_up(f, FAULT_DEFERRED);
+		return read_alone(f);
+	}
+	if (!f->may_sleep)
+		return FAULT_WAITING;
+	/* If it does not arrive whole, the next attempt reads it alone and knows why. */
+	f->no_readahead = true;
+	readin_wait(&r->q->pager, id);
+	return FAULT_WAITING;
+}
+
+/* -------------------------------------------------------------- serve */
+
+/* One stage. => FAULT_WAITING: look again, if the thread may sleep */
+static enum fault_result attempt(struct fault *f)
+{
+	uint64_t e = atomic_load(f->entry);
+
+	if (e & ENTRY_BUSY || entry_state(e) == ENTRY_READING) {
+		if (!f->may_sleep) {
+			uint64_t seen = e;
+
+			if (atomic_compare_exchange_strong(f->entry, &seen, e | ENTRY_WAITERS))
+				return FAULT_WAITING;
+			return attempt(f);
+		}
+		if (e & ENTRY_BUSY) {
+			entry_wait(f->entry, e);
+		} else {
+			f->major = true;
+			readin_wait(&f->region->q->pager, entry_payload(e));
+		}
+		return FAULT_WAITING;
+	}
+	if (!entry_try(f->entry, e))
+		return attempt(f);
+	f->held = e & ~ENTRY_WAITERS;
+	switch (entry_state(e)) {
+	case ENTRY_EMPTY:
+		return zero_fill(f);
+	case ENTRY_MAPPED:
+		return mapped(f);
+	case ENTRY_STANDBY:
+		return fault_rescue(f);
+	case ENTRY_SLOT:
+		return read_slot(f);
+	case ENTRY_READING:
+		break;
+	}
+	assert_failed(__FILE__, __LINE__, "a held entry is EMPTY, MAPPED, STANDBY or SLOT");
+}
+
+enum fault_result fault_serve(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	enum fault_result result;
+
+	f->started = now_ns();
+	f->entry = region_entry(r, f->page);
+	f->major = f->no_readahead = false;
+	region_touch_leaf(r, f->page);
+	do
+		result = attempt(f);
+	while (result == FAULT_WAITING && f->may_sleep);
+	if (result == FAULT_DONE)
+		fault_account(r, f->major, f->started);
+	else if (result == FAULT_NOMEM)
+		fault_report(r, f->page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
+	else if (result == FAULT_REFUSED)
+		fault_report(r, f->page, QUIRE_ERROR_ENGINE, EFAULT);
+	return result;
+}

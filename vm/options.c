@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/options.c - the option table: one row gives an option's name (on a command
+ * line: --NAME), environment variable, default and meaning; parsing, checking
+ * and the help text follow from it.
+ */
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum kind { BYTES, TEXT };
+
+struct option_row {
+	const char *name, *environment;
+	enum kind kind;
+	size_t offset;                  /* in struct quire_options */
+	const char *fallback, *meaning;
+};
+
+#define ROW(field, ...) offsetof(struct quire_options, field), __VA_ARGS__
+
+static const struct option_row rows[] = {
+	{ "memory", "QUIRE_MEMORY", BYTES, ROW(memory, "a quarter of RAM", "budget in bytes (K, M, G, T)") },
+	{ "swap", "QUIRE_SWAP", TEXT, ROW(swap_path, "$TMPDIR, /var/tmp or /tmp", "swap directory or file") },
+	{ "swap-size", "QUIRE_SWAP_SIZE", BYTES, ROW(swap_size, "what the disk holds", "most bytes of the swap file") },
+	{ "engine", "QUIRE_ENGINE", TEXT, ROW(engine, "auto", "auto, uffd, uffd-signal") },
+	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru") },
+	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring") },
+	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE") },
+	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "256K", "widest readahead window in bytes") },
+	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds a handler looks for the next fault") },
+};
+
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "Quire needs a 64-bit system");
+
+static const struct option_row *find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)
+		if (strcmp(rows[i].name, name) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+/* "64M" and the like. => false: not a size, or it overflows */
+static bool parse_bytes(const char *text, uint64_t *out)
+{
+	static const char units[] = "KMGT";
+	char *end;
+	const char *unit;
+	unsigned shift = 0;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	if (*end) {
+		unit = strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end);
+		if (!unit)
+			return false;
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (*end == 'i')
+			end++;
+		if (*end == 'B' || *end == 'b')
+			end++;
+	}
+	if (*end || (shift && *out >> (64 - shift)))
+		return false;
+	*out <<= shift;
+	return true;
+}
+
+static int set(struct quire_options *o, const struct option_row *row, const char *source,
+	       const char *value)
+{
+	char *field = (char *)o + row->offset;
+	uint64_t bytes;
+
+	if (row->kind == TEXT) {
+		if (*value == '\0')
+			return error_set(EINVAL, "%s: empty; allowed: %s", source, row->meaning);
+		memcpy(field, &value, sizeof value);
+		return 0;
+	}
+	if (!parse_bytes(value, &bytes) || bytes == 0)
+		return error_set(EINVAL,
+				 "%s: \"%s\" is not a size; allowed: a positive number with K, M, G or T",
+				 source, value);
+	memcpy(field, &bytes, sizeof bytes);
+	return 0;
+}
+
+static bool is_set(const struct quire_options *o, const struct option_row *row)
+{
+	uint64_t field;
+
+	memcpy(&field, (const char *)o + row->offset, sizeof field);
+	return field != 0;
+}
+
+int quire_options_set(struct quire_options *options, const char *name, const char *value)
+{
+	const struct option_row *row;
+
+	if (!options || !name || !value)
+		return error_set(EINVAL, "a NULL option");
+	row = find(name);
+	if (!row) {
+		char names[200] = "";
+
+		for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+			strcat(names, i ? ", " : "");
+			strcat(names, rows[i].name);
+		}
+		return error_set(EINVAL, "unknown option \"%s\"; allowed: %s", name, names);
+	}
+	return set(options, row, row->name, value);
+}
+
+void quire_options_print(FILE *stream)
+{
+	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)
+		fprintf(stream, "  --%-10s %-16s %s (default: %s)\n", rows[i].name,
+			rows[i].environment, rows[i].meaning, rows[i].fallback);
+}
+
+static int parse_spin(const char *text, int *spin_us)
+{
+	uint64_t us;
+
+	*spin_us = -1;
+	if (strcmp(text, "auto") == 0)
+		return 0;
+	if (!parse_bytes(text, &us) || us > 10000)
+		return error_set(EINVAL, "spin \"%s\"; allowed: auto, 0 to 10000 microseconds", text);
+	*spin_us = (int)us;
+	return 0;
+}
+
+static int check(const struct quire_options *o, struct quire_config *c)
+{
+	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES :
+				(size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES;
+	c->swap_path = o->swap_path;
+	c->swap_size = o->swap_size;
+	c->engine = o->engine ? o->engine : "auto";
+	c->policy = o->policy ? o->policy : "clock";
+	c->io = o->io ? o->io : "auto";
+	c->move = o->move ? o->move : "auto";
+	c->readahead = o->readahead ? o->readahead : CLUSTER_PAGES * PAGE_BYTES;
+	if (c->memory < QUIRE_MEMORY_MIN)
+		return error_set(EINVAL, "memory: a budget of %zu bytes; the minimum is %zu (64 pages)",
+				 o->memory, (size_t)QUIRE_MEMORY_MIN);
+	if (c->memory >> 52)
+		return error_set(EINVAL, "memory: a budget of %zu bytes is more than any machine has",
+				 c->memory);
+	if (!policy_find(c->policy))
+		return error_set(EINVAL, "unknown policy \"%s\"; allowed: %s", c->policy, policy_names());
+	if (strcmp(c->move, "auto") != 0 && strcmp(c->move, "off") != 0)
+		return error_set(EINVAL, "move \"%s\"; allowed: auto, off", c->move);
+	return parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
+}
+
+int options_resolve(const struct quire_options *options, struct quire_config *config)
+{
+	struct quire_options o = { .size = sizeof o };
+
+	if (options) {
+		if (options->size != 0 && options->size != sizeof *options)
+			return error_set(EINVAL, "quire_options.size is %zu, not %zu", options->size,
+					 sizeof *options);
+		o = *options;
+	}
+	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+		const char *value = getenv(rows[i].environment);
+		int error;
+
+		if (is_set(&o, &rows[i]) || !value)
+			continue;
+		error = set(&o, &rows[i], rows[i].environment, value);
+		if (error)
+			return error;
+	}
+	return check(&o, config);
+}

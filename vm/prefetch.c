@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/prefetch.c - WILLNEED: a thread that reads ranges into memory.
+ *
+ * Started by the first such advice, asleep when there is nothing to do. It
+ * reads window by window and maps what came, so that the pages are not the
+ * next to be given up from standby; and it yields: a range is cut to three
+ * quarters of the budget, and it stops where there is no memory to spare.
+ */
+#include "vm/prefetch.h"
+
+#include "vm/vm.h"
+
+#include "base/error.h"
+#include "base/kernel.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#define PATIENCE 200            /* times of PAUSE_NS without memory to spare: the rest is dropped */
+#define PAUSE_NS UINT64_C(1000000)
+
+static void pause_for(struct prefetch *f, uint64_t ns)
+{
+	futex_wait(&f->wake, atomic_load(&f->wake), ns, false);
+}
+
+static bool is_slot(struct quire_region *r, uint64_t page)
+{
+	return region_leaf_touched(r, page) &&
+	       entry_state(atomic_load(region_entry(r, page))) == ENTRY_SLOT;
+}
+
+static void map_standby(struct quire_region *r, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++) {
+		entry_t *entry = region_entry(r, page);
+		uint64_t e = atomic_load(entry);
+		struct fault f = { .region = r, .page = page, .may_sleep = true,
+				   .speculative = true, .entry = entry };
+
+		if (entry_state(e) == ENTRY_READING)
+			readin_wait(&r->q->pager, entry_payload(e));
+		e = atomic_load(entry);
+		if (entry_state(e) != ENTRY_STANDBY || !entry_try(entry, e))
+			continue;
+		f.held = e & ~ENTRY_WAITERS;
+		f.started = now_ns();
+		fault_rescue(&f);
+	}
+}
+
+/* => false: no memory to spare just now */
+static bool read_window(struct quire_region *r, uint64_t first, uint64_t end)
+{
+	struct ra_plan plan = { .start = first, .stride = 1, .count = (uint32_t)(end - first) };
+	bool any = false;
+	uint32_t id;
+
+	for (uint64_t page = first; page < end && !any; page++)
+		any = is_slot(r, page);
+	if (any && !window_start(r, &plan, NULL, &id))
+		return false;
+	map_standby(r, first, end);
+	return true;
+}
+
+static void serve(struct prefetch *f, const struct prefetch_request *q)
+{
+	struct quire_region *r = region_get(f->q, q->region);
+	uint64_t end = q->first + q->n;
+
+	for (uint64_t at = q->first; r && at < end && !atomic_load(&f->stop);) {
+		uint64_t stop = MIN(at + CLUSTER_PAGES - 1, end);
+		int tries = 0;
+
+		while (!read_window(r, at, stop)) {
+			if (++tries > PATIENCE || atomic_load(&f->stop) || !atomic_load(&r->alive))
+				break;
+			pause_for(f, PAUSE_NS);
+		}
+		if (tries > PATIENCE || !atomic_load(&r->alive))
+			break;
+		at = stop;
+	}
+	if (r)
+		region_put(r);
+}
+
+static bool next(struct prefetch *f, struct prefetch_request *out)
+{
+	bool some;
+
+	lock_acquire(&f->lock);
+	some = f->count > 0;
+	if (some) {
+		*out = f->request[f->head];
+		f->head = (f->head + 1) % PREFETCH_REQUESTS;
+		f->count--;
+	}
+	lock_release(&f->lock);
+	return some;
+}
+
+static void *prefetcher(void *argument)
+{
+	struct prefetch *f = argument;
+	struct prefetch_request request;
+
+	prctl(PR_SET_NAME, "quire-prefetch");
+	while (!atomic_load(&f->stop)) {
+		uint32_t seen = atomic_load(&f->wake);
+
+		if (next(f, &request))
+			serve(f, &request);
+		else
+			futex_wait(&f->wake, seen, 0, false);
+	}
+	return NULL;
+}
+
+void prefetch_init(struct prefetch *f, struct quire *q)
+{
+	f->q = q;
+	lock_init(&f->lock, RANK_ENGINE);
+}
+
+int prefetch_request(struct prefetch *f, uint32_t region, uint64_t first, uint64_t n)
+{
+	sigset_t all, old;
+	int error = 0;
+
+	n = MIN(n, atomic_load(&f->q->pager.budget) * 3 / 4);
+	lock_acquire(&f->lock);
+	if (!f->started) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		error = pthread_create(&f->thread, NULL, prefetcher, f);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		f->started = error == 0;
+	}
+	/* Advice may be ignored: a full queue drops the request. */
+	if (!error && f->count < PREFETCH_REQUESTS) {
+		f->request[(f->head + f->count) % PREFETCH_REQUESTS] =
+			(struct prefetch_request){ .region = region, .first = first, .n = n };
+		f->count++;
+	}
+	lock_release(&f->lock);
+	if (error)
+		return error_set(error, "no thread for WILLNEED: %s", strerror(error));
+	atomic_fetch_add(&f->wake, 1);
+	futex_wake(&f->wake, 1, false);
+	return 0;
+}
+
+void prefetch_stop(struct prefetch *f)
+{
+	if (!f->started)
+		return;
+	atomic_store(&f->stop, 1);
+	atomic_fetch_add(&f->wake, 1);
+	futex_wake(&f->wake, 1, false);
+	pthread_join(f->thread, NULL);
+	f->started = false;
+}

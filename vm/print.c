@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/print.c - the statistics for people (as pmap -x and /proc/PID/status do)
+ * and for programs (JSON). stdio is right here: nobody's fault waits for it.
+ */
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#define KIB(bytes) ((bytes) >> 10)
+
+static void print_pmap(const struct quire *q, FILE *f)
+{
+	struct quire_stats s, all;
+
+	quire_stats_get(q, &all);
+	fprintf(f, "%-16s %12s %10s %10s %10s %10s %9s %9s  %s\n", "Address", "Kbytes", "RSS",
+		"Standby", "Swapped", "Pinned", "Minor", "Major", "Region");
+	for (uint32_t i = 0; i < q->region_count; i++) {
+		const struct quire_region *r = &q->regions[i];
+
+		if (!atomic_load(&r->alive))
+			continue;
+		quire_region_stats_get(r, &s);
+		fprintf(f,
+			"%016" PRIxPTR " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+			" %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  %s\n",
+			(uintptr_t)r->base, KIB(s.reserved), KIB(s.resident), KIB(s.standby),
+			KIB(s.swapped), KIB(s.pinned), s.minor_faults, s.major_faults, r->name);
+	}
+	fprintf(f,
+		"%-16s %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %9" PRIu64
+		" %9" PRIu64 "\n",
+		"total kB", KIB(all.reserved), KIB(all.resident), KIB(all.standby), KIB(all.swapped),
+		KIB(all.pinned), all.minor_faults, all.major_faults);
+}
+
+static void print_latency(FILE *f, const char *name, const struct quire_latency *l)
+{
+	fprintf(f,
+		"%-20s %10" PRIu64 " faults, us: mean %.1f p50 %.1f p99 %.1f p99.9 %.1f max %.1f\n",
+		name, l->count, (double)l->mean / 1e3, (double)l->p50 / 1e3, (double)l->p99 / 1e3,
+		(double)l->p999 / 1e3, (double)l->max / 1e3);
+}
+
+static void print_sizes(FILE *f, const struct quire_stats *s)
+{
+	fprintf(f, "%-20s", "writeback_sizes:");
+	for (unsigned i = 0; i < WRITEBACK_BUCKETS; i++)
+		if (s->writeback_sizes[i])
+			fprintf(f, " %u-%u pages: %" PRIu64, 1u << i, (2u << i) - 1,
+				s->writeback_sizes[i]);
+	fputc('\n', f);
+}
+
+static void print_status(const struct quire *q, FILE *f)
+{
+	struct quire_stats s;
+
+	quire_stats_get(q, &s);
+	fprintf(f, "%-20s %s\n%-20s %s%s\n%-20s %s\n", "engine:", quire_engine_name(q),
+		"io:", quire_io_name(q), swapfile_is_direct(q->swap) ? ", O_DIRECT" : ", buffered",
+		"policy:", quire_policy_name(q));
+#define GAUGE(name) fprintf(f, "%-20s %10" PRIu64 " kB\n", #name ":", KIB(s.name));
+	GAUGE(budget)
+	GAUGE(reserved)
+	GAUGE(resident)
+	GAUGE(peak_resident)
+	GAUGE(standby)
+	GAUGE(buffers)
+	GAUGE(pinned)
+	GAUGE(swapped)
+	GAUGE(metadata)
+#undef GAUGE
+#define EVENT(name, text) fprintf(f, "%-20s %10" PRIu64 "      %s\n", #name ":", s.name, text);
+	COUNTERS(EVENT)
+#undef EVENT
+	print_sizes(f, &s);
+	print_latency(f, "minor_latency:", &s.minor_latency);
+	print_latency(f, "major_latency:", &s.major_latency);
+}
+
+static void json_latency(FILE *f, const char *name, const struct quire_latency *l)
+{
+	fprintf(f,
+		",\"%s\":{\"count\":%" PRIu64 ",\"mean_ns\":%" PRIu64 ",\"p50_ns\":%" PRIu64
+		",\"p99_ns\":%" PRIu64 ",\"p999_ns\":%" PRIu64 ",\"max_ns\":%" PRIu64 "}",
+		name, l->count, l->mean, l->p50, l->p99, l->p999, l->max);
+}
+
+static void json_string(FILE *f, const char *s)
+{
+	fputc('"', f);
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			fprintf(f, "\\%c", c);
+		else if (c < 0x20 || c >= 0x7f)
+			fprintf(f, "\\u%04x", c);
+		else
+			fputc(c, f);
+	}
+	fputc('"', f);
+}
+
+static void json_stats(FILE *f, const struct quire_stats *s)
+{
+	const char *comma = "";
+
+#define EVENT(name, text) fprintf(f, "%s\"" #name "\":%" PRIu64, comma, s->name), comma = ",";
+	COUNTERS(EVENT)
+#undef EVENT
+	fprintf(f, ",\"writeback_sizes\":[");
+	for (unsigned i = 0; i < WRITEBACK_BUCKETS; i++)
+		fprintf(f, "%s%" PRIu64, i ? "," : "", s->writeback_sizes[i]);
+	fputc(']', f);
+#define GAUGE(name) fprintf(f, ",\"" #name "\":%" PRIu64, s->name);
+	GAUGE(budget)
+	GAUGE(reserved)
+	GAUGE(resident)
+	GAUGE(peak_resident)
+	GAUGE(standby)
+	GAUGE(buffers)
+	GAUGE(pinned)
+	GAUGE(swapped)
+	GAUGE(metadata)
+#undef GAUGE
+	json_latency(f, "minor_latency", &s->minor_latency);
+	json_latency(f, "major_latency", &s->major_latency);
+}
+
+static void print_json(const struct quire *q, FILE *f)
+{
+	struct quire_stats s;
+	const char *comma = "";
+
+	quire_stats_get(q, &s);
+	fprintf(f, "{\"engine\":\"%s\",\"io\":\"%s\",\"direct\":%s,\"policy\":\"%s\",",
+		quire_engine_name(q), quire_io_name(q), swapfile_is_direct(q->swap) ? "true" : "false",
+		quire_policy_name(q));
+	json_stats(f, &s);
+	fprintf(f, ",\"regions\":[");
+	for (uint32_t i = 0; i < q->region_count; i++) {
+		const struct quire_region *r = &q->regions[i];
+
+		if (!atomic_load(&r->alive))
+			continue;
+		quire_region_stats_get(r, &s);
+		fprintf(f, "%s{\"base\":\"0x%" PRIxPTR "\",\"name\":", comma, (uintptr_t)r->base);
+		json_string(f, r->name);
+		fputc(',', f);
+		json_stats(f, &s);
+		fputc('}', f);
+		comma = ",";
+	}
+	fprintf(f, "]}\n");
+}
+
+int quire_stats_print(const quire_t *q, FILE *stream, int format)
+{
+	if (!q || !stream)
+		return error_set(EINVAL, "a NULL pager or stream");
+	switch (format) {
+	case QUIRE_FORMAT_PMAP:
+		print_pmap(q, stream);
+		break;
+	case QUIRE_FORMAT_STATUS:
+		print_status(q, stream);
+		break;
+	case QUIRE_FORMAT_JSON:
+		print_json(q, stream);
+		break;
+	default:
+		return error_set(EINVAL, "unknown format %d; allowed: pmap 0, status 1, json 2", format);
+	}
+	return ferror(stream) ? error_set(EIO, "the statistics could not be written") : 0;
+}

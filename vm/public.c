@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/* vm/public.c - quire_open, quire_close, and the calls on a whole pager. */
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(struct call) >= 8, "a kernel signal mask fits");
+
+/*
+ * A signal handler that touches managed memory needs our locks to have its
+ * fault served; so a thread that may hold one has its signals blocked.
+ */
+void call_enter(struct call *c)
+{
+	uint64_t all = ~UINT64_C(0);
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, c->mask, (size_t)8);
+}
+
+void call_leave(const struct call *c)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, c->mask, NULL, (size_t)8);
+}
+
+const char *quire_error_message(void)
+{
+	return error_message();
+}
+
+/* Pages that the machine could give: what a budget may be raised to. */
+static uint64_t budget_max(const struct quire_config *c)
+{
+	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES);
+
+	return MAX(ram, pages_of(c->memory));
+}
+
+static int open_buffers(struct quire *q, uint32_t clusters)
+{
+	int error;
+
+	q->buffer_bytes = (size_t)clusters * CLUSTER_PAGES * PAGE_BYTES;
+	q->buffers = mmap(NULL, q->buffer_bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (q->buffers == MAP_FAILED) {
+		q->buffers = NULL;
+		return error_set(ENOMEM, "no address space for buffers");
+	}
+	madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
+	error = q->engine.ops->attach_buffers(&q->engine, q->buffers, q->buffer_bytes);
+	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
+				 strerror(-error)) :
+		       0;
+}
+
+static int open_pager(struct quire *q, const struct quire_config *c)
+{
+	struct pager_options o = {
+		.budget = pages_of(c->memory),
+		.budget_max = budget_max(c),
+		.policy = policy_find(c->policy),
+		.owner_ops = &vm_owner,
+		.owner = q,
+		.swap = q->swap,
+		.counters = &q->counters,
+		.cluster_max = pager_clusters_for(budget_max(c)),
+	};
+	int error = open_buffers(q, o.cluster_max);
+
+	if (error)
+		return error;
+	o.buffers = q->buffers;
+	error = pager_open(&q->pager, &o);
+	if (error)
+		return error_set(-error, "the pager: %s", strerror(-error));
+	if (q->engine.ops->in_thread && (error = reader_start(&q->pager)) != 0)
+		return error_set(-error, "no reader thread: %s", strerror(-error));
+	error = q->engine.ops->start(&q->engine);
+	if (error)
+		return error;
+	error = reclaimer_start(&q->pager);
+	return error ? error_set(-error, "no reclaim thread: %s", strerror(-error)) : 0;
+}
+
+/* Each part knows whether it was opened. */
+static void close_all(struct quire *q)
+{
+	struct arena self = q->self;
+
+	prefetch_stop(&q->prefetch);
+	if (q->region_arena.base)
+		regions_destroy(q);
+	if (q->engine.ops)
+		q->engine.ops->close(&q->engine);
+	if (q->pager.owner_ops)
+		pager_close(&q->pager);
+	if (q->buffers)
+		munmap(q->buffers, q->buffer_bytes);
+	if (q->swap)
+		swapfile_close(q->swap);
+	arena_close(&q->region_arena);
+	arena_close(&q->free_id_arena);
+	arena_close(&self);
+}
+
+static int open_all(struct quire *q, const struct quire_config *c)
+{
+	struct swapfile_options swap = { .path = c->swap_path, .size_limit = c->swap_size,
+					 .io = c->io };
+	int error;
+
+	lock_init(&q->pin_lock, RANK_PIN);
+	prefetch_init(&q->prefetch, q);
+	q->use_move = strcmp(c->move, "off") != 0;
+	q->spin_us = c->spin_us;
+	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), CLUSTER_PAGES - 1), 1);
+	/* A window is at most a sixteenth of the budget. */
+	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);
+	if (arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "quire regions") ||
+	    arena_open(&q->free_id_arena, REGIONS_MAX * sizeof *q->free_ids, false, "quire ids"))
+		return error_set(ENOMEM, "no address space for the table of regions");
+	q->regions = q->region_arena.base;
+	q->free_ids = q->free_id_arena.base;
+	error = swapfile_open(&q->swap, &swap);
+	if (error)
+		return error;
+	error = engine_open(&q->engine, q, c->engine);
+	if (error) {
+		q->engine.ops = NULL;
+		return error;
+	}
+	return open_pager(q, c);
+}
+
+int quire_open(quire_t **out, const struct quire_options *options)
+{
+	struct quire_config config;
+	struct quire *q;
+	struct arena a;
+	int error;
+
+	if (!out)
+		return error_set(EINVAL, "a NULL result");
+	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
+		return error_set(ENOTSUP, "this kernel's pages are %ld bytes; Quire needs %zu",
+				 sysconf(_SC_PAGESIZE), PAGE_BYTES);
+	error = options_resolve(options, &config);
+	if (error)
+		return error;
+	if (arena_open(&a, sizeof *q, false, "quire pager"))
+		return error_set(ENOMEM, "no memory for a pager");
+	q = a.base;
+	q->self = a;
+	if (options) {
+		q->on_error = options->on_error;
+		q->on_error_arg = options->on_error_arg;
+	}
+	error = open_all(q, &config);
+	if (error)
+		close_all(q);
+	else
+		*out = q;
+	return error;
+}
+
+int quire_close(quire_t *q)
+{
+	struct call call;
+
+	if (!q)
+		return error_set(EINVAL, "a NULL pager");
+	call_enter(&call);
+	close_all(q);
+	call_leave(&call);
+	return 0;
+}
+
+int quire_set_memory(quire_t *q, size_t bytes)
+{
+	struct call call;
+	uint64_t pinned;
+	int error;
+
+	if (!q)
+		return error_set(EINVAL, "a NULL pager");
+	if (bytes < QUIRE_MEMORY_MIN)
+		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)", bytes,
+				 (size_t)QUIRE_MEMORY_MIN);
+	if (pages_of(bytes) > q->pager.frame_max)
+		return error_set(EINVAL, "a budget of %zu bytes is more than this machine has (%zu)",
+				 bytes, (size_t)q->pager.frame_max * PAGE_BYTES);
+	call_enter(&call);
+	lock_acquire(&q->pin_lock);
+	pinned = counted(&q->counters.pinned);
+	if (pinned + MAX(pages_of(bytes) / 8, 16) > pages_of(bytes))
+		error = -EBUSY;
+	else
+		error = budget_set(&q->pager, pages_of(bytes));
+	lock_release(&q->pin_lock);
+	call_leave(&call);
+	return error ? error_set(-error,
+				 "what is pinned or cannot be written out does not fit %zu bytes",
+				 bytes) :
+		       0;
+}
+
+size_t quire_memory(const quire_t *q)
+{
+	return atomic_load(&q->pager.budget) << PAGE_SHIFT;
+}
+
+const char *quire_engine_name(const quire_t *q)
+{
+	return q->engine.ops->name;
+}
+
+const char *quire_io_name(const quire_t *q)
+{
+	return swapfile_io_name(q->swap);
+}
+
+const char *quire_policy_name(const quire_t *q)
+{
+	return q->pager.policy.ops->name;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* vm/stats.c - counters into struct quire_stats. */
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <string.h>
+
+_Static_assert(WRITEBACK_BUCKETS == QUIRE_WRITEBACK_BUCKETS, "the header says how many");
+
+static void copy_counters(const struct counters *c, struct quire_stats *out)
+{
+#define COPY(name, text) out->name = counted(&c->name);
+	COUNTERS(COPY)
+#undef COPY
+	for (unsigned i = 0; i < WRITEBACK_BUCKETS; i++)
+		out->writeback_sizes[i] = counted(&c->writeback_sizes[i]);
+	out->resident = counted(&c->resident) << PAGE_SHIFT;
+	out->peak_resident = counted(&c->peak_resident) << PAGE_SHIFT;
+	out->standby = counted(&c->standby) << PAGE_SHIFT;
+	out->swapped = counted(&c->swapped) << PAGE_SHIFT;
+	out->pinned = counted(&c->pinned) << PAGE_SHIFT;
+}
+
+static void copy_latency(const struct histogram *h, struct quire_latency *out)
+{
+	out->count = histogram_count(h);
+	out->mean = histogram_mean(h);
+	out->p50 = histogram_percentile(h, 500);
+	out->p99 = histogram_percentile(h, 990);
+	out->p999 = histogram_percentile(h, 999);
+	out->max = atomic_load_explicit(&h->max, memory_order_relaxed);
+}
+
+static uint64_t region_metadata(const struct quire_region *r)
+{
+	uint64_t bitmap = (r->pages >> LEAF_SHIFT) / 8;
+
+	return (atomic_load(&r->leaf_count) << PAGE_SHIFT) +
+	       MIN(round_up(bitmap + 1, PAGE_BYTES), atomic_load(&r->leaf_count) << PAGE_SHIFT) +
+	       sizeof *r;
+}
+
+uint64_t quire_metadata_bytes(const struct quire *q)
+{
+	uint64_t bytes = pager_metadata(&q->pager) + swapfile_metadata(q->swap) + sizeof *q;
+
+	for (uint32_t i = 0; i < q->region_count; i++)
+		if (atomic_load(&q->regions[i].alive))
+			bytes += region_metadata(&q->regions[i]);
+	return bytes;
+}
+
+int quire_stats_get(const quire_t *q, struct quire_stats *out)
+{
+	uint64_t populated;
+
+	if (!q || !out)
+		return error_set(EINVAL, "a NULL pager or result");
+	memset(out, 0, sizeof *out);
+	copy_counters(&q->counters, out);
+	out->standby = atomic_load(&q->pager.standby) << PAGE_SHIFT;
+	populated = atomic_load(&q->pager.populated) << PAGE_SHIFT;
+	out->buffers = populated > out->standby ? populated - out->standby : 0;
+	out->metadata = quire_metadata_bytes(q);
+	out->budget = quire_memory(q);
+	for (uint32_t i = 0; i < q->region_count; i++)
+		if (atomic_load(&q->regions[i].alive))
+			out->reserved += q->regions[i].bytes;
+	copy_latency(&q->minor, &out->minor_latency);
+	copy_latency(&q->major, &out->major_latency);
+	return 0;
+}
+
+int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out)
+{
+	if (!r || !out)
+		return error_set(EINVAL, "a NULL region or result");
+	memset(out, 0, sizeof *out);
+	copy_counters(&r->counters, out);
+	out->metadata = region_metadata(r);
+	out->reserved = r->bytes;
+	copy_latency(&r->minor, &out->minor_latency);
+	copy_latency(&r->major, &out->major_latency);
+	return 0;
+}

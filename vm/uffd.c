@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/uffd.c - the primitives of userfaultfd, for both of its engines.
+ *
+ * Pages come in by UFFDIO_COPY, whole and write-protected if they are clean,
+ * and go out by uffd_take (uffd_take.c). What the kernel has beyond Linux 5.7
+ * is probed on a throw-away descriptor, never inferred from a version.
+ */
+#include "vm/uffd.h"
+
+#include "base/error.h"
+#include "base/kernel.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define NEEDED UFFD_FEATURE_PAGEFAULT_FLAG_WP
+#define NEEDED_THREAD UFFD_FEATURE_THREAD_ID
+#define NEEDED_SIGNAL UFFD_FEATURE_SIGBUS
+#define WANTED ((uint64_t)UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
+
+static int new_descriptor(int flags, int *why)
+{
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
+
+	*why = errno;
+	if (device >= 0) {
+		fd = ioctl(device, USERFAULTFD_IOC_NEW, flags);
+		*why = errno;
+		close(device);
+	}
+	if (fd < 0) {
+		fd = (int)syscall(SYS_userfaultfd, flags);
+		if (fd < 0)
+			*why = errno;
+	}
+	return fd;
+}
+
+static int descriptor(bool in_thread, int *why)
+{
+	int flags = O_CLOEXEC | O_NONBLOCK;
+	int fd = new_descriptor(flags, why);
+
+	/* Faults of the kernel's are of no use to an engine that answers by a signal. */
+	if (fd < 0 && in_thread)
+		fd = new_descriptor(flags | UFFD_USER_MODE_ONLY, why);
+	return fd;
+}
+
+static int handshake(int fd, uint64_t features, uint64_t *offered)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	if (ioctl(fd, UFFDIO_API, &api) != 0)
+		return -errno;
+	*offered = api.features;
+	return 0;
+}
+
+/* process_madvise(2) on ourselves with a destructive advice: Linux 6.13. */
+static bool probe_vector_drop(int pidfd)
+{
+	char *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
+	struct iovec v = { .iov_base = page, .iov_len = PAGE_BYTES };
+	bool works;
+
+	if (page == MAP_FAILED)
+		return false;
+	*page = 1;
+	works = pidfd >= 0 &&
+		syscall(SYS_process_madvise, pidfd, &v, 1, MADV_DONTNEED, 0) == (long)PAGE_BYTES &&
+		*page == 0;
+	munmap(page, PAGE_BYTES);
+	return works;
+}
+
+int uffd_open(struct engine *e, bool in_thread)
+{
+	struct uffd_state *u = &e->uffd;
+	uint64_t needed = NEEDED | (in_thread ? NEEDED_SIGNAL : NEEDED_THREAD), offered = 0;
+	int why = 0, fd = descriptor(in_thread, &why), error;
+
+	u->fd = u->pidfd = -1;
+	if (fd < 0)
+		return error_set(ENOTSUP,
+				 "userfaultfd: %s (needs access to /dev/userfaultfd, CAP_SYS_PTRACE, or "
+				 "vm.unprivileged_userfaultfd=1)",
+				 strerror(why));
+	error = handshake(fd, 0, &offered);
+	close(fd);
+	if (error || (offered & needed) != needed)
+		return error_set(ENOTSUP, "userfaultfd of this kernel lacks %s",
+				 in_thread ? "write-protection or SIGBUS delivery" :
+					     "write-protection or thread numbers");
+	u->features = needed | (offered & WANTED);
+	u->fd = descriptor(in_thread, &why);
+	if (u->fd < 0 || handshake(u->fd, u->features, &offered) != 0) {
+		uffd_close(e);
+		return error_set(ENOTSUP, "userfaultfd: the handshake failed");
+	}
+	u->move = (u->features & UFFD_FEATURE_MOVE) && e->q->use_move;
+	u->poison = u->features & UFFD_FEATURE_POISON;
+	u->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	u->vector_drop = probe_vector_drop(u->pidfd);
+	u->zeros = mmap(NULL, CLUSTER_PAGES * PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
+			-1, 0);
+	if (u->zeros == MAP_FAILED) {
+		u->zeros = NULL;
+		uffd_close(e);
+		return error_set(ENOMEM, "no address space");
+	}
+	return 0;
+}
+
+void uffd_close(struct engine *e)
+{
+	struct uffd_state *u = &e->uffd;
+
+	if (u->fd >= 0)
+		close(u->fd);
+	if (u->pidfd >= 0)
+		close(u->pidfd);
+	if (u->zeros)
+		munmap(u->zeros, CLUSTER_PAGES * PAGE_BYTES);
+	u->fd = u->pidfd = -1;
+	u->zeros = NULL;
+}
+
+static int attach(struct engine *e, char *base, size_t bytes, uint64_t mode)
+{
+	struct uffdio_register r = {
+		.range = { .start = (uintptr_t)base, .len = bytes },
+		.mode = mode,
+	};
+
+	return ioctl(e->uffd.fd, UFFDIO_REGISTER, &r) == 0 ? 0 : -errno;
+}
+
+int uffd_attach(struct engine *e, char *base, size_t bytes)
+{
+	return attach(e, base, bytes, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+/* UFFDIO_MOVE wants its target registered; with WP alone the kernel fills missing pages itself. */
+int uffd_attach_buffers(struct engine *e, char *base, size_t bytes)
+{
+	return e->uffd.move ? attach(e, base, bytes, UFFDIO_REGISTER_MODE_WP) : 0;
+}
+
+void uffd_detach(struct engine *e, char *base, size_t bytes)
+{
+	struct uffdio_range r = { .start = (uintptr_t)base, .len = bytes };
+
+	ioctl(e->uffd.fd, UFFDIO_UNREGISTER, &r);
+}
+
+/* EAGAIN: the address space is changing under the call; it has done nothing, or a part. */
+static bool again(int error)
+{
+	if (error != EAGAIN)
+		return false;
+	sched_yield();
+	return true;
+}
+
+int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
+{
+	size_t bytes = (size_t)n << PAGE_SHIFT, done = 0;
+
+	while (done < bytes) {
+		struct uffdio_copy c = {
+			.dst = (uintptr_t)page + done,
+			.src = (uintptr_t)from + done,
+			.len = bytes - done,
+			.mode = writable ? 0 : UFFDIO_COPY_MODE_WP,
+		};
+		int error;
+
+		if (ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0)
+			return (int)n;
+		error = errno;
+		if (c.copy > 0)
+			done += (size_t)c.copy;
+		else if (!again(error))
+			return done ? (int)(done >> PAGE_SHIFT) : -error;
+	}
+	return (int)n;
+}
+
+int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
+{
+	size_t bytes = (size_t)n << PAGE_SHIFT, done = 0;
+
+	/*
+	 * The shared zero page is cheap, but the write that follows replaces it at
+	 * the price of a TLB shootdown; pages about to be written get their own.
+	 */
+	if (write)
+		return uffd_map(e, page, e->uffd.zeros, n, true);
+	while (done < bytes) {
+		struct uffdio_zeropage z = {
+			.range = { .start = (uintptr_t)page + done, .len = bytes - done },
+		};
+		int error;
+
+		if (ioctl(e->uffd.fd, UFFDIO_ZEROPAGE, &z) == 0)
+			return (int)n;
+		error = errno;
+		if (z.zeropage > 0)
+			done += (size_t)z.zeropage;
+		else if (!again(error))
+			return done ? (int)(done >> PAGE_SHIFT) : -error;
+	}
+	return (int)n;
+}
+
+int uffd_place(struct engine *e, char *page, char *buffer)
+{
+	struct uffdio_move m = { .dst = (uintptr_t)page, .src = (uintptr_t)buffer, .len = PAGE_BYTES };
+
+	if (!e->uffd.move)
+		return -ENOTSUP;
+	while (ioctl(e->uffd.fd, UFFDIO_MOVE, &m) != 0) {
+		int error = errno;
+
+		if (!again(error))
+			return -error;
+	}
+	return 0;
+}
+
+int uffd_unprotect(struct engine *e, char *page, unsigned n)
+{
+	struct uffdio_writeprotect w = {
+		.range = { .start = (uintptr_t)page, .len = (size_t)n << PAGE_SHIFT },
+	};
+
+	while (ioctl(e->uffd.fd, UFFDIO_WRITEPROTECT, &w) != 0) {
+		int error = errno;
+
+		if (!again(error))
+			return -error;
+	}
+	return 0;
+}
+
+int uffd_drop(struct engine *e, char *page, size_t n)
+{
+	(void)e;
+	return madvise(page, n << PAGE_SHIFT, MADV_DONTNEED) == 0 ? 0 : -errno;
+}
+
+void uffd_wake(struct engine *e, char *page, unsigned n)
+{
+	struct uffdio_range r = { .start = (uintptr_t)page, .len = (size_t)n << PAGE_SHIFT };
+
+	ioctl(e->uffd.fd, UFFDIO_WAKE, &r);
+}
+
+/*
+ * Kernels without UFFDIO_POISON: a file mapping beyond the end of its file
+ * raises SIGBUS too. uffd_drop undoes neither; discarding maps anonymous
+ * memory anew (see discard.c).
+ */
+int uffd_poison(struct engine *e, char *page)
+{
+	struct uffdio_poison p = {
+		.range = { .start = (uintptr_t)page, .len = PAGE_BYTES },
+	};
+	int fd;
+	void *at;
+
+	if (e->uffd.poison && ioctl(e->uffd.fd, UFFDIO_POISON, &p) == 0)
+		return 0;
+	fd = (int)syscall(SYS_memfd_create, "quire lost page", 1u /* MFD_CLOEXEC */);
+	if (fd < 0)
+		return -errno;
+	at = mmap(page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	close(fd);
+	uffd_wake(e, page, 1);
+	return at == MAP_FAILED ? -ENOMEM : 0;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/uffd_take.c - removing pages and delivering their bytes.
+ *
+ * Two ways, chosen for each page of a batch:
+ *
+ *   move  UFFDIO_MOVE takes the page itself, atomically against writers, and
+ *         refuses pages that the kernel has pinned for I/O. One call, and one
+ *         TLB shootdown, a run.
+ *   copy  write-protect (dirty pages; a clean one is so already), copy, drop:
+ *         one call of each kind for the whole batch, so one shootdown even if
+ *         the pages are scattered.
+ *
+ * Scattered pages are copied where that is safe: clean pages always (nobody
+ * can have them pinned for writing: that would have been a first write);
+ * dirty ones under an in-thread engine, whose contract is that memory given to
+ * the kernel is pinned with quire_pin. Otherwise dirty pages are moved, unless
+ * the kernel cannot.
+ */
+#include "vm/uffd.h"
+
+#include "base/kernel.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* From this length on a run is moved in any case. */
+#define MOVE_RUN 4u
+/* Write-protecting across a gap of so many pages beats another call. */
+#define PROTECT_GAP 32u
+
+/*
+ * EBUSY: shared with a child of fork(2), or pinned. Writing to a shared page
+ * makes it our own again, and MADV_POPULATE_WRITE writes without changing it.
+ */
+static bool make_own(struct engine *e, const struct take_page *p)
+{
+	if (!p->dirty)
+		return false;
+	uffd_unprotect(e, p->page, 1);
+	return madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
+}
+
+/* Move pages[0 .. n), a run. */
+static void move_run(struct engine *e, struct take_page *pages, unsigned n)
+{
+	bool owned = false, emptied = false;
+
+	for (unsigned i = 0; i < n;) {
+		struct uffdio_move m = {
+			.dst = (uintptr_t)pages[i].buffer,
+			.src = (uintptr_t)pages[i].page,
+			.len = (size_t)(n - i) << PAGE_SHIFT,
+		};
+		int error = ioctl(e->uffd.fd, UFFDIO_MOVE, &m) == 0 ? 0 : errno;
+		unsigned done = m.move > 0 ? (unsigned)(m.move >> PAGE_SHIFT) : error ? 0 : n - i;
+
+		for (unsigned k = i; k < i + done; k++) {
+			pages[k].result = TAKE_DONE;
+			pages[k].moved = true;
+		}
+		i += done;
+		if (done)
+			owned = emptied = false;
+		if (i == n || done)
+			continue;
+		switch (error) {
+		case EAGAIN:
+			sched_yield();
+			continue;
+		case ENOENT:
+			pages[i].result = TAKE_GONE;
+			break;
+		case EEXIST:
+			/* The buffer has memory of its own. */
+			if (!emptied && madvise(pages[i].buffer, PAGE_BYTES, MADV_DONTNEED) == 0) {
+				emptied = true;
+				continue;
+			}
+			break;
+		case EBUSY:
+			if (!owned && make_own(e, &pages[i])) {
+				owned = true;
+				continue;
+			}
+			break;
+		default:
+			break;
+		}
+		/* TAKE_KEPT or TAKE_GONE: go on behind it. */
+		i++;
+		owned = emptied = false;
+	}
+}
+
+static bool protect_span(struct engine *e, char *from, char *to)
+{
+	struct uffdio_writeprotect w = {
+		.range = { .start = (uintptr_t)from, .len = (size_t)(to - from) },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int error;
+
+	while ((error = ioctl(e->uffd.fd, UFFDIO_WRITEPROTECT, &w) == 0 ? 0 : errno) == EAGAIN)
+		sched_yield();
+	return error == 0;
+}
+
+/*
+ * Write-protect the dirty ones. A span may cover pages between them: those
+ * that are dirty too get a needless fault at their next write, which unprotects
+ * them again. => false: at least one could not be
+ */
+static bool protect(struct engine *e, struct take_page **list, unsigned n)
+{
+	for (unsigned i = 0; i < n;) {
+		unsigned first = i, last = i;
+
+		if (!list[i]->dirty) {
+			i++;
+			continue;
+		}
+		while (i + 1 < n &&
+		       (size_t)(list[i + 1]->page - list[last]->page) <= PROTECT_GAP * PAGE_BYTES) {
+			i++;
+			if (list[i]->dirty)
+				last = i;
+		}
+		i++;
+		if (protect_span(e, list[first]->page, list[last]->page + PAGE_BYTES))
+			continue;
+		/* The span left the managed range: one by one. */
+		for (unsigned k = first; k <= last; k++)
+			if (list[k]->dirty &&
+			    !protect_span(e, list[k]->page, list[k]->page + PAGE_BYTES))
+				return false;
+	}
+	return true;
+}
+
+/* Read the pages' bytes without touching them ourselves: a page that is not there is an error, not a fault. */
+static void copy(struct take_page **list, unsigned n)
+{
+	struct iovec local[CLUSTER_PAGES], remote[CLUSTER_PAGES];
+	pid_t self = getpid();
+
+	for (unsigned i = 0; i < n;) {
+		unsigned k = 0;
+		long got;
+
+		for (unsigned j = i; j < n; j++, k++) {
+			local[k] = (struct iovec){ list[j]->buffer, PAGE_BYTES };
+			remote[k] = (struct iovec){ list[j]->page, PAGE_BYTES };
+		}
+		got = syscall(SYS_process_vm_readv, self, local, (unsigned long)k, remote,
+			      (unsigned long)k, 0ul);
+		if (got < 0 && errno != EFAULT)
+			return;         /* all that is left is kept */
+		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)
+			list[i++]->result = TAKE_DONE;
+		if (i < n)
+			list[i++]->result = TAKE_GONE;
+	}
+}
+
+static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
+{
+	struct iovec v[CLUSTER_PAGES];
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (list[i]->result != TAKE_DONE)
+			continue;
+		if (k && (char *)v[k - 1].iov_base + v[k - 1].iov_len == list[i]->page)
+			v[k - 1].iov_len += PAGE_BYTES;
+		else
+			v[k++] = (struct iovec){ list[i]->page, PAGE_BYTES };
+	}
+	if (k > 1 && e->uffd.vector_drop) {
+		size_t all = 0;
+
+		for (unsigned i = 0; i < k; i++)
+			all += v[i].iov_len;
+		if (syscall(SYS_process_madvise, e->uffd.pidfd, v, k, MADV_DONTNEED, 0) == (long)all)
+			return;
+	}
+	for (unsigned i = 0; i < k; i++)
+		ASSERT(madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) == 0);
+}
+
+void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
+{
+	struct take_page *list[CLUSTER_PAGES];
+	bool tried[CLUSTER_PAGES] = { false };
+	unsigned copied = 0;
+
+	for (unsigned i = 0, end; i < n && e->uffd.move; i = end) {
+		bool run;
+
+		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES; end++)
+			;
+		run = end - i >= MOVE_RUN;
+		for (unsigned k = i; k < end; k++)
+			tried[k] = run || (pages[k].dirty && !e->ops->in_thread);
+		if (run) {
+			move_run(e, &pages[i], end - i);
+			continue;
+		}
+		for (unsigned k = i; k < end; k++)
+			if (tried[k])
+				move_run(e, &pages[k], 1);
+	}
+	/* A dirty page that could not be moved is pinned by the kernel: it stays. */
+	for (unsigned i = 0; i < n; i++)
+		if (pages[i].result == TAKE_KEPT && !(pages[i].dirty && tried[i]))
+			list[copied++] = &pages[i];
+	if (copied == 0 || !protect(e, list, copied))
+		return;
+	copy(list, copied);
+	drop_copied(e, list, copied);
+}

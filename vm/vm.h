@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/vm.h - the structures of vm/: a pager with its engine, and regions.
+ *
+ *   public.c    quire_open, quire_close and the small calls of quire.h
+ *   options.c   the option table: names, environment, defaults, parsing
+ *   registry.c  address -> region, without locks, for fault handlers
+ *   region.c    reserving and giving up
+ *   fault.c     a fault, stage by stage
+ *   window.c    readahead: starting to read a window
+ *   rescue.c    mapping what is in standby
+ *   owner.c     what the pager asks: take, retire, arrived
+ *   discard.c   giving up contents: DONTNEED and destroy
+ *   advise.c    advice, protection      pin.c  pins      prefetch.c  WILLNEED
+ *   engine.c    choosing an engine
+ *   uffd.c, uffd_take.c            the primitives of userfaultfd
+ *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
+ *   stats.c, print.c   figures, and printing them
+ */
+#ifndef QUIRE_VM_VM_H
+#define QUIRE_VM_VM_H
+
+#include <quire.h>
+
+#include "base/arena.h"
+#include "base/counters.h"
+#include "base/histogram.h"
+#include "base/lock.h"
+#include "pager/pager.h"
+#include "pager/readahead.h"
+#include "vm/engine.h"
+#include "vm/entry.h"
+#include "vm/prefetch.h"
+
+#define REGIONS_MAX 65535u
+#define REGION_NAME_BYTES 32
+
+/* Entries are counted as metadata by leaf: one page of the table. */
+#define LEAF_SHIFT 9
+#define LEAF_ENTRIES (UINT64_C(1) << LEAF_SHIFT)
+
+struct quire_region {
+	struct quire *q;
+	uint32_t id;
+	/*
+	 * Faults in service and others that must find the region in place.
+	 * destroy clears alive, then waits for users to be 0. A region's record is
+	 * never unmapped while its pager is open, so both may be looked at late.
+	 */
+	_Atomic uint32_t users;
+	_Atomic uint32_t alive;
+	char *base;
+	uint64_t pages;
+	size_t bytes;
+	char *mapping;                  /* with the guard pages */
+	size_t mapping_bytes;
+	struct arena table_arena;
+	entry_t *table;
+	struct arena leaf_arena;
+	_Atomic uint64_t *leaves;       /* bit a leaf: touched */
+	_Atomic uint64_t leaf_count;
+
+	struct lock readahead_lock;
+	struct readahead readahead;     /* of slots */
+	struct readahead first_touch;   /* of zeros */
+	uint64_t write_next;            /* first writes to clean pages in order: the next, */
+	uint32_t write_window;          /* and how many are unprotected at once */
+	uint64_t rescue_next;           /* rescues in order */
+	uint32_t rescue_window;
+	_Atomic uint32_t write_bias;    /* 0 .. 1024: how often a page mapped clean is written */
+	_Atomic uint32_t installs;      /* counts installs for sampling write_bias */
+
+	struct counters counters;
+	struct histogram minor, major;
+	char name[REGION_NAME_BYTES];
+};
+
+struct quire {
+	struct pager pager;
+	struct engine engine;
+	struct swapfile *swap;
+	struct counters counters;
+	struct histogram minor, major;
+	struct arena self;              /* this struct lives in it */
+	struct arena region_arena;
+	struct quire_region *regions;   /* by id - 1 */
+	uint32_t region_count;          /* ever used; registry lock */
+	uint32_t *free_ids;             /* stack; registry lock */
+	uint32_t free_id_count;
+	struct arena free_id_arena;
+	char *buffers;
+	size_t buffer_bytes;
+	struct lock pin_lock;           /* one change of pins at a time */
+	struct prefetch prefetch;
+	_Atomic uint32_t stamp;         /* evictions, in units of 16 pages */
+	quire_error_fn on_error;
+	void *on_error_arg;
+	int spin_us;                    /* -1: automatic */
+	bool use_move;
+	uint32_t readahead_max;         /* pages */
+	char swap_path[256];
+};
+
+/* ------------------------------------------------------------- entries */
+
+static inline entry_t *region_entry(const struct quire_region *r, uint64_t page)
+{
+	return &r->table[page];
+}
+
+static inline char *region_page(const struct quire_region *r, uint64_t page)
+{
+	return r->base + (page << PAGE_SHIFT);
+}
+
+/* The leaf of page is about to hold an entry. */
+static inline void region_touch_leaf(struct quire_region *r, uint64_t page)
+{
+	uint64_t leaf = page >> LEAF_SHIFT, bit = UINT64_C(1) << (leaf & 63);
+
+	if (!(atomic_load_explicit(&r->leaves[leaf >> 6], memory_order_relaxed) & bit) &&
+	    !(atomic_fetch_or(&r->leaves[leaf >> 6], bit) & bit))
+		atomic_fetch_add(&r->leaf_count, 1);
+}
+
+static inline bool region_leaf_touched(const struct quire_region *r, uint64_t page)
+{
+	uint64_t leaf = page >> LEAF_SHIFT;
+
+	return atomic_load(&r->leaves[leaf >> 6]) >> (leaf & 63) & 1;
+}
+
+/* End BUSY (or READING) with a new value and wake who waits. => WAITERS was set */
+bool entry_publish(struct quire_region *r, uint64_t page, uint64_t value);
+/* Sleep until the entry is not as it was seen, busy. */
+void entry_wait(entry_t *entry, uint64_t seen);
+/*
+ * Hold the entry (BUSY), waiting for others and for reads in flight.
+ * => its value without BUSY and WAITERS
+ */
+uint64_t entry_hold(struct quire_region *r, uint64_t page);
+
+/* ------------------------------------------------------------- regions */
+
+/* The region that holds address, with one user more; NULL if none. Async-signal-safe. */
+struct quire_region *registry_find(const void *address);
+int registry_add(struct quire_region *r);
+void registry_remove(struct quire_region *r);
+/* By id, with one user more; NULL if it is not alive. */
+struct quire_region *region_get(struct quire *q, uint32_t id);
+void region_put(struct quire_region *r);
+/* Destroy all that are left. */
+void regions_destroy(struct quire *q);
+int registry_take_id(struct quire *q, uint32_t *id);
+void registry_give_id(struct quire *q, uint32_t id);
+
+/* -------------------------------------------------------------- faults */
+
+enum fault_result {
+	FAULT_DONE,     /* the access can be made again */
+	FAULT_WAITING,  /* not slept: whoever ends the wait wakes the thread */
+	FAULT_DEFERRED, /* not slept: no credit; to be tried again when replenished */
+	FAULT_IOERR,    /* the bytes cannot be had */
+	FAULT_NOMEM,    /* nothing can be evicted */
+	FAULT_REFUSED,  /* the engine could not install the page */
+};
+
+struct fault {
+	struct quire_region *region;
+	uint64_t page;
+	bool write;
+	bool may_sleep;         /* false: on a handler thread */
+	bool speculative;       /* nobody touched the page: no further readahead */
+	/* the course of it */
+	bool major;
+	bool no_readahead;      /* a first attempt by window failed */
+	uint64_t started;       /* ns */
+	entry_t *entry;
+	uint64_t held;          /* the entry's value when it was taken, without BUSY */
+};
+
+/*
+ * Serve a fault. The region has a user (registry_find); no lock is held.
+ * Statistics are kept and failures reported here.
+ */
+enum fault_result fault_serve(struct fault *f);
+/* Map a page that is in standby; its entry is held. => publishes the entry, whatever the result */
+enum fault_result fault_rescue(struct fault *f);
+/* Book a fault that ended. */
+void fault_account(struct quire_region *r, bool major, uint64_t started);
+void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error);
+
+/* Should a page that is read in be mapped writable at once? (It loses its slot, and saves a fault.) */
+bool fault_expects_write(struct quire_region *r);
+void fault_learn_write(struct quire_region *r, bool written);
+
+/* ------------------------------------------------------------- windows */
+
+/*
+ * Start reading a plan's pages (those that are slots) into one cluster.
+ * demand: the page a fault waits for, its entry held: read first; or NULL.
+ * => true: demand's entry was published as READING in buffer *id
+ */
+bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
+		  uint32_t *id);
+/* What readahead says of a fault at page. */
+bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_plan *plan);
+
+/* --------------------------------------------------------------- others */
+
+extern const struct page_owner vm_owner;
+
+/* Give up the contents of pages [first, first + n). => -EBUSY at the first pinned page, unless pins go too */
+int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_too);
+/* destroy: wait until no entry is busy or being read; then, after munmap, free what the pages held */
+void discard_settle(struct quire_region *r);
+void discard_unmapped(struct quire_region *r);
+void pin_forget(struct quire *q, uint64_t pages);
+/* => 0, or -EINVAL with words */
+int range_check(const struct quire_region *r, size_t offset, size_t length);
+
+/* Options: options.c */
+struct quire_config {
+	size_t memory;
+	const char *swap_path;
+	uint64_t swap_size;
+	const char *engine, *policy, *io, *move;
+	size_t readahead;
+	int spin_us;
+};
+int options_resolve(const struct quire_options *options, struct quire_config *config);
+
+/* Signals off while a public call may hold a lock: see quire.h, Threads. */
+struct call {
+	uint64_t mask[2];
+};
+void call_enter(struct call *c);
+void call_leave(const struct call *c);
+
+uint64_t quire_metadata_bytes(const struct quire *q);
+
+#endif

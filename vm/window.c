@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/window.c - windows: several pages read, or put back, at once.
+ *
+ * A readahead window is one cluster: its pages in rising order (a page that a
+ * fault waits for comes first), READING and then STANDBY. It is mapped when
+ * the program touches one of its pages, all of it that has arrived with one
+ * call, while the next window is being read.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+
+bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_plan *plan)
+{
+	bool some;
+
+	plan->count = 0;
+	lock_acquire(&r->readahead_lock);
+	some = readahead_fault(&r->readahead, page, r->pages, write, plan);
+	lock_release(&r->readahead_lock);
+	return some;
+}
+
+static void count_read(struct quire_region *r, uint32_t planned, uint32_t demand)
+{
+	count(&r->counters.readahead_issued, planned);
+	count(&r->q->counters.readahead_issued, planned);
+	count(&r->counters.pages_in, planned + demand);
+}
+
+/* Hold the next page of a plan if it is a slot. => its entry's value, or 0 */
+static uint64_t hold_slot(struct quire_region *r, uint64_t page)
+{
+	entry_t *entry = region_entry(r, page);
+	uint64_t e;
+
+	if (page >= r->pages || !region_leaf_touched(r, page))
+		return 0;
+	e = atomic_load(entry);
+	if (entry_state(e) != ENTRY_SLOT || e & ENTRY_LOST || !entry_try(entry, e))
+		return 0;
+	return e;
+}
+
+/* No queue would take the reads: entries as they were. */
+static void undo(struct quire_region *r, uint32_t c, uint32_t n, bool demand)
+{
+	struct pager *p = &r->q->pager;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t id = c * CLUSTER_PAGES + i;
+		struct buffer *b = buffer_of(p, id);
+		uint64_t page = PAGE_ID_PAGE(b->page);
+
+		atomic_store(&b->state, BUFFER_FREE);
+		/* The demanded page stays held: its fault goes on. */
+		if (i > 0 || !demand)
+			entry_publish(r, page, entry_make(ENTRY_SLOT, b->slot));
+		cluster_put(p, c);
+	}
+	cluster_put(p, c);
+}
+
+bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
+		  uint32_t *id)
+{
+	struct pager *p = &r->q->pager;
+	uint32_t want = MIN(plan->count, CLUSTER_PAGES - 1), c, n = 0, first;
+	uint64_t pages[CLUSTER_PAGES], held[CLUSTER_PAGES];
+
+	if (plan->count > 0 && !credits_plenty(p, want + 1))
+		want = 0;
+	if (want == 0 && !demand)
+		return false;
+	c = cluster_get(p, true);
+	if (c == CLUSTER_NONE)
+		return false;
+	if (!cluster_populate(p, c, want + (demand ? 1 : 0))) {
+		want = 0;
+		if (!demand || !cluster_populate(p, c, 1)) {
+			cluster_put(p, c);
+			return false;
+		}
+	}
+	if (demand) {
+		pages[n] = demand->page;
+		held[n++] = demand->held;
+	}
+	first = n;
+	for (uint32_t i = 0; i < want; i++) {
+		/* Rising addresses, whichever way the stream goes. */
+		uint32_t k = plan->stride < 0 ? want - 1 - i : i;
+		uint64_t page = plan->start + (uint64_t)(plan->stride * (int64_t)k);
+		uint64_t e = hold_slot(r, page);
+
+		if (e) {
+			pages[n] = page;
+			held[n++] = e;
+		}
+	}
+	if (n == 0) {
+		cluster_put(p, c);
+		return false;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t b = c * CLUSTER_PAGES + i;
+
+		buffer_fill(p, b, PAGE_ID(r->id, pages[i]), entry_payload(held[i]), BUFFER_READING);
+		buffer_of(p, b)->readahead = i >= first;
+	}
+	p->clusters[c].used = (uint8_t)n;
+	p->clusters[c].started = demand ? demand->started : 0;
+	*id = c * CLUSTER_PAGES;
+	/* A handler's thread waits in the kernel: it is to be served on arrival. */
+	for (uint32_t i = 0; i < n; i++) {
+		entry_t *entry = region_entry(r, pages[i]);
+		uint64_t old = atomic_load(entry);
+		uint64_t reading = entry_make(ENTRY_READING, c * CLUSTER_PAGES + i) |
+				   (demand && i == 0 && !demand->may_sleep ? ENTRY_WAITERS : 0);
+
+		/* Who waits for BUSY to end looks again when it has; the mark stays with the read. */
+		while (!atomic_compare_exchange_weak(entry, &old, reading | (old & ENTRY_WAITERS)))
+			;
+		if (old & ENTRY_WAITERS)
+			futex_wake(entry_futex(entry), INT32_MAX, false);
+	}
+	if (!readin_start(p, c, n)) {
+		for (uint32_t i = 0; i < n; i++)
+			atomic_fetch_or(region_entry(r, pages[i]), ENTRY_BUSY);
+		undo(r, c, n, demand != NULL);
+		return false;
+	}
+	count_read(r, n - first, first);
+	cluster_to_standby(p, c);
+	cluster_put(p, c);
+	return true;
+}
+
