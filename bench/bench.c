@@ -339,6 +339,7 @@ int main(int argc, char **argv)
 	}
 	s.dir = dir;
 	prepare(&s);
+	others_begin();
 	failures = run_rounds(&s);
 	report_print(stdout, &s, failures);
 	if (s.json)

@@ -105,7 +105,9 @@ int json_write(const char *path, const struct settings *s, unsigned failures)
 	        "\"reference\": %s},\n",
 	        s->region, s->memory, s->rounds, s->threads, s->seconds, s->warmup, s->idle,
 	        is_reference(s) ? "true" : "false");
-	fputs("  \"kernel_swap\": ", f);
+	fputs("  \"cpus_busy_with_others\": ", f);
+	number(f, others_used());
+	fputs(",\n  \"kernel_swap\": ", f);
 	string(f, absent_reason(KERNEL) ? "skipped" : swap_terms());
 	fputs(",\n  \"skipped\": {", f);
 	for (unsigned w = 0; w < CONTENDERS; w++) {

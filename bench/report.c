@@ -14,6 +14,7 @@
 #include <mntent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -95,6 +96,47 @@ void machine_describe(const struct settings *s, char *text, size_t size)
 	         access("/proc/sys/vm/drop_caches", W_OK) ? "no (not permitted)" : "yes");
 }
 
+/* CPU seconds that all of the machine has used; own: this process and its children. */
+static double cpu_used(bool own)
+{
+	if (own) {
+		struct rusage a, b;
+
+		getrusage(RUSAGE_SELF, &a);
+		getrusage(RUSAGE_CHILDREN, &b);
+		return (double)(a.ru_utime.tv_sec + a.ru_stime.tv_sec + b.ru_utime.tv_sec +
+		                b.ru_stime.tv_sec) +
+		       (double)(a.ru_utime.tv_usec + a.ru_stime.tv_usec + b.ru_utime.tv_usec +
+		                b.ru_stime.tv_usec) /
+		               1e6;
+	}
+	/* user nice system idle iowait irq softirq steal */
+	unsigned long long t[8] = { 0 };
+	FILE *f = fopen("/proc/stat", "re");
+	int n = f ? fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", t, t + 1, t + 2, t + 3,
+	                   t + 4, t + 5, t + 6, t + 7) :
+	            0;
+	if (f)
+		fclose(f);
+	return n < 8 ? NAN :
+	               (double)(t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) /
+	                       (double)sysconf(_SC_CLK_TCK);
+}
+
+static double begun, all_before, own_before;
+
+void others_begin(void)
+{
+	begun = now();
+	all_before = cpu_used(false);
+	own_before = cpu_used(true);
+}
+
+double others_used(void)
+{
+	return (cpu_used(false) - all_before - cpu_used(true) + own_before) / (now() - begun);
+}
+
 /* --------------------------------------------------------------- the table */
 
 static void cell(FILE *f, enum figure row, enum contender who)
@@ -139,8 +181,10 @@ static int verdict(FILE *f, const struct target *t, enum contender who)
 	}
 	char value[64], aim[32] = "";
 	int decimals = fabs(ratio) >= 100 ? 0 : 2;
-	snprintf(value, sizeof value, "%.*f (%.*f..%.*f)", decimals, ratio, decimals, low, decimals,
-	         high);
+	int n = snprintf(value, sizeof value, "%.*f", decimals, ratio);
+	if (!figure_rows[t->figure].worst)
+		snprintf(value + n, sizeof value - (size_t)n, " (%.*f..%.*f)", decimals, low,
+		         decimals, high);
 	if (t->target[who] > 0)
 		snprintf(aim, sizeof aim, "%s%g", t->at_most ? "<=" : ">=", t->target[who]);
 	int met = t->target[who] > 0 ? target_met(t, who, ratio) : -1;
@@ -182,6 +226,8 @@ void report_print(FILE *f, const struct settings *s, unsigned failures)
 	        "%u round%s\n",
 	        s->region / MIB, s->memory / MIB, s->threads, s->rounds, s->rounds == 1 ? "" : "s");
 	fprintf(f, "Machine: %s\n", machine);
+	fprintf(f, "Meanwhile: others, kernel threads among them, kept %.2f of %d CPUs busy\n",
+	        others_used(), get_nprocs());
 	if (!absent_reason(KERNEL))
 		fprintf(f, "Kernel swap: %s\n", swap_terms());
 	fprintf(f,

@@ -14,7 +14,8 @@
  *   reclaim.c    the reclaimer thread and one step of reclaim
  *   writeback.c  dirty standby buffers to the swap file, in slot order
  *   readin.c     reads in flight for readahead and for handler threads
- *   policy*.c    which frame to give up       readahead.c  what to read next
+ *   policy*.c    which frame to give up
+ *   readahead.c, faultaround.c   what will be wanted next: slots, first touches
  *
  * The pager knows pages by number only (page_id) and reaches them through
  * struct page_owner, handed down at open. It makes no system call on managed
@@ -233,7 +234,14 @@ bool credits_try(struct pager *p, uint32_t n);
  */
 int credits_get(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
-/* More than the low watermark would be left: speculation is allowed. */
+/* Credits free just now. */
+static inline uint32_t credits_free(struct pager *p)
+{
+	int64_t n = atomic_load_explicit(&p->credits, memory_order_relaxed);
+
+	return n < 0 ? 0 : (uint32_t)MIN(n, INT32_MAX);
+}
+/* More than half the low watermark would be left: speculation is allowed. */
 bool credits_plenty(struct pager *p, uint32_t n);
 /* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
 int budget_set(struct pager *p, uint64_t pages);

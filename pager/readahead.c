@@ -175,7 +175,6 @@ static struct ra_stream *match(struct readahead *ra, int64_t page)
 
 static bool step(struct readahead *ra, struct ra_stream *s, const struct fault_seen *f)
 {
-	int needed = unit_stride(s->stride) ? RA_TRIGGER : RA_TRIGGER + 1;
 	bool planned = false;
 
 	s->used = ra->tick;
@@ -187,7 +186,7 @@ static bool step(struct readahead *ra, struct ra_stream *s, const struct fault_s
 
 	if (s->window == 0) {
 		s->ahead = f->page + s->stride;
-		if (s->steps >= needed)
+		if (s->steps >= RA_TRIGGER)
 			planned = open_window(s, MIN(RA_WINDOW_START, ra->max), f);
 	} else if (steps_between(s, s->mark, f->page) >= 0) {
 		if (!s->shrunk)
@@ -302,13 +301,13 @@ static void remember(struct readahead *ra, int64_t page)
 	*recent(ra, 0) = page;
 }
 
-/* The place from .. RA_RECENT - 1 where page is remembered, or -1. */
-static int remembered(struct readahead *ra, int64_t page, int from)
+/* Is page one of the recent faults, the i-th last or older? */
+static bool remembered(struct readahead *ra, int64_t page, int i)
 {
-	for (int i = from; i < RA_RECENT; i++)
+	for (; i < RA_RECENT; i++)
 		if (*recent(ra, i) == page)
-			return i;
-	return -1;
+			return true;
+	return false;
 }
 
 /* A filter says which pages may be remembered: most of those asked for are not. */
@@ -333,7 +332,6 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 {
 	uint64_t filter[FILTER_WORDS] = { 0 };
 	int64_t stride = 0, width = RA_STRIDE_MAX + 1;
-	int second = 0, first = 0;
 	struct ra_stream *s;
 	bool known = false;
 
@@ -341,7 +339,6 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 		*filter_word(filter, ra->recent[i]) |= filter_bit(ra->recent[i]);
 	for (int i = 0; i < RA_RECENT; i++) {
 		int64_t q = *recent(ra, i), d, w;
-		int j;
 
 		if (q == NO_PAGE)
 			continue;
@@ -350,13 +347,10 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 		known = known || w == 0;
 		if (w == 0 || w >= width || !(*filter_word(filter, q - d) & filter_bit(q - d)))
 			continue;
-		j = remembered(ra, q - d, unit_stride(d) ? 0 : i + 1);
-		if (j < 0)
+		if (!remembered(ra, q - d, unit_stride(d) ? 0 : i + 1))
 			continue;
 		stride = d;
 		width = w;
-		second = i;
-		first = j;
 	}
 	s = stride ? replaceable(ra, unit_stride(stride)) : NULL;
 	if (!s) {
@@ -364,7 +358,6 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 			remember(ra, f->page);
 		return false;
 	}
-	*recent(ra, first) = *recent(ra, second) = NO_PAGE;
 	start_stream(ra, s, stride, RA_TRIGGER, f);
 	if (!unit_stride(stride))
 		return false;

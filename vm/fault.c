@@ -156,17 +156,14 @@ static enum fault_result get_credits(struct fault *f, uint32_t n)
 	return credits_get(p, n) == 0 ? FAULT_DONE : FAULT_NOMEM;
 }
 
-/*
- * Fault-around: hold the entries of the untouched pages beyond f->page in the
- * direction of the plan. => how many
- */
-static uint32_t hold_untouched(struct fault *f, const struct ra_plan *plan)
+/* Hold the entries of up to n untouched pages beside f->page. => how many */
+static uint32_t hold_untouched(struct fault *f, int direction, uint32_t n)
 {
 	struct quire_region *r = f->region;
-	uint32_t n = 0;
+	uint32_t i;
 
-	for (; n < MIN(plan->count, CLUSTER_PAGES - 1); n++) {
-		uint64_t page = f->page + (uint64_t)(plan->stride * (int64_t)(n + 1));
+	for (i = 0; i < n; i++) {
+		uint64_t page = f->page + (uint64_t)(int64_t)(direction * (int)(i + 1));
 
 		if (page >= r->pages)
 			break;
@@ -174,62 +171,79 @@ static uint32_t hold_untouched(struct fault *f, const struct ra_plan *plan)
 		if (!entry_try(region_entry(r, page), ENTRY_EMPTY))
 			break;
 	}
+	return i;
+}
+
+/* Fault-around: the pages to be filled beside the touched one, held, with a credit each. */
+static uint32_t around(struct fault *f, int *direction, unsigned *front)
+{
+	struct quire_region *r = f->region;
+	struct pager *p = &r->q->pager;
+	uint32_t want, n;
+
+	lock_acquire(&r->readahead_lock);
+	want = faultaround_touch(&r->faultaround, f->page, r->q->readahead_max, direction, front);
+	lock_release(&r->readahead_lock);
+	if (r->readahead.mode == RA_RANDOM)
+		return 0;
+	/* Where memory is short, a part of it: others need some too. */
+	want = MIN(MIN(want, CLUSTER_PAGES - 1), credits_free(p) / 2);
+	if (want == 0 || !credits_try(p, want))
+		return 0;
+	n = hold_untouched(f, *direction, want);
+	credits_put(p, want - n);
 	return n;
+}
+
+/* Fill pages [first, first + n), all or, if n is 1, that one. => how many are filled */
+static uint32_t fill(struct quire_region *r, uint64_t first, uint32_t n, bool write)
+{
+	struct engine *e = &r->q->engine;
+	int filled = e->ops->map_zero(e, region_page(r, first), n, write);
+
+	if (filled > 0 && (uint32_t)filled < n)
+		e->ops->drop(e, region_page(r, first), (size_t)filled);
+	return filled == (int)n ? n : 0;
 }
 
 static enum fault_result zero_fill(struct fault *f)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
-	struct ra_plan plan = { .count = 0 };
-	uint32_t around = 0, frames[CLUSTER_PAGES], n;
+	uint32_t frames[CLUSTER_PAGES], n, filled;
 	page_id ids[CLUSTER_PAGES];
 	enum fault_result result = get_credits(f, 1);
-	uint64_t first;
-	int mapped;
+	uint64_t first, from;
+	unsigned front;
+	int direction;
 
 	if (result != FAULT_DONE)
 		return give_up(f, result);
-	lock_acquire(&r->readahead_lock);
-	readahead_fault(&r->first_touch, f->page, r->pages, f->write, &plan);
-	lock_release(&r->readahead_lock);
-	if (plan.count && plan.start == f->page + (uint64_t)plan.stride &&
-	    (plan.stride == 1 || plan.stride == -1)) {
-		around = MIN(plan.count, CLUSTER_PAGES - 1);
-		if (!credits_plenty(&q->pager, around) || !credits_try(&q->pager, around))
-			around = 0;
-		plan.count = around;
+	n = 1 + around(f, &direction, &front);
+	first = from = direction < 0 ? f->page - (n - 1) : f->page;
+	filled = fill(r, first, n, f->write);
+	if (filled == 0 && n > 1) {
+		from = f->page;
+		filled = fill(r, from, 1, f->write);
 	}
-	n = around ? hold_untouched(f, &plan) : 0;
-	credits_put(&q->pager, around - n);
-	n++;
-	first = plan.stride < 0 ? f->page - (n - 1) : f->page;
-	mapped = q->engine.ops->map_zero(&q->engine, region_page(r, first), n, f->write);
-	if (mapped < 0)
-		mapped = 0;
-	/* From the faulting page outwards: of a backward run only all or nothing is of use. */
-	if (plan.stride < 0 && n > 1 && (uint32_t)mapped < n) {
-		if (mapped)
-			q->engine.ops->drop(&q->engine, region_page(r, first), (size_t)mapped);
-		mapped = 0;
+	for (uint32_t i = 0; i < filled; i++)
+		ids[i] = PAGE_ID(r->id, from + i);
+	if (filled) {
+		frames_enter(&q->pager, ids, frames, filled, POLICY_FAULTED,
+			     (uint32_t)(f->page - from));
+		COUNT(r, zero_fills, filled);
+		count_resident(r, filled);
+		lock_acquire(&r->readahead_lock);
+		faultaround_filled(&r->faultaround, front, from, filled);
+		lock_release(&r->readahead_lock);
 	}
-	for (uint32_t i = 0; i < (uint32_t)mapped; i++)
-		ids[i] = PAGE_ID(r->id, first + i);
-	if (mapped) {
-		frames_enter(&q->pager, ids, frames, (uint32_t)mapped, POLICY_FAULTED,
-			     (uint32_t)(f->page - first));
-		COUNT(r, zero_fills, (uint64_t)mapped);
-		count_resident(r, (uint64_t)mapped);
-	}
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t page = plan.stride < 0 && !mapped ? f->page - i : first + i;
-
+	for (uint64_t page = first; page < first + n; page++)
 		entry_publish(r, page,
-			      i < (uint32_t)mapped ? entry_make(ENTRY_MAPPED, frames[i]) :
-						     ENTRY_EMPTY);
-	}
-	credits_put(&q->pager, n - (uint32_t)mapped);
-	return mapped ? FAULT_DONE : FAULT_REFUSED;
+			      page >= from && page < from + filled ?
+				      entry_make(ENTRY_MAPPED, frames[page - from]) :
+				      ENTRY_EMPTY);
+	credits_put(&q->pager, n - filled);
+	return filled ? FAULT_DONE : FAULT_REFUSED;
 }
 
 /* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */

@@ -75,7 +75,6 @@ static void init(struct quire_region *r, struct quire *q, uint32_t id, size_t by
 	snprintf(r->name, sizeof r->name, "%s", name ? name : "region");
 	lock_init(&r->readahead_lock, RANK_READAHEAD);
 	readahead_init(&r->readahead, q->readahead_max);
-	readahead_init(&r->first_touch, q->readahead_max);
 	r->write_next = r->rescue_next = UINT64_MAX;
 	atomic_store(&r->write_bias, 0);
 }

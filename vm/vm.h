@@ -27,6 +27,7 @@
 #include "base/histogram.h"
 #include "base/lock.h"
 #include "pager/pager.h"
+#include "pager/faultaround.h"
 #include "pager/readahead.h"
 #include "vm/engine.h"
 #include "vm/entry.h"
@@ -62,7 +63,7 @@ struct quire_region {
 
 	struct lock readahead_lock;
 	struct readahead readahead;     /* of slots */
-	struct readahead first_touch;   /* of zeros */
+	struct faultaround faultaround; /* of zeros */
 	uint64_t write_next;            /* first writes to clean pages in order: the next, */
 	uint32_t write_window;          /* and how many are unprotected at once */
 	uint64_t rescue_next;           /* rescues in order */

@@ -484,6 +484,7 @@ static void pinned(void)
 		ops->reference(p, 5);
 		ops->cold(p, 5);
 		CHECK(!policy_contains(p, 5));
+		CHECK_EQ(f.nodes[5].bits, 0);
 		CHECK(!ops->is_cold(p, 5));
 		CHECK(policy_check(p));
 		while ((frame = ops->victim(p)) != FRAME_NONE) {
@@ -583,6 +584,8 @@ static void check_can_fail(void)
 	BROKEN(p->count[0]++);
 	BROKEN(p->count[0]--);
 	BROKEN(p->count[1] = 0);
+	BROKEN((p->count[0]--, p->resident--));
+	BROKEN((p->count[0]++, p->resident++));
 	BROKEN(p->head[0] = FRAME_NONE);
 	BROKEN(p->head[0] = p->head[1]);
 	BROKEN(p->resident++);
@@ -595,13 +598,25 @@ static void check_can_fail(void)
 
 int main(int argc, char **argv)
 {
+	/* clang-format off */
 	static const struct unit_test tests[] = {
-		UNIT(belady),        UNIT(second_chance),  UNIT(lru_scan),
-		UNIT(lru_readahead), UNIT(small_sizes),    UNIT(cold_goes_first),
-		UNIT(pinned),        UNIT(neighbours),     UNIT(passed_by_the_hand),
-		UNIT(names),         UNIT(check_can_fail), UNIT(random_fifo),
-		UNIT(random_clock),  UNIT(random_lru),     UNIT_END
+		UNIT(belady),
+		UNIT(second_chance),
+		UNIT(lru_scan),
+		UNIT(lru_readahead),
+		UNIT(small_sizes),
+		UNIT(cold_goes_first),
+		UNIT(pinned),
+		UNIT(neighbours),
+		UNIT(passed_by_the_hand),
+		UNIT(names),
+		UNIT(check_can_fail),
+		UNIT(random_fifo),
+		UNIT(random_clock),
+		UNIT(random_lru),
+		UNIT_END,
 	};
+	/* clang-format on */
 
 	return unit_main(argc, argv, "policy", tests);
 }

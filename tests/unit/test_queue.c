@@ -518,6 +518,27 @@ static void sum_is_bound_to_the_slot(void)
 	}
 }
 
+/* A run that is used again tells nothing of the time before. */
+static void results_are_new_each_time(void)
+{
+	struct swap_run r;
+
+	IN_BOTH_WAYS {
+		open_all();
+		CHECK_EQ(write_run(first, 4, queued), 0);
+		r = run_of(SWAP_READ, first, 4, 0);
+		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FLIPPED, .op = FAKE_READ });
+		CHECK_EQ(perform(&r, queued), 0);
+		CHECK_EQ(r.bad, 1);
+		CHECK_EQ(perform(&r, queued), 0);
+		CHECK_EQ(r.bad, 0);
+		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = ENXIO });
+		CHECK_EQ(perform(&r, queued), -ENXIO);
+		CHECK_EQ(perform(&r, queued), 0);
+		close_all();
+	}
+}
+
 static void flipped_bits_are_found(void)
 {
 	uint64_t bad;
@@ -757,6 +778,7 @@ int main(int argc, char **argv)
 		UNIT(lost_writes_are_found),
 		UNIT(misdirected_transfers_are_found),
 		UNIT(sum_is_bound_to_the_slot),
+		UNIT(results_are_new_each_time),
 		UNIT(flipped_bits_are_found),
 		UNIT(random_disk),
 		UNIT(leaves_errno_alone),

@@ -141,6 +141,7 @@ static void strided(void)
 		NO_PLAN(&ra, (uint64_t)p, pages);
 		NO_PLAN(&ra, (uint64_t)(p += d), pages);
 		NO_PLAN(&ra, (uint64_t)(p += d), pages);
+		NO_PLAN(&ra, (uint64_t)p, pages); /* the same page again is no step */
 		EXPECT(&ra, (uint64_t)(p += d), pages, p + d, d, 4);
 		/* not at a whole stride: no fault of this stream */
 		NO_PLAN(&ra, (uint64_t)p + 1, pages);
@@ -167,9 +168,68 @@ static void holes(void)
 	EXPECT(&ra, 24, 1000, 25, 1, 16); /* at the end of the window: 17..24; mark 25 */
 	EXPECT(&ra, 41, 1000, 42, 1, 32); /* the first page beyond it */
 	EXPECT(&ra, 74 + RA_SLACK, 1000, 75 + RA_SLACK, 1, 32); /* a few further */
-	NO_PLAN(&ra, 74 + RA_SLACK - 2, 1000);                  /* a straggler: it is not noise */
-	NO_PLAN(&ra, 107 + RA_SLACK + RA_SLACK + 1, 1000);      /* too far: not this stream */
+	for (uint64_t p = 1; p <= RA_SLACK; p++)
+		NO_PLAN(&ra, 74 + RA_SLACK - p, 1000);     /* stragglers, not a stream back */
+	NO_PLAN(&ra, 107 + RA_SLACK + RA_SLACK + 1, 1000); /* too far: not this stream */
 	EXPECT(&ra, 107 + RA_SLACK, 1000, 108 + RA_SLACK, 1, 32);
+}
+
+/* Which three faults are in step. */
+static void three_in_step(void)
+{
+	struct readahead ra;
+
+	/* neighbours in any order */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 11, 1000);
+	NO_PLAN(&ra, 10, 1000);
+	EXPECT(&ra, 12, 1000, 13, 1, 4);
+	/* others in their own: 20 40 60 and not 0 20 40 */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 20, 1000);
+	NO_PLAN(&ra, 0, 1000);
+	NO_PLAN(&ra, 40, 1000);
+	NO_PLAN(&ra, 60, 1000);
+	EXPECT(&ra, 80, 1000, 100, 20, 4);
+	/* the narrowest: 8 12 16 and not 0 8 16 */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 0, 1000);
+	NO_PLAN(&ra, 8, 1000);
+	NO_PLAN(&ra, 12, 1000);
+	NO_PLAN(&ra, 16, 1000);
+	EXPECT(&ra, 20, 1000, 24, 4, 4);
+	/* one page again and again does not drive out the others */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 10, 1000);
+	for (int i = 0; i < 2 * RA_RECENT; i++)
+		NO_PLAN(&ra, 500, 1000);
+	NO_PLAN(&ra, 11, 1000);
+	EXPECT(&ra, 12, 1000, 13, 1, 4);
+	/* RA_RECENT others do */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 10, 1000000);
+	for (uint64_t i = 0; i < RA_RECENT; i++)
+		NO_PLAN(&ra, 10000 * (i + 1), 1000000);
+	NO_PLAN(&ra, 11, 1000000);
+	NO_PLAN(&ra, 12, 1000000);
+}
+
+/* A fault that two streams claim is a step of the denser. */
+static void two_claims(void)
+{
+	struct readahead ra;
+
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 0, 1000);
+	NO_PLAN(&ra, 16, 1000);
+	NO_PLAN(&ra, 32, 1000);
+	EXPECT(&ra, 48, 1000, 64, 16, 4);
+	EXPECT(&ra, 64, 1000, 128, 16, 8);
+	NO_PLAN(&ra, 157, 1000);
+	NO_PLAN(&ra, 158, 1000);
+	EXPECT(&ra, 159, 1000, 160, 1, 4);
+	EXPECT(&ra, 160, 1000, 164, 1, 8);
+	EXPECT(&ra, 144, 1000, 256, 16, 16);
 }
 
 /* Whole walks: each page is planned once, and next to none is waited for. */
@@ -215,6 +275,13 @@ static void dense_after_all(void)
 	NO_PLAN(&ra, 110, 1000);
 	EXPECT(&ra, 112, 1000, 113, 1, 4);
 	EXPECT(&ra, 113, 1000, 117, 1, 8);
+
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t p = 900; p > 892; p -= 2)
+		readahead_fault(&ra, p, 1000, false, &plan);
+	CHECK_EQ(plan.stride, -2);
+	NO_PLAN(&ra, 891, 1000);
+	EXPECT(&ra, 889, 1000, 888, -1, 4);
 
 	/* one fault in each window is not enough */
 	readahead_init(&ra, MAX_WINDOW);
@@ -435,16 +502,15 @@ static void replacement(void)
 		CHECK_EQ(planned, i != 5); /* the narrowest went */
 		mark[i] = plan.start;
 	}
-	/* strided faults take no live stream's place, by whatever chance they are in step */
-	for (uint64_t i = 0; i < 10; i++) {
-		readahead_fault(&ra, 600000 + 20 * i, pages, false, &plan);
-		CHECK(!plan.count || plan.stride == 1 || i > 2);
-	}
+	/* strided faults take no live stream's place, not even the narrowest */
+	for (uint64_t i = 0; i < 10; i++)
+		NO_PLAN(&ra, 600000 + 20 * i, pages);
 	for (uint64_t i = 0; i < RA_STREAMS; i++)
 		if (i != 5) {
 			CHECK(readahead_fault(&ra, mark[i], pages, false, &plan));
 			mark[i] = plan.start;
 		}
+	EXPECT(&ra, 500003, pages, 500007, 1, 8);
 	/* streams that have not been heard of for long make room */
 	unit_seed();
 	for (int i = 0; i < 3000; i++)
@@ -453,6 +519,24 @@ static void replacement(void)
 		readahead_fault(&ra, 650000 + 20 * i, pages, false, &plan);
 	CHECK_EQ(plan.count, 4);
 	CHECK_EQ(plan.stride, 20);
+}
+
+/* Of streams with equal windows the longest silent goes. */
+static void replacement_by_age(void)
+{
+	struct readahead ra;
+	struct ra_plan plan;
+
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < RA_STREAMS; i++)
+		for (uint64_t p = 0; p < 3; p++)
+			readahead_fault(&ra, 10000 * i + p, 1000000, false, &plan);
+	NO_PLAN(&ra, 0, 1000000); /* heard of, though it goes no further */
+	for (uint64_t p = 0; p < 3; p++)
+		readahead_fault(&ra, 500000 + p, 1000000, false, &plan);
+	CHECK_EQ(plan.count, 4);
+	for (uint64_t i = 0; i < RA_STREAMS; i++)
+		CHECK_EQ(readahead_fault(&ra, 10000 * i + 3, 1000000, false, &plan), i != 1);
 }
 
 /* ------------------------------------------------------------- waste */
@@ -512,8 +596,10 @@ static void waste(void)
 	for (int all = 0; all < 2; all++) {
 		wide_stream(&ra, &plan);
 		next = plan.start + 32;
-		readahead_wasted(&ra, plan.start, all ? UINT32_MAX : 32);
+		readahead_wasted(&ra, plan.start, 1);
+		readahead_wasted(&ra, plan.start, all ? UINT32_MAX : 31);
 		readahead_wasted(&ra, plan.start, UINT32_MAX);
+		NO_PLAN(&ra, plan.start, 10000);
 		NO_PLAN(&ra, plan.start, 10000);
 		EXPECT(&ra, plan.start + 1, 10000, plan.start + 2, 1, 4);
 		EXPECT(&ra, plan.start + 2, 10000, plan.start + 6, 1, 8);
@@ -524,6 +610,9 @@ static void waste(void)
 	readahead_wasted(&ra, plan.start, 32);
 	NO_PLAN(&ra, next, 10000);
 	EXPECT(&ra, next + 1, 10000, next + 2, 1, 4);
+	/* and answers for what it has planned since */
+	readahead_wasted(&ra, plan.start, 100);
+	EXPECT(&ra, next + 2, 10000, next + 6, 1, 8);
 }
 
 /* Waste goes to the stream that planned the page. */
@@ -540,7 +629,29 @@ static void waste_of_two(void)
 	REQUIRE(low.stride == 1 && high.stride == -1);
 	readahead_wasted(&ra, low.start, 4);
 	NO_PLAN(&ra, low.start, 10000);
+	readahead_wasted(&ra, (uint64_t)1 << 63, 4);
 	EXPECT(&ra, high.start, 10000, high.start - 4, -1, 8);
+
+	/* one that walks over where the other has been: to that which ends nearer */
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < 3; i++)
+		readahead_fault(&ra, 50 + i, 10000, false, &low);
+	for (uint64_t i = 0; i < 3; i++)
+		readahead_fault(&ra, i, 10000, false, &high);
+	while (high.start + high.count < 60)
+		REQUIRE(readahead_fault(&ra, high.start, 10000, false, &high));
+	readahead_wasted(&ra, low.start, 100);
+	EXPECT(&ra, high.start, 10000, high.start + high.count, 1, 32);
+
+	/* pages between the strides are not the stream's */
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < 4; i++)
+		readahead_fault(&ra, 100 * i, 10000, false, &low);
+	REQUIRE_EQ(low.stride, 100);
+	readahead_wasted(&ra, low.start + 1, 100);
+	EXPECT(&ra, low.start, 10000, low.start + 400, 100, 8);
+	readahead_wasted(&ra, low.start + 400, 100);
+	NO_PLAN(&ra, low.start + 400, 10000);
 }
 
 /* ------------------------------------------------------------- modes and limits */
@@ -588,6 +699,14 @@ static void never_ahead(void)
 	NO_PLAN(&ra, 101, 1000);
 	EXPECT(&ra, 102, 1000, 103, 1, 4);
 
+	/* nor of what was seen before */
+	readahead_set_mode(&ra, RA_RANDOM);
+	readahead_set_mode(&ra, RA_NORMAL);
+	NO_PLAN(&ra, 103, 1000);
+	readahead_set_mode(&ra, RA_NORMAL); /* no change: it is kept */
+	NO_PLAN(&ra, 104, 1000);
+	EXPECT(&ra, 105, 1000, 106, 1, 4);
+
 	for (uint32_t max = 0; max < 2; max++) {
 		readahead_init(&ra, max);
 		for (uint64_t p = 0; p < 100; p++)
@@ -609,7 +728,8 @@ static void never_ahead(void)
 	wide_stream(&ra, &plan);
 	readahead_set_max(&ra, 8);
 	EXPECT(&ra, plan.start, 10000, plan.start + 32, 1, 8);
-	readahead_set_max(&ra, 1);
+	readahead_set_max(&ra, 0);
+	CHECK_EQ(ra.max, 1);
 	NO_PLAN(&ra, plan.start + 32, 10000);
 	readahead_set_max(&ra, UINT32_MAX);
 	EXPECT(&ra, plan.start + 32, 10000, plan.start + 40, 1, 2);
@@ -668,6 +788,9 @@ static void edges(void)
 	readahead_set_mode(&ra, RA_SEQUENTIAL);
 	EXPECT(&ra, 0, 2, 1, 1, 1);
 
+	/* a region longer than any: nothing, and no overflow */
+	NO_PLAN(&ra, 5, ((uint64_t)1 << 48) + 1);
+	NO_PLAN(&ra, (uint64_t)1 << 63, UINT64_MAX);
 	/* far ends of a very long region */
 	readahead_set_max(&ra, UINT32_MAX);
 	EXPECT(&ra, big - 3, big, big - 2, 1, 2);
@@ -730,16 +853,33 @@ static void anything(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(forward),         UNIT(backward),
-		                                  UNIT(strided),         UNIT(holes),
-		                                  UNIT(whole_walks),     UNIT(dense_after_all),
-		                                  UNIT(partly_resident), UNIT(write_hint),
-		                                  UNIT(interleaved),     UNIT(shared_out),
-		                                  UNIT(random_faults),   UNIT(random_beside_walk),
-		                                  UNIT(replacement),     UNIT(waste),
-		                                  UNIT(waste_of_two),    UNIT(sequential_mode),
-		                                  UNIT(never_ahead),     UNIT(edges),
-		                                  UNIT(anything),        UNIT_END };
+	/* clang-format off */
+	static const struct unit_test tests[] = {
+		UNIT(forward),
+		UNIT(backward),
+		UNIT(strided),
+		UNIT(holes),
+		UNIT(three_in_step),
+		UNIT(two_claims),
+		UNIT(whole_walks),
+		UNIT(dense_after_all),
+		UNIT(partly_resident),
+		UNIT(write_hint),
+		UNIT(interleaved),
+		UNIT(shared_out),
+		UNIT(random_faults),
+		UNIT(random_beside_walk),
+		UNIT(replacement),
+		UNIT(replacement_by_age),
+		UNIT(waste),
+		UNIT(waste_of_two),
+		UNIT(sequential_mode),
+		UNIT(never_ahead),
+		UNIT(edges),
+		UNIT(anything),
+		UNIT_END,
+	};
+	/* clang-format on */
 
 	return unit_main(argc, argv, "readahead", tests);
 }

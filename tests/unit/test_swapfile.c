@@ -181,6 +181,14 @@ static void unnamed_without_tmpfile(void)
 	CHECK_EQ(file_create_unlinked(in_dir("missing")), -ENOENT);
 }
 
+static void write_file(const char *path, const void *bytes, size_t length)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	REQUIRE(fd >= 0 && write(fd, bytes, length) == (ssize_t)length);
+	close(fd);
+}
+
 static bool lies_in(struct swapfile *s, const char *directory)
 {
 	struct stat a, b;
@@ -200,20 +208,18 @@ static void default_directories(void)
 	REQUIRE_EQ(open_at(&s, NULL), 0);
 	CHECK(lies_in(s, "/var/tmp"));
 	swapfile_close(s);
+	write_file(in_dir("file"), "hello\n", 6); /* not a directory: passed over, not refused */
+	setenv("TMPDIR", in_dir("file"), 1);
+	REQUIRE_EQ(open_at(&s, NULL), 0);
+	CHECK(!s->file.named);
+	swapfile_close(s);
+	unlink(in_dir("file"));
 	unsetenv("TMPDIR");
 	REQUIRE_EQ(open_at(&s, NULL), 0);
 	swapfile_close(s);
 }
 
 /* ---------------------------------------------------------------- named */
-
-static void write_file(const char *path, const void *bytes, size_t length)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-	REQUIRE(fd >= 0 && write(fd, bytes, length) == (ssize_t)length);
-	close(fd);
-}
 
 static size_t read_file(const char *path, void *bytes, size_t most)
 {
@@ -237,6 +243,7 @@ static void named_is_made_and_used_again(void)
 	REQUIRE_EQ(open_at(&s, path), 0);
 	REQUIRE_EQ(stat(path, &st), 0);
 	CHECK_EQ(st.st_mode & 07777, 0600);
+	CHECK(!(fcntl(s->file.fd, F_GETFL) & O_NONBLOCK));
 	REQUIRE_EQ(swapfile_alloc(s, 8, &first), 8);
 	CHECK(first > 0);
 	CHECK_EQ(write_slots(s, first, 8, pages), 0);
@@ -327,6 +334,28 @@ static void foreign_files_stay_untouched(void)
 	write_file(path, bytes, PAGE_BYTES - 1);
 	check_untouched(path, "too short");
 	unlink(path);
+}
+
+static int open_with_tiny_files(void)
+{
+	struct rlimit limit = { 100, 100 };
+	struct swapfile *s;
+
+	setrlimit(RLIMIT_FSIZE, &limit);
+	return -open_at(&s, in_dir("swap"));
+}
+
+/* Opening a swap file of ours and failing half way leaves a swap file of ours. */
+static void failure_keeps_the_header(void)
+{
+	struct swapfile *s;
+
+	REQUIRE_EQ(open_at(&s, in_dir("swap")), 0);
+	swapfile_close(s);
+	CHECK_EQ(in_child(open_with_tiny_files), EFBIG);
+	CHECK_EQ(open_at(&s, in_dir("swap")), 0);
+	swapfile_close(s);
+	unlink(in_dir("swap"));
 }
 
 static int open_busy(void)
@@ -514,7 +543,7 @@ static int fill_while_swapping(void)
 	{
 		int fd = open(in_dir("ballast"), O_WRONLY);
 
-		if (fallocate(fd, 0, 0, 3 << 20) != 0)
+		if (fallocate(fd, 0, 0, (3 << 20) + (1 << 19)) != 0)
 			return 1;
 		close(fd);
 	}
@@ -523,8 +552,8 @@ static int fill_while_swapping(void)
 			return 2; /* what was given out has room */
 		total += count[runs++];
 	}
-	/* Most of 5 MiB, and the end is said again at once. */
-	if (total < 1100 || total > 1280 || swapfile_alloc(s, 1, &more) != 0)
+	/* Nearly all of 4.5 MiB, and the end is said again at once. */
+	if (total < 1100 || total > 1152 || swapfile_alloc(s, 1, &more) != 0)
 		return 3;
 	for (unsigned i = 0; i < runs; i++)
 		if (!slots_hold(s, first[i], count[i], pages))
@@ -891,6 +920,7 @@ int main(int argc, char **argv)
 		UNIT(named_is_made_and_used_again),
 		UNIT(header_bytes),
 		UNIT(foreign_files_stay_untouched),
+		UNIT(failure_keeps_the_header),
 		UNIT(in_use_is_refused),
 		UNIT(lock_comes_before_reading),
 		UNIT(links_and_other_files),
