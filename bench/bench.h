@@ -105,7 +105,10 @@ struct outcome {
 	} figure[OUTCOME_FIGURES];
 	atomic_ulong baseline; /* resident pages before the memory was made; 0: not yet */
 	uint64_t metadata;     /* bytes, of Quire */
-	double peak;           /* filled in by the parent: resident bytes above baseline */
+	atomic_uint errors;    /* told by Quire; the first one is described here */
+	int error_kind, error_errno;
+	char error_message[128];
+	double peak; /* filled in by the parent: resident bytes above baseline */
 };
 
 struct job {
@@ -122,6 +125,7 @@ extern const unsigned job_count;
 void yield_figure(enum figure f, double value);
 void yield_metadata(uint64_t bytes);
 void yield_baseline(void);
+void yield_error(int kind, int error, const char *message); /* async-signal-safe */
 _Noreturn void give_up(int state, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Run job for who in a child and fill *out. false: interrupted by a signal. */

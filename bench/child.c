@@ -83,6 +83,16 @@ void yield_baseline(void)
 	atomic_store(&shared->baseline, resident(getpid()));
 }
 
+void yield_error(int kind, int error, const char *message)
+{
+	if (atomic_fetch_add(&shared->errors, 1))
+		return;
+	shared->error_kind = kind;
+	shared->error_errno = error;
+	for (size_t i = 0; message[i] && i < sizeof shared->error_message - 1; i++)
+		shared->error_message[i] = message[i];
+}
+
 /* Any thread may find a wrong word, perhaps several: the first message stays. */
 void give_up(int state, const char *format, ...)
 {
@@ -149,6 +159,20 @@ static int watch(pid_t pid, double seconds, bool *late)
 	}
 }
 
+/* The child said nothing at its end: say what is known. */
+static void describe_death(struct outcome *out, int status, bool late, double seconds)
+{
+	out->state = OUT_FAILED;
+	if (late)
+		snprintf(out->message, sizeof out->message, "killed after %.0f s", seconds);
+	else if (WIFSIGNALED(status))
+		snprintf(out->message, sizeof out->message, "died by signal %d (%s)",
+		         WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		snprintf(out->message, sizeof out->message, "exited with status %d",
+		         WEXITSTATUS(status));
+}
+
 bool child_run(const struct job *job, enum contender who, const struct settings *s, double seconds,
                struct outcome *out)
 {
@@ -176,17 +200,19 @@ bool child_run(const struct job *job, enum contender who, const struct settings 
 	int status = watch(pid, seconds, &late);
 	if (interrupted)
 		return false;
-	*out = *shared;
-	if (out->state != OUT_RUNNING)
-		return true;
-	out->state = OUT_FAILED;
-	if (late)
-		snprintf(out->message, sizeof out->message, "killed after %.0f s", seconds);
-	else if (WIFSIGNALED(status))
-		snprintf(out->message, sizeof out->message, "died by signal %d (%s)",
-		         WTERMSIG(status), strsignal(WTERMSIG(status)));
-	else
-		snprintf(out->message, sizeof out->message, "exited with status %d",
-		         WEXITSTATUS(status));
+	memcpy(out, shared, sizeof *out);
+	if (out->state == OUT_RUNNING)
+		describe_death(out, status, late, seconds);
+	else if (out->state == OUT_DONE && out->errors)
+		snprintf(out->message, sizeof out->message, "it was finished");
+	if (out->errors && out->state != OUT_SKIPPED && out->state != OUT_WRONG) {
+		size_t n = strlen(out->message);
+
+		/* Nothing here is meant to fail: an error that was survived is a failure too. */
+		out->state = OUT_FAILED;
+		snprintf(out->message + n, sizeof out->message - n,
+		         "; Quire told of %u errors, first: kind %d, %s (%s)", out->errors,
+		         out->error_kind, out->error_message, strerror(out->error_errno));
+	}
 	return true;
 }

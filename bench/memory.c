@@ -14,6 +14,13 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+/* It may run in a signal handler, and more than once: the first is kept. */
+static void on_error(void *arg, const struct quire_error *e)
+{
+	(void)arg;
+	yield_error(e->kind, e->error, e->message);
+}
+
 static void open_quire(struct memory *m, const struct settings *s, size_t length)
 {
 	struct quire_options o = {
@@ -21,6 +28,7 @@ static void open_quire(struct memory *m, const struct settings *s, size_t length
 		.memory = s->memory,
 		.swap_path = s->dir,
 		.engine = m->who == SIGNAL ? "uffd-signal" : "uffd",
+		.on_error = on_error,
 	};
 	double start = now();
 	int err = quire_open(&m->quire, &o);

@@ -112,6 +112,7 @@ void corpus_choose(struct corpus *c, uint64_t limit)
 			free(f->path);
 			continue;
 		}
+		f->start = c->bytes;
 		c->bytes += f->size;
 		c->files[c->count++] = *f;
 	}
@@ -133,43 +134,46 @@ static unsigned char letter(unsigned char c)
 	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c >= 0x80 ? c : 0;
 }
 
-void corpus_read(const struct text_file *file, corpus_word_fn word, void *arg)
+void corpus_words(const char *text, uint64_t length, corpus_word_fn word, void *arg)
 {
-	static unsigned char buffer[1 << 16];
-	char text[CORPUS_WORD_MAX];
+	char copy[CORPUS_WORD_MAX];
+	size_t have = 0;
+	uint64_t start = 0;
+
+	for (uint64_t i = 0; i <= length; i++) {
+		unsigned char c = i < length ? letter((unsigned char)text[i]) : 0;
+
+		if (!c && have > 1)
+			word(arg, copy, have, start);
+		if (!c)
+			have = 0;
+		else if (have < sizeof copy)
+			copy[have++] = (char)c;
+		if (have == 1)
+			start = i;
+	}
+}
+
+void corpus_read(const struct text_file *file, char *to)
+{
+	static char buffer[1 << 16];
 	int fd = open(file->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	uint64_t left = file->size;
-	uint32_t line = 1;
-	size_t length = 0;
+	ssize_t got = 1;
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st))
 		die("%s: %s", file->path, strerror(errno));
-	while (left) {
-		ssize_t got = read(fd, buffer, left < sizeof buffer ? left : sizeof buffer);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
+	while (left && got) {
+		got = read(fd, buffer, left < sizeof buffer ? left : sizeof buffer);
+		if (got < 0 && errno != EINTR)
 			die("%s: %s", file->path, strerror(errno));
-		if (got == 0)
-			break;
+		if (got < 0)
+			continue;
+		if (to)
+			memcpy(to + (file->size - left), buffer, (size_t)got);
 		left -= (uint64_t)got;
-		for (ssize_t i = 0; i < got; i++) {
-			unsigned char c = letter(buffer[i]);
-
-			if (c && length < sizeof text)
-				text[length++] = (char)c;
-			if (c)
-				continue;
-			if (length > 1)
-				word(arg, text, length, line);
-			length = 0;
-			line += buffer[i] == '\n';
-		}
 	}
-	if (length > 1)
-		word(arg, text, length, line);
 	close(fd);
 	if (left || (uint64_t)st.st_size != file->size ||
 	    st.st_mtim.tv_sec != file->changed.tv_sec ||

@@ -2,8 +2,8 @@
 /*
  * demos/corpus.h - the text files below some directories, and their words.
  *
- * Input of the word index. It lives in ordinary memory: a list of names, and
- * one buffer while a file is read. It knows nothing of the index or of Quire.
+ * Input of the word index: a list of names in ordinary memory. It knows nothing
+ * of the index or of Quire.
  */
 #ifndef QUIRE_DEMO_CORPUS_H
 #define QUIRE_DEMO_CORPUS_H
@@ -15,6 +15,7 @@
 struct text_file {
 	char *path;
 	uint64_t size;
+	uint64_t start; /* bytes of the files before it */
 	struct timespec changed;
 };
 
@@ -40,12 +41,18 @@ void corpus_choose(struct corpus *c, uint64_t limit);
 
 void corpus_free(struct corpus *c);
 
-/* One word, in lower case, of 2 bytes or more; longer ones are cut. Lines count from 1. */
-typedef void (*corpus_word_fn)(void *arg, const char *word, size_t length, uint32_t line);
+/*
+ * Copy a file to memory, of any kind: read(2) sees an ordinary buffer only.
+ * to NULL: read it for nothing. Leaves the program if the file is not as it was found.
+ */
+void corpus_read(const struct text_file *file, char *to);
 
 #define CORPUS_WORD_MAX 40u
 
-/* Hand on the words of a file in order. Leaves the program if the file is not as it was found. */
-void corpus_read(const struct text_file *file, corpus_word_fn word, void *arg);
+/* A word, in lower case, of 2 bytes or more, cut after CORPUS_WORD_MAX; and where it begins. */
+typedef void (*corpus_word_fn)(void *arg, const char *word, size_t length, uint64_t offset);
+
+/* Hand on the words of a text in order. */
+void corpus_words(const char *text, uint64_t length, corpus_word_fn word, void *arg);
 
 #endif

@@ -2,7 +2,12 @@
 /*
  * demos/index.c - the word index; see index.h.
  *
- * In reading order: the heap, the table and the records, what is asked of them.
+ * In reading order: the heap, the table, the words and their places, the digest.
+ *
+ * Three habits make it a good tenant of paged memory, and cost nothing elsewhere:
+ * a search reads the table only, until a whole hash agrees; a word's record and
+ * its first places are made at the same time and so lie side by side; a table
+ * that grows is walked from end to end, the old one and the new one.
  */
 #include "index.h"
 
@@ -38,7 +43,7 @@ static ref_t heap_any(struct heap *h, size_t bytes)
 	return (ref_t)(place / REF_UNIT);
 }
 
-/* ------------------------------------------------------------------ index */
+/* ------------------------------------------------------------------ table */
 
 struct slot {
 	uint32_t hash;
@@ -46,26 +51,26 @@ struct slot {
 };
 
 struct word {
-	ref_t next;          /* in order of first appearance */
-	ref_t first, last;   /* chunks */
-	uint32_t count;      /* postings */
-	uint32_t file, line; /* of the last posting: the next is a difference to it */
+	ref_t next;        /* in order of first appearance */
+	ref_t first, last; /* chunks */
+	uint32_t count;    /* places */
 	uint32_t length;
 	char text[];
 };
 
-/* Chunks of a word double from CHUNK_MIN to CHUNK_MAX bytes. A posting lies in one chunk. */
-#define CHUNK_MIN 16u
-#define CHUNK_MAX 1024u
+/* Chunks of a word double in bytes from 32 to 1024: they hold 3 places, 7, 15, ... 127. */
+#define CHUNK_FIRST 3u
+#define CHUNK_LAST 127u
 
 struct chunk {
 	ref_t next;
-	uint16_t size; /* of the chunk, in bytes */
-	uint16_t used; /* of data */
-	uint8_t data[];
+	uint16_t size, used; /* of place[] */
+	uint64_t place[];
 };
 
-void index_init(struct index *x, char *memory, size_t capacity)
+_Static_assert(sizeof(struct chunk) == sizeof(uint64_t), "chunks are a power of two");
+
+void index_init(struct index *x, void *memory, size_t capacity)
 {
 	*x = (struct index){ .heap = { .base = memory, .capacity = capacity, .used = REF_UNIT } };
 	x->bits = 12;
@@ -81,11 +86,8 @@ static uint32_t hash_of(const char *text, size_t length)
 	return (uint32_t)((h * 0x9e3779b97f4a7c15u) >> 32);
 }
 
-/*
- * The slot of a word, or the empty one where it belongs. A slot keeps the whole
- * hash, so that a search touches the record of no other word.
- */
-static struct slot *index_find(const struct index *x, const char *text, size_t length,
+/* The slot of a word, or the empty one where it belongs. */
+static struct slot *table_find(const struct index *x, const char *text, size_t length,
                                uint32_t hash)
 {
 	struct slot *table = heap_at(&x->heap, x->table);
@@ -105,11 +107,12 @@ static struct slot *index_find(const struct index *x, const char *text, size_t l
 }
 
 /*
- * Double the table. The place of a word is the upper bits of its hash, so old
- * and new table are both walked from end to end: that is what readahead and
- * fault-around are good at. The old table becomes memory for records.
+ * Double the table. The place of a word is the upper bits of its hash, so its
+ * new place is about twice the old one: both tables are walked in order, which
+ * is what readahead and fault-around are good at. The old one becomes memory
+ * for records.
  */
-static void index_grow(struct index *x)
+static void table_grow(struct index *x)
 {
 	struct heap *h = &x->heap;
 	const struct slot *old = heap_at(h, x->table);
@@ -135,18 +138,21 @@ static void index_grow(struct index *x)
 	h->spare_end = old_place + count * sizeof *old;
 }
 
-static struct word *index_word(struct index *x, const char *text, size_t length)
+/* ------------------------------------------------------- words and places */
+
+/* The record of a word, made if it is new. */
+static struct word *word_get(struct index *x, const char *text, size_t length)
 {
 	uint32_t hash = hash_of(text, length);
-	struct slot *slot = index_find(x, text, length, hash);
+	struct slot *slot = table_find(x, text, length, hash);
 	struct word *w;
 	ref_t ref;
 
 	if (slot->word)
 		return heap_at(&x->heap, slot->word);
 	if ((x->words + 1) * 10 > (7ul << x->bits)) { /* at most seven tenths full */
-		index_grow(x);
-		slot = index_find(x, text, length, hash);
+		table_grow(x);
+		slot = table_find(x, text, length, hash);
 	}
 	ref = heap_any(&x->heap, sizeof *w + length);
 	w = heap_at(&x->heap, ref);
@@ -162,45 +168,17 @@ static struct word *index_word(struct index *x, const char *text, size_t length)
 	return w;
 }
 
-/* Seven bits a byte, least first, the top bit says that more follow. */
-static unsigned put_number(uint8_t *to, uint32_t n)
+void index_add(struct index *x, const char *text, size_t length, uint64_t place)
 {
-	unsigned used = 0;
-
-	for (; n >= 128; n >>= 7)
-		to[used++] = (uint8_t)(n | 128);
-	to[used++] = (uint8_t)n;
-	return used;
-}
-
-static uint32_t get_number(const uint8_t **from)
-{
-	uint32_t n = 0;
-
-	for (unsigned shift = 0;; shift += 7) {
-		uint8_t byte = *(*from)++;
-
-		n |= (uint32_t)(byte & 127) << shift;
-		if (byte < 128)
-			return n;
-	}
-}
-
-void index_add(struct index *x, const char *text, size_t length, uint32_t file, uint32_t line)
-{
-	struct word *w = index_word(x, text, length);
+	struct word *w = word_get(x, text, length);
 	struct chunk *c = w->last ? heap_at(&x->heap, w->last) : NULL;
-	uint8_t posting[10];
-	unsigned bytes = put_number(posting, file - w->file);
 
-	bytes += put_number(posting + bytes, file == w->file ? line - w->line : line);
-	if (!c || c->used + bytes > c->size - sizeof *c) {
-		unsigned size = !c ? CHUNK_MIN : c->size < CHUNK_MAX ? 2u * c->size : CHUNK_MAX;
-		ref_t ref;
+	if (!c || c->used == c->size) {
+		unsigned size = !c                   ? CHUNK_FIRST :
+		                c->size < CHUNK_LAST ? 2u * c->size + 1 :
+		                                       c->size;
+		ref_t ref = heap_any(&x->heap, sizeof *c + size * sizeof c->place[0]);
 
-		while (size - sizeof *c < bytes)
-			size *= 2;
-		ref = heap_any(&x->heap, size);
 		if (c)
 			c->next = ref;
 		else
@@ -209,87 +187,58 @@ void index_add(struct index *x, const char *text, size_t length, uint32_t file, 
 		c = heap_at(&x->heap, ref);
 		*c = (struct chunk){ .size = (uint16_t)size };
 	}
-	memcpy(c->data + c->used, posting, bytes);
-	c->used = (uint16_t)(c->used + bytes);
-	w->file = file;
-	w->line = line;
+	c->place[c->used++] = place;
 	w->count++;
-	x->postings++;
+	x->places++;
 }
 
-/* --------------------------------------------------- what is asked of it */
-
-/* Where a word is, one place after another. Begin with { .chunk = word->first }. */
-struct cursor {
-	ref_t chunk;
-	unsigned offset;
-	struct posting at;
-};
-
-static bool cursor_next(const struct index *x, struct cursor *c)
+static struct places places_of(const struct index *x, const struct word *w)
 {
-	const struct chunk *chunk;
-	const uint8_t *data;
-	uint32_t files, lines;
+	return (struct places){ .index = x, .chunk = heap_at(&x->heap, w->first) };
+}
 
-	if (!c->chunk)
+struct places index_find(const struct index *x, const char *text, size_t length)
+{
+	const struct slot *slot = table_find(x, text, length, hash_of(text, length));
+
+	if (!slot->word)
+		return (struct places){ .index = x };
+	return places_of(x, heap_at(&x->heap, slot->word));
+}
+
+bool places_next(struct places *p, uint64_t *place)
+{
+	const struct chunk *c = p->chunk;
+
+	if (!c)
 		return false;
-	chunk = heap_at(&x->heap, c->chunk);
-	data = chunk->data + c->offset;
-	files = get_number(&data);
-	lines = get_number(&data);
-	c->at.line = files ? lines : c->at.line + lines;
-	c->at.file += files;
-	c->offset = (unsigned)(data - chunk->data);
-	if (c->offset == chunk->used) {
-		c->chunk = chunk->next;
-		c->offset = 0;
+	*place = c->place[p->next++];
+	if (p->next == c->used) {
+		p->chunk = c->next ? heap_at(&p->index->heap, c->next) : NULL;
+		p->next = 0;
 	}
 	return true;
 }
 
-struct answer index_query(const struct index *x, const char *text)
-{
-	size_t length = strlen(text);
-	const struct slot *slot = index_find(x, text, length, hash_of(text, length));
-	struct answer a = { 0 };
-	const struct word *w;
-	struct cursor c;
-
-	if (!slot->word)
-		return a;
-	w = heap_at(&x->heap, slot->word);
-	for (c = (struct cursor){ .chunk = w->first }; cursor_next(x, &c); a.last = c.at) {
-		if (!a.count++)
-			a.first = c.at;
-		a.files += a.files == 0 || c.at.file != a.last.file;
-	}
-	return a;
-}
-
-static uint64_t mix(uint64_t digest, uint64_t value)
-{
-	digest = (digest ^ value) * 0x9e3779b97f4a7c15u;
-	return digest ^ digest >> 29;
-}
+/* ----------------------------------------------------------------- digest */
 
 uint64_t index_digest(const struct index *x)
 {
 	const struct slot *table = heap_at(&x->heap, x->table);
-	uint64_t digest = mix(x->words, x->postings), seen = 0;
+	uint64_t digest = digest_add(x->words, x->places), place;
 	const struct word *w;
 
 	for (size_t i = 0; i < (size_t)1 << x->bits; i++)
-		digest = mix(digest, (uint64_t)table[i].hash << 32 | table[i].word);
+		digest = digest_add(digest, (uint64_t)table[i].hash << 32 | table[i].word);
 	for (ref_t ref = x->first; ref; ref = w->next) {
-		struct cursor c;
+		struct places p;
 
 		w = heap_at(&x->heap, ref);
-		digest = mix(digest, (uint64_t)w->length << 32 | w->count);
+		digest = digest_add(digest, (uint64_t)w->length << 32 | w->count);
 		for (uint32_t i = 0; i < w->length; i++)
-			digest = mix(digest, (unsigned char)w->text[i]);
-		for (c = (struct cursor){ .chunk = w->first }; cursor_next(x, &c); seen++)
-			digest = mix(digest, (uint64_t)c.at.file << 32 | c.at.line);
+			digest = digest_add(digest, (unsigned char)w->text[i]);
+		for (p = places_of(x, w); places_next(&p, &place);)
+			digest = digest_add(digest, place);
 	}
-	return mix(digest, seen);
+	return digest;
 }

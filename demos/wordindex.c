@@ -3,7 +3,7 @@
  * demos/wordindex.c - an index of the words of real text files, in a heap
  * eight times larger than its memory.
  *
- * The index (index.c: a hash table, records and postings in one heap) does not
+ * The index (index.c: a hash table, records and places in one heap) does not
  * know what memory it lives in. It is built twice from the same files:
  *
  *   1. in plain memory from calloc(): this also measures how large the heap is;
@@ -24,16 +24,19 @@ const char demo_name[] = "wordindex";
 
 /* ----------------------------------------------------- the job done twice */
 
-static const char *const questions[] = {
-	"the",  "malloc", "license",   "warranty", "errno",
-	"page", "swap",   "copyright", "zebra",    "qwertz",
-};
+static const char *const questions[] = { "the", "malloc", "license", "errno", "swap", "zebra" };
 #define QUESTIONS (sizeof questions / sizeof *questions)
 
+struct answer {
+	uint64_t count, files, first, last; /* first and last place */
+};
+
 struct job {
-	struct index index;
 	const struct corpus *corpus;
-	uint32_t file;       /* being read, then: how many were */
+	char *text;          /* the files, one behind the other: a place is an offset here */
+	struct index index;  /* in the memory behind */
+	size_t file;         /* how many are indexed */
+	uint64_t used;       /* bytes of text and index */
 	double build, check; /* seconds */
 	uint64_t grown;      /* most resident memory of the process above the start, sampled */
 	uint64_t digest;
@@ -53,33 +56,71 @@ static uint64_t process_resident(void)
 	return (uint64_t)resident * QUIRE_PAGE_SIZE;
 }
 
-static void job_word(void *arg, const char *text, size_t length, uint32_t line)
+static void job_word(void *arg, const char *word, size_t length, uint64_t offset)
 {
 	struct job *j = arg;
 
-	index_add(&j->index, text, length, j->file, line);
+	index_add(&j->index, word, length, j->corpus->files[j->file].start + offset);
+}
+
+/* The file that a place is in, by bisection. */
+static const struct text_file *file_at(const struct corpus *c, uint64_t place)
+{
+	size_t low = 0, high = c->count;
+
+	while (high - low > 1) {
+		size_t mid = low + (high - low) / 2;
+
+		if (c->files[mid].start <= place)
+			low = mid;
+		else
+			high = mid;
+	}
+	return &c->files[low];
+}
+
+static struct answer ask(const struct job *j, const char *word)
+{
+	struct places p = index_find(&j->index, word, strlen(word));
+	const struct text_file *file = NULL;
+	struct answer a = { 0 };
+
+	for (uint64_t place; places_next(&p, &place); a.last = place) {
+		if (!a.count++)
+			a.first = place;
+		if (!file || place - file->start >= file->size) {
+			file = file_at(j->corpus, place);
+			a.files++;
+		}
+	}
+	return a;
 }
 
 /*
- * Index the files until there are no more or the heap has grown to enough
- * bytes, then ask. q is only looked at, to tell how it goes: NULL in plain memory.
+ * Read and index the files until there are no more or the heap has grown to
+ * enough bytes; then read everything back. q is only looked at, to tell how it
+ * goes; NULL in plain memory.
  */
 static void job_run(struct job *j, const struct corpus *corpus, const char *label, char *memory,
                     size_t capacity, size_t enough, const quire_t *q)
 {
+	size_t text_room = round_up(corpus->bytes, QUIRE_PAGE_SIZE);
 	struct progress bar = progress_start(label);
-	uint64_t done = 0, before = process_resident(), now;
+	uint64_t before = process_resident(), text = 0, now;
 	double start = seconds();
 
-	*j = (struct job){ .corpus = corpus };
-	index_init(&j->index, memory, capacity);
-	while (j->file < corpus->count && j->index.heap.used < enough) {
+	*j = (struct job){ .corpus = corpus, .text = memory };
+	index_init(&j->index, memory + text_room, capacity);
+	while (j->file < corpus->count && j->used < enough) {
+		const struct text_file *file = &corpus->files[j->file];
 		char note[128] = "";
 		struct quire_stats s;
 
-		corpus_read(&corpus->files[j->file], job_word, j);
-		done += corpus->files[j->file++].size;
-		if (j->file % 16 && j->file < corpus->count)
+		corpus_read(file, j->text + file->start);
+		corpus_words(j->text + file->start, file->size, job_word, j);
+		text += file->size;
+		j->used = text + j->index.heap.used;
+		if (++j->file % 16 && j->file < corpus->count)
 			continue;
 		now = process_resident();
 		if (now > before && now - before > j->grown)
@@ -87,30 +128,56 @@ static void job_run(struct job *j, const struct corpus *corpus, const char *labe
 		if (q && !quire_stats_get(q, &s))
 			snprintf(note, sizeof note, ", resident %.1f, major faults %" PRIu64,
 			         mib(s.resident), s.major_faults);
-		progress_show(&bar, enough == SIZE_MAX ? done : j->index.heap.used,
+		progress_show(&bar, enough == SIZE_MAX ? text : j->used,
 		              enough == SIZE_MAX ? corpus->bytes : enough, "heap %.1f MiB%s",
-		              mib(j->index.heap.used), note);
+		              mib(j->used), note);
 	}
 	progress_end(&bar);
 	j->build = seconds() - start;
+
+	fprintf(stderr, "%-8s reading all of it back\n", label);
 	j->digest = index_digest(&j->index);
+	for (uint64_t i = 0; i < text; i++)
+		j->digest = digest_add(j->digest, (unsigned char)j->text[i]);
 	for (size_t i = 0; i < QUESTIONS; i++)
-		j->answers[i] = index_query(&j->index, questions[i]);
+		j->answers[i] = ask(j, questions[i]);
 	j->check = seconds() - start - j->build;
+}
+
+static bool is_plain(char c)
+{
+	return c >= ' ' && c <= '~';
+}
+
+/* "path:line: what stands there", all but the path from the text in the heap. */
+static void print_place(const struct job *j, uint64_t place)
+{
+	const struct text_file *file = file_at(j->corpus, place);
+	const char *text = j->text + file->start, *at = j->text + place;
+	int line = 1, length = 0;
+
+	for (const char *c = text; c < at; c++)
+		line += *c == '\n';
+	while (at > text && at > j->text + place - 24 && is_plain(at[-1]))
+		at--;
+	while (*at == ' ')
+		at++;
+	while (length < 60 && at + length < text + file->size && is_plain(at[length]))
+		length++;
+	printf("    %s:%d: %.*s\n", file->path, line, length, at);
 }
 
 static void print_answers(const struct job *j)
 {
-	printf("\n%-10s %9s %7s  first and last place\n", "word", "times", "files");
 	for (size_t i = 0; i < QUESTIONS; i++) {
 		const struct answer *a = &j->answers[i];
 
-		printf("%-10s %9" PRIu32 " %7" PRIu32, questions[i], a->count, a->files);
+		printf("%s: %" PRIu64 " times in %" PRIu64 " files%s\n", questions[i], a->count,
+		       a->files, a->count ? ", first and last" : "");
 		if (a->count)
-			printf("  %s:%" PRIu32 "\n%-28s  %s:%" PRIu32,
-			       j->corpus->files[a->first.file].path, a->first.line, "",
-			       j->corpus->files[a->last.file].path, a->last.line);
-		printf("\n");
+			print_place(j, a->first);
+		if (a->count > 1)
+			print_place(j, a->last);
 	}
 }
 
@@ -128,8 +195,7 @@ static void print_times(const struct job *plain, const struct job *paged)
 static bool jobs_agree(const struct job *plain, const struct job *paged)
 {
 	bool same = plain->digest == paged->digest && plain->index.words == paged->index.words &&
-	            plain->index.postings == paged->index.postings &&
-	            plain->index.heap.used == paged->index.heap.used;
+	            plain->index.places == paged->index.places && plain->used == paged->used;
 
 	for (size_t i = 0; i < QUESTIONS; i++)
 		if (memcmp(&plain->answers[i], &paged->answers[i], sizeof plain->answers[i])) {
@@ -137,10 +203,10 @@ static bool jobs_agree(const struct job *plain, const struct job *paged)
 			        questions[i]);
 			same = false;
 		}
-	printf("\ncheck: %s: %" PRIu64 " words, %" PRIu64 " postings, digest %016" PRIx64
+	printf("\ncheck: %s: %" PRIu64 " words at %" PRIu64 " places, digest %016" PRIx64
 	       "%s %016" PRIx64 "\n",
 	       same ? "the same in both" : "THE TWO DIFFER", paged->index.words,
-	       paged->index.postings, plain->digest, same ? " =" : " is not", paged->digest);
+	       paged->index.places, plain->digest, same ? " =" : " is not", paged->digest);
 	return same;
 }
 
@@ -167,17 +233,11 @@ static void help(void)
 	       "2: wrong usage.\n");
 }
 
-static void count_word(void *arg, const char *text, size_t length, uint32_t line)
-{
-	(void)text, (void)length, (void)line;
-	++*(uint64_t *)arg;
-}
-
 static void find_text(struct corpus *corpus, char **roots, uint64_t limit)
 {
 	static const char *const standard[] = { "/usr/include", "/usr/share", NULL };
 	const char *const *root = *roots ? (const char *const *)roots : standard;
-	uint64_t found_bytes = 0, words = 0;
+	uint64_t found_bytes = 0;
 	size_t found;
 
 	for (; *root; root++) {
@@ -199,11 +259,10 @@ static void find_text(struct corpus *corpus, char **roots, uint64_t limit)
 	       corpus->count, mib(corpus->bytes), found, mib(found_bytes), corpus->others);
 	if (!corpus->count)
 		die("no text to index");
+	fflush(stdout);
 	/* Read it once for nothing: then neither run waits for the disk to deliver the text. */
 	for (size_t i = 0; i < corpus->count; i++)
-		corpus_read(&corpus->files[i], count_word, &words);
-	printf("%" PRIu64 " words are read from it\n", words);
-	fflush(stdout);
+		corpus_read(&corpus->files[i], NULL);
 }
 
 int main(int argc, char **argv)
@@ -214,7 +273,7 @@ int main(int argc, char **argv)
 	uint64_t limit = LIMIT;
 	char **roots = argv;
 	bool checked = true, ok = true;
-	size_t capacity, enough;
+	size_t capacity, length, enough;
 	struct quire_stats s;
 	quire_region_t *region;
 	quire_t *q;
@@ -236,16 +295,17 @@ int main(int argc, char **argv)
 	}
 	*roots = NULL;
 	find_text(&corpus, argv, limit);
-	/* The heap of each job: address space for more than the text can need. */
-	capacity = round_up(4 * corpus.bytes + ((size_t)64 << 20), QUIRE_PAGE_SIZE);
+	/* Address space for the text and for the index, more than it can need. */
+	capacity = round_up(8 * corpus.bytes + ((size_t)64 << 20), QUIRE_PAGE_SIZE);
 	if (capacity > INDEX_HEAP_MAX)
 		capacity = INDEX_HEAP_MAX;
+	length = round_up(corpus.bytes, QUIRE_PAGE_SIZE) + capacity;
 	if (!checked && !options.memory)
 		options.memory = UNCHECKED_MEMORY;
 	enough = options.memory ? TIMES * options.memory : SIZE_MAX;
 
 	if (checked) {
-		char *memory = calloc(capacity, 1);
+		char *memory = calloc(length, 1);
 
 		if (!memory)
 			die("no plain memory for the run to compare with; --no-check does without");
@@ -253,24 +313,23 @@ int main(int argc, char **argv)
 		free(memory);
 		corpus.count = plain.file;
 		if (!options.memory) {
-			options.memory = plain.index.heap.used / TIMES;
+			options.memory = plain.used / TIMES;
 			options.memory -= options.memory % QUIRE_PAGE_SIZE;
 			if (options.memory < QUIRE_MEMORY_MIN)
 				die("a heap of %.2f MiB is too little: index text for %.2f MiB",
-				    mib(plain.index.heap.used), mib(TIMES * QUIRE_MEMORY_MIN));
+				    mib(plain.used), mib(TIMES * QUIRE_MEMORY_MIN));
 		}
 	}
 
 	check(quire_open(&q, &options), "cannot open a pager");
-	check(quire_region_create(q, capacity, NULL, &region), "cannot make the region");
+	check(quire_region_create(q, length, NULL, &region), "cannot make the region");
 	job_run(&paged, &corpus, "Quire", quire_region_base(region), capacity, enough, q);
 	check(quire_stats_get(q, &s), "statistics");
 
 	print_answers(&paged);
-	printf("\nheap: %.2f MiB, %.2f times the budget of %.2f MiB%s\n",
-	       mib(paged.index.heap.used), (double)paged.index.heap.used / (double)s.budget,
-	       mib(s.budget),
-	       paged.index.heap.used < TIMES * s.budget ? " (the text is too short for more)" : "");
+	printf("\nheap: %.2f MiB, %.2f times the budget of %.2f MiB%s\n", mib(paged.used),
+	       (double)paged.used / (double)s.budget, mib(s.budget),
+	       paged.used < TIMES * s.budget ? " (the text is too short for more)" : "");
 	printf("engine %s, I/O %s, policy %s; now %.2f MiB resident, %.2f standby, %.2f swapped\n",
 	       quire_engine_name(q), quire_io_name(q), quire_policy_name(q), mib(s.resident),
 	       mib(s.standby), mib(s.swapped));

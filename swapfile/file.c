@@ -111,7 +111,7 @@ static int set_direct(int fd, bool on)
 static int write_header(struct file *f)
 {
 	unsigned char *page = mmap(NULL, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int error = -EINVAL;
 
 	if (page == MAP_FAILED)
@@ -305,7 +305,7 @@ int file_open(struct file *f, const char *path)
 	}
 	if (error == -ENOENT)
 		return error_set(ENOENT, "no directory for the swap file: none of $TMPDIR, "
-					 "/var/tmp and /tmp is there");
+		                         "/var/tmp and /tmp is there");
 	return error; /* words: of the last that was tried */
 }
 

@@ -11,11 +11,11 @@
 /* Constant after file_open, but for preallocate. */
 struct file {
 	int fd;
-	bool named;             /* found by a path: it stays when the process ends */
-	bool direct;            /* O_DIRECT */
-	bool preallocate;       /* fallocate(2) works; written under the owner's grow lock */
-	uint64_t size_max;      /* bytes it may grow to: the file system's and the process's limit */
-	uint32_t chunk;         /* bytes to grow by */
+	bool named;        /* found by a path: it stays when the process ends */
+	bool direct;       /* O_DIRECT */
+	bool preallocate;  /* fallocate(2) works; written under the owner's grow lock */
+	uint64_t size_max; /* bytes it may grow to: the process's limit */
+	uint32_t chunk;    /* bytes to grow by */
 };
 
 /*

@@ -12,7 +12,7 @@
 /* Write a header with a fresh UUID into a page. */
 void header_fill(void *page);
 
-/* Is this page a header of this version and page size? => NULL, or what is wrong with it, in words */
+/* Is it a header of this version and page size? => NULL, or what is wrong with it, in words */
 const char *header_fault(const void *page);
 
 #endif

@@ -19,9 +19,9 @@
 struct io_request {
 	bool write;
 	const struct iovec *iov;
-	unsigned iov_count;     /* at least 1 */
+	unsigned iov_count; /* at least 1 */
 	uint64_t offset;
-	void *tag;              /* handed back by reap */
+	void *tag; /* handed back by reap */
 };
 
 struct io_ops {

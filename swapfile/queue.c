@@ -30,7 +30,7 @@ struct swap_queue {
 	void *ring;
 	unsigned depth;
 	unsigned in_flight;
-	bool owed;              /* runs are prepared that should have been started */
+	bool owed; /* runs are prepared that should have been started */
 };
 
 #define SUBMIT_TRIES 1000

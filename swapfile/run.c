@@ -13,7 +13,6 @@
 #include "swapfile/checksum.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,7 +32,7 @@ void run_start(struct swapfile *s, struct swap_run *run)
 		DEBUG_ASSERT(slots_references(&s->slots, run->slot + i) > 0);
 		if (run->op == SWAP_WRITE)
 			slots_set_sum(&s->slots, run->slot + i,
-				      checksum_page(run->slot + i, run->page[i]));
+			              checksum_page(run->slot + i, run->page[i]));
 	}
 	run->status = 0;
 	run->bad = 0;
@@ -81,7 +80,8 @@ static enum run_step finish(struct swapfile *s, struct swap_run *run, int status
 	if (status != 0 || run->op == SWAP_WRITE)
 		return RUN_DONE;
 	for (unsigned i = 0; i < run->count; i++)
-		if (checksum_page(run->slot + i, run->page[i]) != slots_sum(&s->slots, run->slot + i))
+		if (checksum_page(run->slot + i, run->page[i]) !=
+		    slots_sum(&s->slots, run->slot + i))
 			run->bad |= UINT64_C(1) << i;
 	return RUN_DONE;
 }
@@ -121,7 +121,8 @@ enum run_step run_advance(struct swapfile *s, struct swap_run *run, int64_t resu
 	}
 	if (result < 0)
 		return finish(s, run, (int)result);
-	if (result > rest || result < (int64_t)PAGE_BYTES) /* nonsense, end of file, or too little */
+	/* Nonsense, or the end of the file, or too little. */
+	if (result > rest || result < (int64_t)PAGE_BYTES)
 		return failed(s, run, EIO);
 	run->done += (uint32_t)result & ~(uint32_t)(PAGE_BYTES - 1);
 	run->again = 0;

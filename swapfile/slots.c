@@ -80,7 +80,8 @@ int slots_open(struct slots *s, uint64_t max)
 	ASSERT(max >= 2);
 	max = MIN(max, SLOTS_MAX);
 	/* A limit on address space (ulimit -v) should cost capacity, not the program. */
-	while ((error = arena_open(&s->arena, lay_out(s, NULL, (uint32_t)max), true, "quire slots")))
+	while ((error = arena_open(&s->arena, lay_out(s, NULL, (uint32_t)max), true,
+	                           "quire slots")))
 		if ((max /= 2) < SPARSE_FLOOR)
 			return error;
 	lay_out(s, s->arena.base, (uint32_t)max);
@@ -165,7 +166,7 @@ static uint64_t never(const struct slots *s, uint32_t cluster)
  * => true: *best is as long as wanted
  */
 static bool scan_cluster(uint64_t free, uint32_t base, unsigned want, struct run *run,
-			 struct run *best)
+                         struct run *best)
 {
 	while (free) {
 		unsigned bit = (unsigned)__builtin_ctzll(free);
@@ -317,7 +318,7 @@ void slots_unref(struct slots *s, slot_t first, unsigned count)
 	for (slot_t slot = first; slot < first + count; slot++) {
 		/* Release what was read of the slot before it is given out again. */
 		unsigned old = atomic_fetch_sub_explicit(&s->references[slot], 1,
-							 memory_order_acq_rel);
+		                                         memory_order_acq_rel);
 
 		ASSERT(old > 0);
 		if (old > 1)
@@ -366,8 +367,7 @@ bool slots_check(struct slots *s)
 			if (s->references[i * SLOTS_CLUSTER + j])
 				referenced |= bits(j, 1);
 		used += (uint32_t)__builtin_popcountll(referenced);
-		good = !(referenced & never(s, i)) &&
-		       s->taken[i] == (referenced | never(s, i)) &&
+		good = !(referenced & never(s, i)) && s->taken[i] == (referenced | never(s, i)) &&
 		       summary_has(&s->vacant, i) == (s->taken[i] != ~UINT64_C(0)) &&
 		       summary_has(&s->empty, i) == (s->taken[i] == 0);
 	}

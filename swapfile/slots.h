@@ -36,22 +36,22 @@ _Static_assert(SLOTS_MAX / SLOTS_CLUSTER <= SUMMARY_MAX, "a summary holds all cl
  * without; (c) constant after slots_open.
  */
 struct slots_control {
-	struct lock lock;               /* RANK_SLOTS */
-	uint32_t cursor;                /* (l) where the last run ended */
-	_Atomic uint32_t extent;        /* (w) slots ever in use: the allocator looks below it only */
-	_Atomic uint32_t backed;        /* (w) slots with room on the disk */
-	_Atomic uint32_t used;          /* (w) slots with a reference */
+	struct lock lock;        /* RANK_SLOTS */
+	uint32_t cursor;         /* (l) where the last run ended */
+	_Atomic uint32_t extent; /* (w) slots ever in use */
+	_Atomic uint32_t backed; /* (w) slots with room on the disk */
+	_Atomic uint32_t used;   /* (w) slots with a reference */
 };
 
 struct slots {
-	struct arena arena;             /* (c) */
-	struct slots_control *control;  /* (c) */
-	uint32_t max;                   /* (c) slots there may ever be */
-	uint64_t *taken;                /* (l) bit: not to be given out */
-	struct summary vacant;          /* (l) clusters with a free slot */
-	struct summary empty;           /* (l) clusters that are all free */
-	_Atomic uint16_t *references;   /* (a) */
-	_Atomic uint32_t *sums;         /* (a) ordered by the content's own transfer */
+	struct arena arena;            /* (c) */
+	struct slots_control *control; /* (c) */
+	uint32_t max;                  /* (c) slots there may ever be */
+	uint64_t *taken;               /* (l) bit: not to be given out */
+	struct summary vacant;         /* (l) clusters with a free slot */
+	struct summary empty;          /* (l) clusters that are all free */
+	_Atomic uint16_t *references;  /* (a) */
+	_Atomic uint32_t *sums;        /* (a) ordered by the content's own transfer */
 };
 
 /*

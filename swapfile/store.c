@@ -22,7 +22,7 @@
 static const struct io_ops *const backends[] = { &io_uring_ops };
 #define BACKENDS "auto, uring"
 
-/* When the disk was full: the least that is asked for before giving up, and when to ask again. */
+/* When the disk is full: the least to ask for before giving up, and when to ask again. */
 #define GROW_MIN (SLOTS_CLUSTER * (uint32_t)PAGE_BYTES)
 #define FULL_NS 100000000u
 
@@ -69,11 +69,15 @@ static int probe(const struct io_ops *io, int fd, void *arg)
 static int refuse_io(const char *name, int error)
 {
 	if (error == -EPERM || error == -EACCES)
-		return error_set(ENOTSUP, "io: %s is forbidden here (a container's seccomp profile, or "
-				 "the sysctl kernel.io_uring_disabled)", name);
+		return error_set(ENOTSUP,
+		                 "io: %s is forbidden here (a container's seccomp profile, or "
+		                 "the sysctl kernel.io_uring_disabled)",
+		                 name);
 	if (error == -ENOSYS)
-		return error_set(ENOTSUP, "io: %s is not in this kernel, or a container's seccomp "
-				 "profile hides it", name);
+		return error_set(ENOTSUP,
+		                 "io: %s is not in this kernel, or a container's seccomp "
+		                 "profile hides it",
+		                 name);
 	if (error == -ENOMEM)
 		return error_set(ENOMEM, "io: %s: no memory for a ring (see ulimit -l)", name);
 	return error_set(ENOTSUP, "io: %s does not work here: %s", name, strerror(-error));
@@ -115,8 +119,9 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		return error;
 	limit = MIN(s->file.size_max, o->size_limit ? o->size_limit : UINT64_MAX) / PAGE_BYTES;
 	if (limit < 2)
-		error = error_set(EFBIG, "the limit on the size of files (ulimit -f) leaves no room "
-				  "for a swap file");
+		error = error_set(EFBIG,
+		                  "the limit on the size of files (ulimit -f) leaves no room "
+		                  "for a swap file");
 	if (!error)
 		error = choose_io(s, o);
 	if (!error) {
@@ -135,8 +140,9 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 	int error;
 
 	if (options->size_limit && options->size_limit < 2 * PAGE_BYTES)
-		return error_set(EINVAL, "swap size %llu is too small; at least %zu bytes are needed",
-				 (unsigned long long)options->size_limit, 2 * PAGE_BYTES);
+		return error_set(EINVAL,
+		                 "swap size %llu is too small; at least %zu bytes are needed",
+		                 (unsigned long long)options->size_limit, 2 * PAGE_BYTES);
 	s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s == MAP_FAILED)
 		return error_set(ENOMEM, "no memory for the swap file");

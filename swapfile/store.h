@@ -18,13 +18,13 @@
  * which is taken before the slots' lock and never while that is held.
  */
 struct swapfile {
-	struct file file;               /* (c), .preallocate (g) */
-	struct slots slots;             /* its own lock */
-	const struct io_ops *io;        /* (c) */
-	void *io_arg;                   /* (c) */
-	struct lock grow_lock;          /* one thread lengthens the file */
-	uint64_t full_until;            /* (g) the disk was full: don't ask before this time */
-	_Atomic unsigned queues;        /* (a) open queues */
+	struct file file;        /* (c), .preallocate (g) */
+	struct slots slots;      /* its own lock */
+	const struct io_ops *io; /* (c) */
+	void *io_arg;            /* (c) */
+	struct lock grow_lock;   /* one thread lengthens the file; no rank */
+	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
+	_Atomic unsigned queues; /* (a) open queues */
 };
 
 #endif

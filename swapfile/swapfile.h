@@ -38,11 +38,11 @@ typedef uint32_t slot_t;
 #define SWAP_RUN_MAX 64u
 
 struct swapfile_options {
-	const char *path;           /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
-	uint64_t size_limit;        /* bytes; 0: no limit but the disk */
-	const char *io;             /* "auto", "uring", NULL = auto */
+	const char *path;            /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
+	uint64_t size_limit;         /* bytes; 0: no limit but the disk */
+	const char *io;              /* "auto", "uring", NULL = auto */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
-	void *io_arg;               /* handed to io_ops->open */
+	void *io_arg;                /* handed to io_ops->open */
 };
 
 /*
@@ -58,8 +58,8 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 /* => every queue is closed. A named file keeps its header page only. */
 void swapfile_close(struct swapfile *s);
 
-const char *swapfile_io_name(const struct swapfile *s);  /* "uring" */
-bool swapfile_is_direct(const struct swapfile *s);       /* O_DIRECT in use */
+const char *swapfile_io_name(const struct swapfile *s); /* "uring" */
+bool swapfile_is_direct(const struct swapfile *s);      /* O_DIRECT in use */
 
 /* ---------------------------------------------------------------- slots
  * Safe from any thread; no call sleeps longer than the allocator's lock, but
@@ -83,8 +83,8 @@ void swapfile_unref(struct swapfile *s, slot_t slot);
 void swapfile_unref_run(struct swapfile *s, slot_t first, unsigned count);
 unsigned swapfile_references(const struct swapfile *s, slot_t slot);
 
-uint64_t swapfile_used(const struct swapfile *s);        /* slots with a reference */
-uint64_t swapfile_metadata(const struct swapfile *s);    /* bytes of records touched */
+uint64_t swapfile_used(const struct swapfile *s);     /* slots with a reference */
+uint64_t swapfile_metadata(const struct swapfile *s); /* bytes of records touched */
 
 /* Invariants of the slots, for debug builds and tests; no reference may be dropped meanwhile. */
 bool swapfile_check(struct swapfile *s);
@@ -107,18 +107,18 @@ enum swap_op { SWAP_READ, SWAP_WRITE };
 struct swap_run {
 	enum swap_op op;
 	slot_t slot;
-	unsigned count;                 /* 1 .. SWAP_RUN_MAX */
+	unsigned count; /* 1 .. SWAP_RUN_MAX */
 	void *page[SWAP_RUN_MAX];
-	void *owner;                    /* the caller's, untouched here */
+	void *owner; /* the caller's, untouched here */
 	/* result, valid once reaped */
-	int status;                     /* 0, or -errno: no page of the run can be relied on */
-	uint64_t bad;                   /* status 0, SWAP_READ: bit i: page i failed its checksum */
+	int status;   /* 0, or -errno: no page of the run can be relied on */
+	uint64_t bad; /* status 0, SWAP_READ: bit i: page i failed its checksum */
 	/* private to swapfile/ */
 	struct iovec iov[SWAP_RUN_MAX];
 	unsigned iov_count;
-	uint32_t done;                  /* bytes, in whole pages */
-	uint16_t again;                 /* interruptions since the last progress */
-	uint8_t tries;                  /* failures so far */
+	uint32_t done;  /* bytes, in whole pages */
+	uint16_t again; /* interruptions since the last progress */
+	uint8_t tries;  /* failures so far */
 };
 
 /*

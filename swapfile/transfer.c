@@ -25,10 +25,10 @@ ssize_t io_sync_transfer(int fd, const struct io_request *request, void *arg)
 	/* The bare calls: libc's are cancellation points, and a fault must not be one. */
 	if (request->iov_count == 1)
 		n = syscall(request->write ? SYS_pwrite64 : SYS_pread64, fd, iov->iov_base,
-			    iov->iov_len, offset);
+		            iov->iov_len, offset);
 	else
 		n = syscall(request->write ? SYS_pwritev : SYS_preadv, fd, iov,
-			    (long)request->iov_count, offset, 0L);
+		            (long)request->iov_count, offset, 0L);
 	if (n < 0)
 		n = -errno;
 	errno = saved;

@@ -19,13 +19,13 @@
 struct uring {
 	struct io_uring ring;
 	int fd;
-	unsigned depth, held;   /* held: between prepare and reap */
+	unsigned depth, held; /* held: between prepare and reap */
 };
 
 static int uring_open(void **out, int fd, unsigned depth, void *arg)
 {
 	struct uring *u = mmap(NULL, sizeof *u, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			       -1, 0);
+	                       -1, 0);
 	int error;
 
 	(void)arg;
@@ -59,9 +59,11 @@ static bool uring_prepare(void *ring, const struct io_request *r)
 	if (!sqe)
 		return false;
 	if (r->iov_count == 1 && r->write)
-		io_uring_prep_write(sqe, u->fd, r->iov->iov_base, (unsigned)r->iov->iov_len, r->offset);
+		io_uring_prep_write(sqe, u->fd, r->iov->iov_base, (unsigned)r->iov->iov_len,
+		                    r->offset);
 	else if (r->iov_count == 1)
-		io_uring_prep_read(sqe, u->fd, r->iov->iov_base, (unsigned)r->iov->iov_len, r->offset);
+		io_uring_prep_read(sqe, u->fd, r->iov->iov_base, (unsigned)r->iov->iov_len,
+		                   r->offset);
 	else if (r->write)
 		io_uring_prep_writev(sqe, u->fd, r->iov, r->iov_count, r->offset);
 	else

@@ -25,6 +25,7 @@ struct take_page {
 	char *page;             /* rising addresses */
 	char *buffer;
 	bool dirty;             /* not write-protected */
+	bool joined;            /* what lies between it and the page before is held, and not dirty */
 	bool moved;             /* out: the buffer's memory is the page's own */
 	enum take_result result;
 };

@@ -196,11 +196,13 @@ static uint32_t around(struct fault *f, int *direction, unsigned *front)
 }
 
 /* Fill pages [first, first + n), all or, if n is 1, that one. => how many are filled */
-static uint32_t fill(struct quire_region *r, uint64_t first, uint32_t n, bool write)
+static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
 {
+	struct quire_region *r = f->region;
 	struct engine *e = &r->q->engine;
-	int filled = e->ops->map_zero(e, region_page(r, first), n, write);
+	int filled = e->ops->map_zero(e, region_page(r, first), n, f->write);
 
+	f->error = filled < 0 ? -filled : 0;
 	if (filled > 0 && (uint32_t)filled < n)
 		e->ops->drop(e, region_page(r, first), (size_t)filled);
 	return filled == (int)n ? n : 0;
@@ -221,10 +223,10 @@ static enum fault_result zero_fill(struct fault *f)
 		return give_up(f, result);
 	n = 1 + around(f, &direction, &front);
 	first = from = direction < 0 ? f->page - (n - 1) : f->page;
-	filled = fill(r, first, n, f->write);
+	filled = fill(f, first, n);
 	if (filled == 0 && n > 1) {
 		from = f->page;
-		filled = fill(r, from, 1, f->write);
+		filled = fill(f, from, 1);
 	}
 	for (uint32_t i = 0; i < filled; i++)
 		ids[i] = PAGE_ID(r->id, from + i);
@@ -296,6 +298,7 @@ static enum fault_result first_write(struct fault *f)
 			frame_reference(&q->pager, entry_payload(e));
 		entry_publish(r, f->page + i, e);
 	}
+	f->error = -error;
 	if (error)
 		return FAULT_REFUSED;
 	COUNT(r, write_faults, n + 1);
@@ -327,6 +330,7 @@ static enum fault_result mapped(struct fault *f)
 		else if (q->engine.ops->wake)
 			q->engine.ops->wake(&q->engine, page, 1);
 	} else {
+		f->error = -n;
 		return give_up(f, FAULT_REFUSED);
 	}
 	entry_publish(r, f->page, f->held);
@@ -356,6 +360,7 @@ static enum fault_result read_one(struct fault *f, struct swap_run *run, uint32_
 	}
 	COUNT(r, pages_in, 1);
 	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run->page[0], 1, writable);
+	f->error = n < 0 ? -n : 0;
 	if (n != 1)
 		return FAULT_REFUSED;
 	frames_enter(&q->pager, &id, &frame, 1, how, 0);
@@ -496,6 +501,6 @@ enum fault_result fault_serve(struct fault *f)
 	else if (result == FAULT_NOMEM)
 		fault_report(r, f->page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
 	else if (result == FAULT_REFUSED)
-		fault_report(r, f->page, QUIRE_ERROR_ENGINE, EFAULT);
+		fault_report(r, f->page, QUIRE_ERROR_ENGINE, f->error);
 	return result;
 }

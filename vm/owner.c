@@ -211,6 +211,54 @@ static bool wants_memory(const struct quire *q, const struct batch *b)
 	       (runs * 4 > b->n && (q->engine.ops->in_thread || dirty * 2 < b->n));
 }
 
+/* The pages between two pages of a batch may be held, too: see join. */
+#define GAP_MAX 32u
+
+static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
+{
+	for (uint64_t page = from; page < to; page++) {
+		uint64_t e = atomic_load(region_entry(r, page));
+		bool dirty = entry_state(e) == ENTRY_MAPPED &&
+			     r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE;
+
+		if (dirty || entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e)) {
+			while (page-- > from)
+				entry_publish(r, page, atomic_load(region_entry(r, page)));
+			return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * Write-protecting costs a TLB shootdown a call, so scattered dirty pages are
+ * protected together with what lies between them. That must not be dirty (a
+ * pinned page would become unwritable for the kernel) nor become so meanwhile:
+ * its entries are held. => b's pages of which joined is set hold their gap
+ */
+static void join(struct batch *b, struct take_page *pages)
+{
+	for (uint32_t i = 1; i < b->n; i++) {
+		uint64_t gap = b->page[i].id - b->page[i - 1].id - 1;
+		uint64_t page = PAGE_ID_PAGE(b->page[i].id);
+
+		pages[i].joined = b->page[i].region == b->page[i - 1].region && gap <= GAP_MAX &&
+				  (page - gap) >> LEAF_SHIFT == page >> LEAF_SHIFT &&
+				  hold_gap(b->page[i].region, page - gap, page);
+	}
+}
+
+static void unjoin(struct batch *b, struct take_page *pages)
+{
+	for (uint32_t i = 1; i < b->n; i++) {
+		struct quire_region *r = b->page[i].region;
+		uint64_t page = PAGE_ID_PAGE(b->page[i - 1].id) + 1;
+
+		for (; pages[i].joined && page < PAGE_ID_PAGE(b->page[i].id); page++)
+			entry_publish(r, page, atomic_load(region_entry(r, page)));
+	}
+}
+
 static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 {
 	struct quire *q = owner;
@@ -233,7 +281,9 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 			.result = TAKE_KEPT,
 		};
 	if (c != CLUSTER_NONE) {
+		join(&b, pages);
 		q->engine.ops->take(&q->engine, pages, b.n);
+		unjoin(&b, pages);
 		q->pager.clusters[c].used = (uint8_t)b.n;
 	}
 	for (uint32_t i = 0; i < b.n; i++) {

@@ -163,6 +163,7 @@ static enum fault_result copy_all(struct fault *f, const struct rescue *s, bool 
 		n = q->engine.ops->map(&q->engine, region_page(r, s->first + from),
 				       buffer_address(&q->pager, s->buffer + from), to - from,
 				       writable);
+		f->error = n < 0 ? -n : f->error;
 		n = MAX(n, 0);
 		done |= s->touched - from < (uint32_t)n;
 		settle(f, s, from, from + (uint32_t)n, writable, false);

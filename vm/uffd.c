@@ -173,55 +173,79 @@ static bool again(int error)
 	return true;
 }
 
-int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
+/*
+ * UFFDIO_COPY and UFFDIO_ZEROPAGE refuse (ENOENT) a range that crosses from one
+ * kernel mapping into the next, as where the program protected a part of its
+ * region. Then a half is tried, down to single pages.
+ */
+struct fill {
+	int (*part)(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
+		    int64_t *done);
+	uintptr_t page, from;           /* from 0: zeros */
+	uint64_t mode;
+};
+
+static int copy_part(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
+		     int64_t *done)
 {
-	size_t bytes = (size_t)n << PAGE_SHIFT, done = 0;
+	struct uffdio_copy c = { .dst = page, .src = from, .len = bytes, .mode = mode };
+	int error = ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0 ? 0 : errno;
+
+	*done = c.copy;
+	return error;
+}
+
+static int zero_part(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
+		     int64_t *done)
+{
+	struct uffdio_zeropage z = { .range = { .start = page, .len = bytes }, .mode = mode };
+	int error = ioctl(e->uffd.fd, UFFDIO_ZEROPAGE, &z) == 0 ? 0 : errno;
+
+	(void)from;
+	*done = z.zeropage;
+	return error;
+}
+
+/* => pages filled, or -errno if the first could not be */
+static int fill(struct engine *e, const struct fill *f, unsigned n)
+{
+	size_t bytes = (size_t)n << PAGE_SHIFT, done = 0, part = bytes;
 
 	while (done < bytes) {
-		struct uffdio_copy c = {
-			.dst = (uintptr_t)page + done,
-			.src = (uintptr_t)from + done,
-			.len = bytes - done,
-			.mode = writable ? 0 : UFFDIO_COPY_MODE_WP,
-		};
-		int error;
+		int64_t now = 0;
+		size_t length = MIN(part, bytes - done);
+		int error = f->part(e, f->page + done, f->from ? f->from + done : 0, length, f->mode,
+				    &now);
 
-		if (ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0)
-			return (int)n;
-		error = errno;
-		if (c.copy > 0)
-			done += (size_t)c.copy;
+		if (error == 0)
+			done += length;
+		else if (now > 0)
+			done += (size_t)now;
+		else if (error == ENOENT && length > PAGE_BYTES)
+			part = round_up(length / 2, PAGE_BYTES);
 		else if (!again(error))
 			return done ? (int)(done >> PAGE_SHIFT) : -error;
 	}
 	return (int)n;
 }
 
+int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
+{
+	struct fill f = { copy_part, (uintptr_t)page, (uintptr_t)from,
+			  writable ? 0 : UFFDIO_COPY_MODE_WP };
+
+	return fill(e, &f, n);
+}
+
 int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
 {
-	size_t bytes = (size_t)n << PAGE_SHIFT, done = 0;
+	struct fill f = { zero_part, (uintptr_t)page, 0, 0 };
 
 	/*
 	 * The shared zero page is cheap, but the write that follows replaces it at
 	 * the price of a TLB shootdown; pages about to be written get their own.
 	 */
-	if (write)
-		return uffd_map(e, page, e->uffd.zeros, n, true);
-	while (done < bytes) {
-		struct uffdio_zeropage z = {
-			.range = { .start = (uintptr_t)page + done, .len = bytes - done },
-		};
-		int error;
-
-		if (ioctl(e->uffd.fd, UFFDIO_ZEROPAGE, &z) == 0)
-			return (int)n;
-		error = errno;
-		if (z.zeropage > 0)
-			done += (size_t)z.zeropage;
-		else if (!again(error))
-			return done ? (int)(done >> PAGE_SHIFT) : -error;
-	}
-	return (int)n;
+	return write ? uffd_map(e, page, e->uffd.zeros, n, true) : fill(e, &f, n);
 }
 
 int uffd_place(struct engine *e, char *page, char *buffer)
@@ -239,10 +263,11 @@ int uffd_place(struct engine *e, char *page, char *buffer)
 	return 0;
 }
 
-int uffd_unprotect(struct engine *e, char *page, unsigned n)
+int uffd_protection(struct engine *e, char *page, size_t n, bool protect)
 {
 	struct uffdio_writeprotect w = {
-		.range = { .start = (uintptr_t)page, .len = (size_t)n << PAGE_SHIFT },
+		.range = { .start = (uintptr_t)page, .len = n << PAGE_SHIFT },
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
 	};
 
 	while (ioctl(e->uffd.fd, UFFDIO_WRITEPROTECT, &w) != 0) {
@@ -252,6 +277,22 @@ int uffd_unprotect(struct engine *e, char *page, unsigned n)
 			return -error;
 	}
 	return 0;
+}
+
+int uffd_unprotect(struct engine *e, char *page, unsigned n)
+{
+	int error = uffd_protection(e, page, n, false);
+
+	/* Older kernels refuse a range that is not one mapping. */
+	for (unsigned i = 0; error == -ENOENT && n > 1 && i < n; i++) {
+		int one = uffd_protection(e, page + ((size_t)i << PAGE_SHIFT), 1, false);
+
+		if (one)
+			return one;
+		if (i == n - 1)
+			error = 0;
+	}
+	return error;
 }
 
 int uffd_drop(struct engine *e, char *page, size_t n)

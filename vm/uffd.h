@@ -14,6 +14,8 @@ int uffd_attach_buffers(struct engine *e, char *base, size_t bytes);
 int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable);
 int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write);
 int uffd_place(struct engine *e, char *page, char *buffer);
+/* Write-protect, or not, what is present of n pages. */
+int uffd_protection(struct engine *e, char *page, size_t n, bool protect);
 int uffd_unprotect(struct engine *e, char *page, unsigned n);
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n);
 int uffd_drop(struct engine *e, char *page, size_t n);

@@ -32,8 +32,6 @@
 
 /* From this length on a run is moved in any case. */
 #define MOVE_RUN 4u
-/* Write-protecting across a gap of so many pages beats another call. */
-#define PROTECT_GAP 32u
 
 /*
  * EBUSY: shared with a child of fork(2), or pinned. Writing to a shared page
@@ -47,19 +45,25 @@ static bool make_own(struct engine *e, const struct take_page *p)
 	return madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
 }
 
-/* Move pages[0 .. n), a run. */
-static void move_run(struct engine *e, struct take_page *pages, unsigned n)
+/*
+ * Move pages[0 .. n), a run. Those that stay are TAKE_KEPT; copy_it[i]: only
+ * because the kernel does not move pages of such a mapping (the program made it
+ * read-only), so copying is right.
+ */
+static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, unsigned n)
 {
 	bool owned = false, emptied = false;
+	unsigned part = n;
 
 	for (unsigned i = 0; i < n;) {
+		unsigned length = MIN(part, n - i);
 		struct uffdio_move m = {
 			.dst = (uintptr_t)pages[i].buffer,
 			.src = (uintptr_t)pages[i].page,
-			.len = (size_t)(n - i) << PAGE_SHIFT,
+			.len = (size_t)length << PAGE_SHIFT,
 		};
 		int error = ioctl(e->uffd.fd, UFFDIO_MOVE, &m) == 0 ? 0 : errno;
-		unsigned done = m.move > 0 ? (unsigned)(m.move >> PAGE_SHIFT) : error ? 0 : n - i;
+		unsigned done = m.move > 0 ? (unsigned)(m.move >> PAGE_SHIFT) : error ? 0 : length;
 
 		for (unsigned k = i; k < i + done; k++) {
 			pages[k].result = TAKE_DONE;
@@ -90,6 +94,14 @@ static void move_run(struct engine *e, struct take_page *pages, unsigned n)
 				continue;
 			}
 			break;
+		case EINVAL:
+			/* The run crosses from one mapping into another. */
+			if (length > 1) {
+				part = length / 2;
+				continue;
+			}
+			copy_it[i] = true;
+			break;
 		default:
 			break;
 		}
@@ -99,46 +111,26 @@ static void move_run(struct engine *e, struct take_page *pages, unsigned n)
 	}
 }
 
-static bool protect_span(struct engine *e, char *from, char *to)
-{
-	struct uffdio_writeprotect w = {
-		.range = { .start = (uintptr_t)from, .len = (size_t)(to - from) },
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
-	int error;
-
-	while ((error = ioctl(e->uffd.fd, UFFDIO_WRITEPROTECT, &w) == 0 ? 0 : errno) == EAGAIN)
-		sched_yield();
-	return error == 0;
-}
-
-/*
- * Write-protect the dirty ones. A span may cover pages between them: those
- * that are dirty too get a needless fault at their next write, which unprotects
- * them again. => false: at least one could not be
- */
+/* Write-protect the dirty ones, joined pages by one call. => false: at least one could not be */
 static bool protect(struct engine *e, struct take_page **list, unsigned n)
 {
-	for (unsigned i = 0; i < n;) {
+	for (unsigned i = 0; i < n; i++) {
 		unsigned first = i, last = i;
 
-		if (!list[i]->dirty) {
-			i++;
+		if (!list[i]->dirty)
 			continue;
-		}
-		while (i + 1 < n &&
-		       (size_t)(list[i + 1]->page - list[last]->page) <= PROTECT_GAP * PAGE_BYTES) {
+		while (i + 1 < n && list[i + 1]->joined && list[i + 1] == list[i] + 1) {
 			i++;
 			if (list[i]->dirty)
 				last = i;
 		}
-		i++;
-		if (protect_span(e, list[first]->page, list[last]->page + PAGE_BYTES))
+		if (uffd_protection(e, list[first]->page,
+				    pages_of((size_t)(list[last]->page - list[first]->page)) + 1,
+				    true) == 0)
 			continue;
-		/* The span left the managed range: one by one. */
+		/* Older kernels refuse a range that is not one mapping: one by one. */
 		for (unsigned k = first; k <= last; k++)
-			if (list[k]->dirty &&
-			    !protect_span(e, list[k]->page, list[k]->page + PAGE_BYTES))
+			if (list[k]->dirty && uffd_protection(e, list[k]->page, 1, true) != 0)
 				return false;
 	}
 	return true;
@@ -197,28 +189,26 @@ static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 {
 	struct take_page *list[CLUSTER_PAGES];
-	bool tried[CLUSTER_PAGES] = { false };
+	bool copy_it[CLUSTER_PAGES];
 	unsigned copied = 0;
 
-	for (unsigned i = 0, end; i < n && e->uffd.move; i = end) {
+	for (unsigned i = 0, end; i < n; i = end) {
 		bool run;
 
 		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES; end++)
 			;
 		run = end - i >= MOVE_RUN;
 		for (unsigned k = i; k < end; k++)
-			tried[k] = run || (pages[k].dirty && !e->ops->in_thread);
-		if (run) {
-			move_run(e, &pages[i], end - i);
-			continue;
-		}
+			copy_it[k] = !e->uffd.move || !(pages[k].dirty && (run || !e->ops->in_thread));
+		if (e->uffd.move && run)
+			move_run(e, &pages[i], &copy_it[i], end - i);
 		for (unsigned k = i; k < end; k++)
-			if (tried[k])
-				move_run(e, &pages[k], 1);
+			if (!run && !copy_it[k])
+				move_run(e, &pages[k], &copy_it[k], 1);
 	}
 	/* A dirty page that could not be moved is pinned by the kernel: it stays. */
 	for (unsigned i = 0; i < n; i++)
-		if (pages[i].result == TAKE_KEPT && !(pages[i].dirty && tried[i]))
+		if (pages[i].result == TAKE_KEPT && copy_it[i])
 			list[copied++] = &pages[i];
 	if (copied == 0 || !protect(e, list, copied))
 		return;

@@ -175,6 +175,7 @@ struct fault {
 	/* the course of it */
 	bool major;
 	bool no_readahead;      /* a first attempt by window failed */
+	int error;              /* why the engine refused, an errno */
 	uint64_t started;       /* ns */
 	entry_t *entry;
 	uint64_t held;          /* the entry's value when it was taken, without BUSY */

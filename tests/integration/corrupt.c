@@ -106,6 +106,9 @@ static void overwritten_slot(void)
 	only_lost(VICTIM);
 	told = errors.count;
 	CHECK(told > 0);
+	if (errors.last.kind != QUIRE_ERROR_CHECKSUM)
+		printf("told: kind %d, %s, error %d\n", errors.last.kind, errors.last.message,
+		       errors.last.error);
 	CHECK_EQ(errors.kinds[QUIRE_ERROR_CHECKSUM], told);
 	CHECK(errors.last.region == r);
 	CHECK_EQ(errors.last.offset, VICTIM * PAGE);

@@ -20,7 +20,7 @@
 #define FAULTS 64
 
 struct fake_disk {
-	pthread_mutex_t mutex;          /* guards all of it */
+	pthread_mutex_t mutex; /* guards all of it */
 	unsigned char *bytes;
 	uint64_t size;
 	struct fake_fault fault[FAULTS];
@@ -34,7 +34,7 @@ struct fake_disk {
 
 struct held {
 	struct io_request request;
-	struct fake_fault fault;        /* kind 0: none */
+	struct fake_fault fault; /* kind 0: none */
 	int64_t delay;
 	bool used, started;
 	uint64_t age;
@@ -261,7 +261,8 @@ static struct held *next_ready(struct fake_ring *ring)
 		if (!h->used || !h->started || h->delay > 0)
 			continue;
 		seen++;
-		ring->disk->random = ring->disk->random * 6364136223846793005u + 1442695040888963407u;
+		ring->disk->random = ring->disk->random * 6364136223846793005u +
+		                     1442695040888963407u;
 		if (!best || (ring->disk->order == FAKE_IN_ORDER && h->age < best->age) ||
 		    (ring->disk->order == FAKE_LAST_FIRST && h->age > best->age) ||
 		    (ring->disk->order == FAKE_SHUFFLED && (ring->disk->random >> 33) % seen == 0))

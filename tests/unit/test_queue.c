@@ -24,13 +24,14 @@
 static struct fake_disk *disk;
 static struct swapfile *s;
 static struct swap_queue *q;
-static char *pages;             /* PAGES of them */
-static slot_t first;            /* the first of the slots that are taken */
+static char *pages;  /* PAGES of them */
+static slot_t first; /* the first of the slots that are taken */
 
 static void open_all(void)
 {
-	struct swapfile_options o = { .path = "/dev/shm", .io_ops = &fake_disk_ops,
-				      .size_limit = PAGES * PAGE_BYTES };
+	struct swapfile_options o = { .path = "/dev/shm",
+		                      .io_ops = &fake_disk_ops,
+		                      .size_limit = PAGES * PAGE_BYTES };
 	slot_t slot;
 
 	if (access(o.path, W_OK) != 0)
@@ -39,7 +40,7 @@ static void open_all(void)
 	REQUIRE_EQ(swapfile_open(&s, &o), 0);
 	REQUIRE_EQ(swap_queue_open(s, DEPTH, &q), 0);
 	pages = mmap(NULL, PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		     -1, 0);
+	             -1, 0);
 	REQUIRE(pages != MAP_FAILED);
 	REQUIRE_EQ(swapfile_alloc(s, 32, &first), 32);
 	for (unsigned i = 1; i < 32; i++)
@@ -197,8 +198,10 @@ static void out_of_order(void)
 
 	open_all();
 	fake_disk_order(disk, FAKE_LAST_FIRST, 0);
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = 5,
-						   .first_page = first + DEPTH - 1, .pages = 1 });
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED,
+	                                           .value = 5,
+	                                           .first_page = first + DEPTH - 1,
+	                                           .pages = 1 });
 	for (unsigned i = 0; i < DEPTH; i++) {
 		r[i] = run_of(SWAP_WRITE, first + i, 1, i);
 		CHECK_EQ(swap_queue_add(q, &r[i]), 0);
@@ -223,7 +226,8 @@ static void short_transfers_go_on(void)
 	static const int64_t lengths[] = { 4096, 5000, 8191, 12288, 63 * 4096, 64 * 4096 - 1 };
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		for (unsigned i = 0; i < ARRAY_LENGTH(lengths); i++) {
 			struct fake_fault f = { .kind = FAKE_SHORT, .value = lengths[i] };
@@ -236,7 +240,9 @@ static void short_transfers_go_on(void)
 			CHECK_EQ(fake_disk_counts(disk).writes, 2 * (i + 1));
 		}
 		/* One page at a time, all the way. */
-		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_SHORT, .value = 4096, .times = 999 });
+		fake_disk_fault(
+			disk,
+			(struct fake_fault){ .kind = FAKE_SHORT, .value = 4096, .times = 999 });
 		CHECK_EQ(write_run(first, 64, queued), 0);
 		CHECK_EQ(read_run(first, 64, queued, &bad), 0);
 		CHECK_EQ(bad, 0);
@@ -250,10 +256,13 @@ static void no_progress_ends(void)
 	static const int64_t lengths[] = { 0, 1, 4095 };
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		for (unsigned i = 0; i < ARRAY_LENGTH(lengths); i++) {
-			struct fake_fault f = { .kind = FAKE_SHORT, .value = lengths[i], .times = 2 };
+			struct fake_fault f = { .kind = FAKE_SHORT,
+				                .value = lengths[i],
+				                .times = 2 };
 
 			fake_disk_fault(disk, f);
 			CHECK_EQ(write_run(first, 4, queued), 0);
@@ -275,10 +284,13 @@ static void interruptions_are_tried_again(void)
 	static const int errors[] = { EAGAIN, EINTR, EBUSY, ECANCELED };
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		for (unsigned i = 0; i < ARRAY_LENGTH(errors); i++) {
-			struct fake_fault f = { .kind = FAKE_FAIL, .value = errors[i], .times = 20 };
+			struct fake_fault f = { .kind = FAKE_FAIL,
+				                .value = errors[i],
+				                .times = 20 };
 
 			fake_disk_fault(disk, f);
 			CHECK_EQ(write_run(first, 4, queued), 0);
@@ -288,8 +300,9 @@ static void interruptions_are_tried_again(void)
 		}
 		CHECK_EQ(fake_disk_counts(disk).writes, 4 * 21);
 		/* Not for ever. */
-		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = EAGAIN,
-							   .times = UINT32_MAX });
+		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL,
+		                                           .value = EAGAIN,
+		                                           .times = UINT32_MAX });
 		CHECK_EQ(write_run(first, 4, queued), -EAGAIN);
 		close_all();
 	}
@@ -347,7 +360,8 @@ static void errors_of_the_moment(void)
 {
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		struct fake_fault f = { .kind = FAKE_FAIL, .value = EIO, .times = 2 };
 
 		open_all();
@@ -371,9 +385,13 @@ static void full_disk(void)
 	static const int errors[] = { ENOSPC, EDQUOT };
 	uint64_t bad;
 
-	IN_BOTH_WAYS for (unsigned i = 0; i < ARRAY_LENGTH(errors); i++) {
-		struct fake_fault f = { .kind = FAKE_FAIL, .op = FAKE_WRITE, .value = errors[i],
-					.pages = 1000, .times = 999 };
+	IN_BOTH_WAYS for (unsigned i = 0; i < ARRAY_LENGTH(errors); i++)
+	{
+		struct fake_fault f = { .kind = FAKE_FAIL,
+			                .op = FAKE_WRITE,
+			                .value = errors[i],
+			                .pages = 1000,
+			                .times = 999 };
 
 		open_all();
 		f.first_page = first + 64;
@@ -402,7 +420,8 @@ static void other_errors_are_final(void)
 {
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = EROFS });
 		CHECK_EQ(write_run(first, 4, queued), -EROFS);
@@ -421,8 +440,11 @@ static void neighbours_in_the_queue_are_spared(void)
 	uint64_t bad;
 
 	open_all();
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = EIO, .times = 999,
-						   .first_page = first + 12, .pages = 1 });
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL,
+	                                           .value = EIO,
+	                                           .times = 999,
+	                                           .first_page = first + 12,
+	                                           .pages = 1 });
 	for (unsigned i = 0; i < DEPTH; i++) {
 		r[i] = run_of(SWAP_WRITE, first + 4 * i, 4, 4 * i);
 		CHECK_EQ(swap_queue_add(q, &r[i]), 0);
@@ -443,10 +465,12 @@ static void torn_writes_are_found(void)
 {
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
-		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN, .op = FAKE_WRITE,
-							   .value = 5 * 4096 + 512 });
+		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN,
+		                                           .op = FAKE_WRITE,
+		                                           .value = 5 * 4096 + 512 });
 		CHECK_EQ(write_run(first, 8, queued), 0); /* the disk says so */
 		CHECK_EQ(read_run(first, 8, queued, &bad), 0);
 		CHECK_EQ(bad, 0xe0); /* pages 5, 6 and 7 */
@@ -463,7 +487,8 @@ static void lost_writes_are_found(void)
 	struct swap_run r;
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		CHECK_EQ(write_run(first, 2, queued), 0);
 		r = run_of(SWAP_WRITE, first, 2, 0);
@@ -483,7 +508,8 @@ static void misdirected_transfers_are_found(void)
 {
 	uint64_t bad;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		struct fake_fault f = { .kind = FAKE_MISDIRECTED, .value = 2 };
 
 		open_all();
@@ -506,7 +532,8 @@ static void sum_is_bound_to_the_slot(void)
 {
 	struct swap_run r;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		r = run_of(SWAP_WRITE, first, 4, 0);
 		for (unsigned i = 0; i < 4; i++)
@@ -523,7 +550,8 @@ static void results_are_new_each_time(void)
 {
 	struct swap_run r;
 
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		CHECK_EQ(write_run(first, 4, queued), 0);
 		r = run_of(SWAP_READ, first, 4, 0);
@@ -544,20 +572,23 @@ static void flipped_bits_are_found(void)
 	uint64_t bad;
 
 	unit_seed();
-	IN_BOTH_WAYS {
+	IN_BOTH_WAYS
+	{
 		open_all();
 		for (unsigned i = 0; i < 50; i++) {
 			int64_t at = (int64_t)unit_below(64 * 4096);
 
 			CHECK_EQ(write_run(first, 64, queued), 0);
-			fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FLIPPED, .op = FAKE_READ,
-								   .value = at });
+			fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FLIPPED,
+			                                           .op = FAKE_READ,
+			                                           .value = at });
 			CHECK_EQ(read_run(first, 64, queued, &bad), 0);
 			CHECK_EQ(bad, UINT64_C(1) << at / 4096);
 			CHECK_EQ(read_run(first, 64, queued, &bad), 0);
 			CHECK_EQ(bad, 0);
-			fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FLIPPED, .op = FAKE_WRITE,
-								   .value = at });
+			fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FLIPPED,
+			                                           .op = FAKE_WRITE,
+			                                           .value = at });
 			CHECK_EQ(write_run(first, 64, queued), 0);
 			CHECK_EQ(read_run(first, 64, queued, &bad), 0);
 			CHECK_EQ(bad, UINT64_C(1) << at / 4096);
@@ -595,16 +626,16 @@ static void random_disk(void)
 		if (started % 8 == 1) {
 			static const int errors[] = { EIO, EAGAIN, EINTR, ENOSPC };
 			struct fake_fault f = { .kind = 1 + (enum fake_kind)unit_below(6),
-						.op = (enum fake_op)unit_below(3),
-						.skip = (unsigned)unit_below(3),
-						.times = 1 + (unsigned)unit_below(4) };
+				                .op = (enum fake_op)unit_below(3),
+				                .skip = (unsigned)unit_below(3),
+				                .times = 1 + (unsigned)unit_below(4) };
 
-			f.value = f.kind == FAKE_FAIL ? errors[unit_below(4)]
-				: f.kind == FAKE_MISDIRECTED ? 1 + (int64_t)unit_below(20)
-				: f.kind == FAKE_FLIPPED ? (int64_t)unit_below(4096)
-				: f.kind == FAKE_DELAYED ? (int64_t)unit_below(10)
-				: (int64_t)unit_below(20 * 4096);
-			/* A write to elsewhere damages slots that only a later read will tell of. */
+			f.value = f.kind == FAKE_FAIL        ? errors[unit_below(4)] :
+			          f.kind == FAKE_MISDIRECTED ? 1 + (int64_t)unit_below(20) :
+			          f.kind == FAKE_FLIPPED     ? (int64_t)unit_below(4096) :
+			          f.kind == FAKE_DELAYED     ? (int64_t)unit_below(10) :
+			                                       (int64_t)unit_below(20 * 4096);
+			/* A write to elsewhere is known only when those slots are read. */
 			if (f.kind == FAKE_MISDIRECTED)
 				f.op = FAKE_READ;
 			if (unit_below(2))
@@ -675,7 +706,8 @@ static void leaves_errno_alone(void)
 {
 	open_all();
 	errno = 4242;
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = EAGAIN, .times = 20 });
+	fake_disk_fault(disk,
+	                (struct fake_fault){ .kind = FAKE_FAIL, .value = EAGAIN, .times = 20 });
 	CHECK_EQ(write_run(first, 4, false), 0);
 	CHECK_EQ(errno, 4242);
 	close_all();
@@ -687,7 +719,10 @@ static void leaves_errno_alone(void)
 		REQUIRE_EQ(swapfile_open(&s, &o), 0);
 		REQUIRE_EQ(swapfile_alloc(s, 4, &first), 4);
 		pages = mmap(NULL, 4 * PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		r = (struct swap_run){ .op = SWAP_READ, .slot = first, .count = 1, .page = { pages } };
+		r = (struct swap_run){ .op = SWAP_READ,
+			               .slot = first,
+			               .count = 1,
+			               .page = { pages } };
 		errno = 4242;
 		CHECK_EQ(swapfile_transfer(s, &r), -EFAULT); /* a page that can't be written to */
 		CHECK_EQ(errno, 4242);
@@ -718,7 +753,7 @@ static void queue_goes_from_thread_to_thread(void)
 	static struct starter a;
 
 	pages = mmap(NULL, PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		     -1, 0);
+	             -1, 0);
 	REQUIRE(pages != MAP_FAILED);
 	REQUIRE_EQ(swapfile_open(&s, &o), 0);
 	REQUIRE_EQ(swap_queue_open(s, DEPTH, &q), 0);

@@ -598,7 +598,7 @@ static void waste(void)
 		next = plan.start + 32;
 		readahead_wasted(&ra, plan.start, 1);
 		readahead_wasted(&ra, plan.start, all ? UINT32_MAX : 31);
-		readahead_wasted(&ra, plan.start, UINT32_MAX);
+		readahead_wasted(&ra, plan.start, all ? 0 : UINT32_MAX);
 		NO_PLAN(&ra, plan.start, 10000);
 		NO_PLAN(&ra, plan.start, 10000);
 		EXPECT(&ra, plan.start + 1, 10000, plan.start + 2, 1, 4);

@@ -101,7 +101,8 @@ static void limit_is_exact(void)
 		unsigned n, total = 0;
 
 		memset(seen, 0, sizeof seen);
-		while ((n = slots_alloc(&s, 1 + (unsigned)(max % SWAP_RUN_MAX), false, &first)) > 0) {
+		while ((n = slots_alloc(&s, 1 + (unsigned)(max % SWAP_RUN_MAX), false, &first)) >
+		       0) {
 			total += n;
 			for (unsigned i = 0; i < n; i++) {
 				REQUIRE(first + i > 0 && first + i < max && !seen[first + i]);
@@ -355,7 +356,10 @@ struct contender {
 static void *contend(void *arg)
 {
 	struct contender *c = arg;
-	struct { slot_t first; unsigned count; } held[64] = { { 0, 0 } };
+	struct {
+		slot_t first;
+		unsigned count;
+	} held[64] = { { 0, 0 } };
 	uint32_t x = c->seed;
 
 	for (int round = 0; round < 20000; round++) {
@@ -367,7 +371,8 @@ static void *contend(void *arg)
 			c->failures += !atomic_exchange(&c->marks[held[i].first + k], 0);
 		if (held[i].count)
 			slots_unref(c->s, held[i].first, held[i].count);
-		held[i].count = slots_alloc(c->s, 1 + (x >> 10) % SWAP_RUN_MAX, false, &held[i].first);
+		held[i].count = slots_alloc(c->s, 1 + (x >> 10) % SWAP_RUN_MAX, false,
+		                            &held[i].first);
 		for (unsigned k = 0; k < held[i].count; k++)
 			c->failures += atomic_exchange(&c->marks[held[i].first + k], 1);
 	}

@@ -28,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char dir[] = "/var/tmp/quire-test-XXXXXX";
+static char dir[] = "/var/tmp/quire-swapfile-test-XXXXXX";
 
 /* A name in the test's own directory; good until the fourth call after. */
 static const char *in_dir(const char *name)
@@ -88,7 +88,7 @@ static int in_child(int (*work)(void))
 static void *pages_new(unsigned n)
 {
 	void *p = mmap(NULL, n * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
+	               -1, 0);
 
 	REQUIRE(p != MAP_FAILED);
 	return p;
@@ -208,7 +208,9 @@ static void default_directories(void)
 	REQUIRE_EQ(open_at(&s, NULL), 0);
 	CHECK(lies_in(s, "/var/tmp"));
 	swapfile_close(s);
-	write_file(in_dir("file"), "hello\n", 6); /* not a directory: passed over, not refused */
+	/* Not a directory: passed over, even if it is a swap file. */
+	REQUIRE_EQ(open_at(&s, in_dir("file")), 0);
+	swapfile_close(s);
 	setenv("TMPDIR", in_dir("file"), 1);
 	REQUIRE_EQ(open_at(&s, NULL), 0);
 	CHECK(!s->file.named);
@@ -439,7 +441,9 @@ static int open_as_nobody(void)
 	if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0)
 		return 1;
 	return open_at(&s, dir) == -EACCES && says("permission") &&
-	       open_at(&s, in_dir("new")) == -EACCES && says("permission") ? 0 : 2;
+	                       open_at(&s, in_dir("new")) == -EACCES && says("permission") ?
+	               0 :
+	               2;
 }
 
 static void bad_places(void)
@@ -464,7 +468,8 @@ static void bad_places(void)
 /* Mount a tmpfs on our directory in a mount namespace of this child's own. */
 static bool mount_tmpfs(unsigned long flags, const char *data)
 {
-	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	return unshare(CLONE_NEWNS) == 0 &&
+	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
 	       mount("quire-test", dir, "tmpfs", flags, data) == 0;
 }
 
@@ -475,7 +480,9 @@ static int open_read_only(void)
 	if (!mount_tmpfs(MS_RDONLY, "size=1m"))
 		return 77;
 	return open_at(&s, dir) == -EROFS && says("read-only") &&
-	       open_at(&s, in_dir("new")) == -EROFS && says("read-only") ? 0 : 1;
+	                       open_at(&s, in_dir("new")) == -EROFS && says("read-only") ?
+	               0 :
+	               1;
 }
 
 /* Fill the tmpfs to the last page. */
@@ -530,7 +537,7 @@ static int fill_while_swapping(void)
 	static slot_t first[4096];
 	static unsigned count[4096];
 	void *pages = mmap(NULL, 64 * PAGE_BYTES, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned runs = 0, total = 0;
 	struct swapfile *s;
 	slot_t more;
@@ -587,7 +594,7 @@ static int open_with_small_files(void)
 {
 	struct rlimit limit = { 40 * PAGE_BYTES, 40 * PAGE_BYTES };
 	void *pages = mmap(NULL, 64 * PAGE_BYTES, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct swapfile *s;
 	slot_t first;
 
@@ -658,7 +665,9 @@ static int forbid_io_uring(unsigned error)
 	struct sock_fprog program = { ARRAY_LENGTH(code), code };
 
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 ? 0 : -1;
+	                       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 ?
+	               0 :
+	               -1;
 }
 
 static int open_forbidden(void)
@@ -812,8 +821,8 @@ struct reader {
 static void *read_slots(void *arg)
 {
 	struct reader *r = arg;
-	void *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	void *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+	                  0);
 
 	for (unsigned i = 0; i < 500; i++) {
 		r->seed = r->seed * 1664525u + 1013904223u;
@@ -882,10 +891,12 @@ static void damage_is_found(void)
 	REQUIRE_EQ(write_slots(s, first, 8, pages), 0);
 	/* The bytes of slot first + 5 where those of first + 2 should be. */
 	REQUIRE_EQ(pwrite(s->file.fd, (char *)pages + 5 * PAGE_BYTES, PAGE_BYTES,
-			  (off_t)((first + 2) * PAGE_BYTES)), PAGE_BYTES);
+	                  (off_t)((first + 2) * PAGE_BYTES)),
+	           PAGE_BYTES);
 	((char *)pages)[7 * PAGE_BYTES + 100] ^= 1;
 	REQUIRE_EQ(pwrite(s->file.fd, (char *)pages + 7 * PAGE_BYTES, PAGE_BYTES,
-			  (off_t)((first + 7) * PAGE_BYTES)), PAGE_BYTES);
+	                  (off_t)((first + 7) * PAGE_BYTES)),
+	           PAGE_BYTES);
 	r = run_of(SWAP_READ, first, 8, pages);
 	CHECK_EQ(swapfile_transfer(s, &r), 0);
 	CHECK_EQ(r.bad, 1 << 2 | 1 << 7);
