@@ -20,7 +20,7 @@ int arena_open(struct arena *a, size_t bytes, bool shared, const char *name)
 		return -ENOMEM;
 	}
 	/* Records are counted page by page: a huge page would break the count and the budget. */
-	madvise(a->base, a->bytes, MADV_NOHUGEPAGE);
+	kernel_madvise(a->base, a->bytes, MADV_NOHUGEPAGE);
 	if (!shared && name)
 		prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, a->base, a->bytes, name);
 	return 0;
@@ -35,5 +35,5 @@ void arena_close(struct arena *a)
 
 void arena_clear(struct arena *a, size_t offset, size_t bytes)
 {
-	madvise((char *)a->base + offset, bytes, MADV_DONTNEED);
+	kernel_madvise((char *)a->base + offset, bytes, MADV_DONTNEED);
 }

@@ -12,7 +12,10 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
+#include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* /dev/userfaultfd, Linux 6.1 */
 #ifndef USERFAULTFD_IOC_NEW
@@ -62,5 +65,11 @@ struct uffdio_move {
 #define PR_SET_VMA 0x53564d41
 #define PR_SET_VMA_ANON_NAME 0
 #endif
+
+/* madvise(2) itself: the library has a madvise of its own for the program (vm/interpose.c). */
+static inline int kernel_madvise(void *address, size_t length, int advice)
+{
+	return (int)syscall(SYS_madvise, address, length, advice);
+}
 
 #endif

@@ -51,9 +51,9 @@ static void help(void)
 	     "  --region SIZE      the memory under test (1G); SIZE takes K, M, G\n"
 	     "  --memory SIZE      the budget of each contender (256M)\n"
 	     "  --rounds N         repeat all N times and show medians (3)\n"
-	     "  --seconds S        length of each random access measurement (3)\n"
+	     "  --seconds S        length of each random access measurement (2.5)\n"
 	     "  --warmup S         longest warm-up before one; it ends sooner when a budget's\n"
-	     "                     worth of pages was missed; updates take half (5)\n"
+	     "                     worth of pages was missed; updates take half (4)\n"
 	     "  --idle S           how long an idle pager is watched (10)\n"
 	     "  --threads N        threads of the threaded workloads (8; at most 64)\n"
 	     "  --limit S          begin no measurement after S seconds (600)\n"
@@ -273,6 +273,8 @@ static bool book(const struct settings *s, const struct job *job, enum contender
 	return false;
 }
 
+unsigned cut_short;
+
 /* => how many measurements failed */
 static unsigned run_rounds(const struct settings *s)
 {
@@ -293,8 +295,8 @@ static unsigned run_rounds(const struct settings *s)
 				    (s->only && !listed(s->only, jobs[j].id)))
 					continue;
 				if (now() - start > s->limit) {
-					fprintf(stderr, "--limit reached in round %u of %u\n",
-					        round + 1, s->rounds);
+					fprintf(stderr, "--limit reached\n");
+					cut_short = round + 1;
 					return failures;
 				}
 				fprintf(stderr, "[%u/%u] %-34s %-12s ", round + 1, s->rounds,
@@ -316,8 +318,8 @@ int main(int argc, char **argv)
 	struct settings s = {
 		.region = 1024 * MIB,
 		.memory = 256 * MIB,
-		.seconds = 3,
-		.warmup = 5,
+		.seconds = 2.5,
+		.warmup = 4,
 		.idle = 10,
 		.limit = 600,
 		.rounds = 3,

@@ -190,7 +190,8 @@ void report_print(FILE *f, const struct settings *s, unsigned failures);
 int json_write(const char *path, const struct settings *s, unsigned failures);
 void absent_set(enum contender who, const char *why);
 const char *absent_reason(enum contender who); /* NULL: it takes part */
-bool is_reference(const struct settings *s);   /* the sizes that the targets are meant for */
+extern unsigned cut_short; /* the round in which --limit ended it; 0: all was done */
+bool is_reference(const struct settings *s); /* the sizes that the targets are meant for */
 /* How many CPUs others kept busy since others_begin: is the machine quiet enough? */
 void others_begin(void);
 double others_used(void);

@@ -105,6 +105,7 @@ int json_write(const char *path, const struct settings *s, unsigned failures)
 	        "\"reference\": %s},\n",
 	        s->region, s->memory, s->rounds, s->threads, s->seconds, s->warmup, s->idle,
 	        is_reference(s) ? "true" : "false");
+	fprintf(f, "  \"cut_short_in_round\": %u,\n", cut_short);
 	fputs("  \"cpus_busy_with_others\": ", f);
 	number(f, others_used());
 	fputs(",\n  \"kernel_swap\": ", f);

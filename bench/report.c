@@ -239,6 +239,9 @@ void report_print(FILE *f, const struct settings *s, unsigned failures)
 	for (unsigned w = 0; w < CONTENDERS; w++)
 		if (absent_reason(w))
 			fprintf(f, "SKIPPED: %s: %s\n", contender_name[w], absent_reason(w));
+	if (cut_short)
+		fprintf(f, "CUT SHORT: --limit of %.0f s reached in round %u of %u\n", s->limit,
+		        cut_short, s->rounds);
 	if (failures)
 		fprintf(f,
 		        "FAILED: %u measurement%s, named above; their cells are empty or from "

@@ -11,7 +11,8 @@
  *   read    the whole file into one region (written in order)
  *   runs    take as many lines as fit well within the budget, index and sort
  *           them there, and write them in order to a region of their own
- *   merge   all runs at once, each read in order, to the output file
+ *   merge   a few runs at a time, each read in order, to longer runs written in
+ *           order, and the last of them to the output file
  *
  * A quicksort of all lines at once would be shorter, and touch pages at random.
  */
@@ -19,17 +20,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "demo.h"
+#include "sortcheck.h"
 
 const char demo_name[] = "bigsort";
 
-#define TIMES 8                         /* the file is so many times the budget by default */
-#define MEMORY_MIN ((size_t)4 << 20)    /* ... but the budget is not less */
-#define RUN_PAGES (8 * QUIRE_PAGE_SIZE) /* least memory for each run of a merge */
+#define TIMES 8                      /* the file is so many times the budget by default */
+#define MEMORY_MIN ((size_t)4 << 20) /* ... but the budget is not less */
+#define FAN_IN ((size_t)16)          /* runs to merge at a time */
 #define LINE_MAX_BYTES (UINT32_MAX - 1u)
 
 /*
@@ -106,7 +106,8 @@ static struct line *lines_sort(struct line *from, struct line *to, size_t count)
 
 struct run {
 	quire_region_t *region; /* sorted lines, each with its newline */
-	const char *end;
+	size_t bytes;
+	const char *end;  /* merge: of the lines */
 	struct line line; /* merge: the next one */
 };
 
@@ -116,8 +117,8 @@ struct sorter {
 	quire_region_t *text; /* the file */
 	size_t length;        /* of it, in bytes */
 	uint64_t lines;
-	struct run *runs;
-	size_t count;
+	struct run *runs;    /* a queue: made at the end, merged from the front */
+	size_t first, count; /* runs[first] to runs[count - 1] are to be merged */
 	const char *output;
 	int fd; /* of it */
 };
@@ -145,27 +146,39 @@ static void read_text(struct sorter *s, int fd, const char *name)
 	progress_end(&bar);
 }
 
-/* Put sorted lines into a region of their own, so that each run has its own readahead. */
-static void write_run(struct sorter *s, const struct line *lines, size_t count, size_t bytes)
+/* A new region for a run, with a name that the statistics show. */
+static quire_region_t *run_region(struct sorter *s, size_t bytes)
 {
 	struct quire_region_options options = { .size = sizeof options };
-	struct run *run;
-	char name[32], *to;
+	quire_region_t *region;
+	char name[32];
 
+	snprintf(name, sizeof name, "run %zu", s->count + 1);
+	options.name = name;
+	check(quire_region_create(s->q, bytes, &options, &region), "cannot make a region");
+	return region;
+}
+
+static void run_add(struct sorter *s, quire_region_t *region, size_t bytes)
+{
 	s->runs = realloc(s->runs, (s->count + 1) * sizeof *s->runs);
 	if (!s->runs)
 		die("no memory for the list of runs");
-	run = &s->runs[s->count++];
-	snprintf(name, sizeof name, "run %zu", s->count);
-	options.name = name;
-	check(quire_region_create(s->q, bytes, &options, &run->region), "cannot make a region");
-	to = quire_region_base(run->region);
+	s->runs[s->count++] = (struct run){ .region = region, .bytes = bytes };
+}
+
+/* Put sorted lines into a region of their own, so that each run has its own readahead. */
+static void run_write(struct sorter *s, const struct line *lines, size_t count, size_t bytes)
+{
+	quire_region_t *region = run_region(s, bytes);
+	char *to = quire_region_base(region);
+
 	for (size_t i = 0; i < count; i++) {
 		memcpy(to, lines[i].text, lines[i].length);
 		to += lines[i].length;
 		*to++ = '\n';
 	}
-	run->end = to;
+	run_add(s, region, bytes);
 }
 
 /* Discard the whole pages of a region below done bytes that are not discarded yet. */
@@ -201,7 +214,7 @@ static void make_runs(struct sorter *s)
 		cost += lines[count++].length + 2 * sizeof *lines;
 		if (next < end && count < room && cost < s->budget / 2)
 			continue;
-		write_run(s, lines_sort(lines, lines + room, count), count, bytes);
+		run_write(s, lines_sort(lines, lines + room, count), count, bytes);
 		s->lines += count;
 		/* The text of this run will not be read again: its pages need not be kept. */
 		done = (size_t)((next < end ? next : end) - base);
@@ -216,11 +229,12 @@ static void make_runs(struct sorter *s)
 
 /* ------------------------------------------------------------------ merge */
 
+/* Where merged lines go: to memory, or through the buffer to a file. */
 struct writer {
+	char *to; /* NULL: to the file */
 	int fd;
-	size_t used; /* of buffer */
-	uint64_t bytes;
 	const char *name;
+	size_t used; /* of buffer */
 };
 
 static void writer_flush(struct writer *w)
@@ -232,12 +246,16 @@ static void writer_flush(struct writer *w)
 			die("%s: %s", w->name, strerror(errno));
 		done += put > 0 ? (size_t)put : 0;
 	}
-	w->bytes += w->used;
 	w->used = 0;
 }
 
 static void writer_add(struct writer *w, const char *data, size_t length)
 {
+	if (w->to) {
+		memcpy(w->to, data, length);
+		w->to += length;
+		return;
+	}
 	while (length) {
 		size_t part = sizeof buffer - w->used < length ? sizeof buffer - w->used : length;
 
@@ -266,32 +284,34 @@ static void heap_sink(struct run **heap, size_t count, size_t at)
 	heap[at] = run;
 }
 
-/* Write the least line of all runs, again and again. Each run is read once, in order. */
-static void merge_runs(struct sorter *s)
+/*
+ * Write the least line of the next runs of the queue, again and again, and
+ * destroy each run that is done with. Each is read once, in order.
+ */
+static void merge(struct sorter *s, size_t count, struct writer *w, struct progress *bar)
 {
-	struct writer w = { .name = s->output, .fd = s->fd };
-	struct progress bar = progress_start("merge");
-	struct run **heap = malloc((s->count + 1) * sizeof *heap);
-	size_t count = s->count;
-	uint64_t lines = 0;
+	struct run *heap[FAN_IN];
+	size_t bytes = 0;
 
-	if (!heap)
-		die("no memory for the heap of runs");
 	for (size_t i = 0; i < count; i++) {
-		heap[i] = &s->runs[i];
-		check(quire_advise(heap[i]->region, 0, quire_region_length(heap[i]->region),
+		struct run *run = heap[i] = &s->runs[s->first++];
+		const char *base = quire_region_base(run->region);
+
+		check(quire_advise(run->region, 0, quire_region_length(run->region),
 		                   QUIRE_ADVISE_SEQUENTIAL),
 		      "advice");
-		heap[i]->line = line_at(quire_region_base(heap[i]->region), heap[i]->end);
+		run->end = base + run->bytes;
+		run->line = line_at(base, run->end);
 	}
 	for (size_t i = count / 2; i-- > 0;)
 		heap_sink(heap, count, i);
-	while (count) {
+	for (uint64_t lines = 1; count; lines++) {
 		struct run *run = heap[0];
 		const char *next = run->line.text + run->line.length + 1;
 
-		writer_add(&w, run->line.text, run->line.length);
-		writer_add(&w, "\n", 1);
+		writer_add(w, run->line.text, run->line.length);
+		writer_add(w, "\n", 1);
+		bytes += run->line.length + 1ul;
 		if (next < run->end) {
 			run->line = line_at(next, run->end);
 		} else {
@@ -300,72 +320,38 @@ static void merge_runs(struct sorter *s)
 		}
 		if (count)
 			heap_sink(heap, count, 0);
-		if (++lines % 4096 == 0 || !count)
-			progress_show(&bar, lines, s->lines, "%.1f MiB", mib(w.bytes + w.used));
+		if (bar && (lines % 4096 == 0 || !count))
+			progress_show(bar, bytes, s->length, "%.1f MiB", mib(bytes));
 	}
-	writer_flush(&w);
-	if (close(w.fd))
-		die("%s: %s", s->output, strerror(errno));
-	progress_end(&bar);
-	free(heap);
 }
 
-/* ----------------------------------------------------------------- verify */
-
-/* Run LC_ALL=C sort(1) on the input and compare what it says with our output. */
-static bool verify(const char *input, const char *output, size_t budget, double *time)
+/* Merge runs to longer ones until there are few enough to be merged to the file. */
+static void merge_all(struct sorter *s)
 {
-	char memory[32], c_locale[] = "LC_ALL=C", path[4096 + 5], temporary[4096 + 7];
-	char *arguments[] = { "sort", "-S", memory, "--", (char *)input, NULL };
-	const char *search = getenv("PATH"), *directory = getenv("TMPDIR");
-	char *environment[] = { c_locale, path, temporary, NULL };
-	posix_spawn_file_actions_t actions;
-	int pipes[2], fd = open(output, O_RDONLY | O_CLOEXEC), status = -1, error;
-	uint64_t offset = 0;
-	bool same = true;
-	pid_t child;
+	struct writer out = { .fd = s->fd, .name = s->output };
+	struct progress bar = progress_start("merge");
+	size_t many = s->count > FAN_IN ? (s->count - 2) / (FAN_IN - 1) : 0;
 
-	snprintf(memory, sizeof memory, "%zuK", budget / 1024);
-	snprintf(path, sizeof path, "PATH=%s", search ? search : "/usr/bin:/bin");
-	snprintf(temporary, sizeof temporary, "TMPDIR=%s", directory ? directory : "/tmp");
-	if (fd < 0 || pipe(pipes))
-		die("%s: %s", output, strerror(errno));
-	*time = seconds();
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO);
-	posix_spawn_file_actions_addclose(&actions, pipes[0]);
-	error = posix_spawnp(&child, "sort", &actions, NULL, arguments, environment);
-	if (error)
-		die("cannot run sort: %s", strerror(error));
-	posix_spawn_file_actions_destroy(&actions);
-	close(pipes[1]);
-	for (;;) {
-		static char theirs[1 << 16];
-		ssize_t got = read(pipes[0], theirs, sizeof theirs), more;
-		size_t ours = 0, want;
+	for (size_t i = 1; s->count - s->first > FAN_IN; i++) {
+		size_t bytes = 0;
+		quire_region_t *region;
+		struct writer w;
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		want = got > 0 ? (size_t)got : 1; /* at their end: have we a byte more? */
-		while (same && ours < want && (more = read(fd, buffer + ours, want - ours)) > 0)
-			ours += (size_t)more;
-		if (same && (ours != (size_t)(got > 0 ? got : 0) || memcmp(buffer, theirs, ours))) {
-			fprintf(stderr, "%s: differs from sort(1) after byte %" PRIu64 "\n",
-			        demo_name, offset);
-			same = false;
-		}
-		if (got <= 0)
-			break;
-		offset += (uint64_t)got;
+		for (size_t j = s->first; j < s->first + FAN_IN; j++)
+			bytes += s->runs[j].bytes;
+		region = run_region(s, bytes);
+		w = (struct writer){ .to = quire_region_base(region) };
+		merge(s, FAN_IN, &w, NULL);
+		run_add(s, region, bytes);
+		progress_show(&bar, i, many, "%zu runs left", s->count - s->first);
 	}
-	close(pipes[0]);
-	close(fd);
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	*time = seconds() - *time;
-	if (status)
-		die("sort(1) failed");
-	return same;
+	progress_end(&bar);
+	bar = progress_start("write");
+	merge(s, s->count - s->first, &out, &bar);
+	writer_flush(&out);
+	if (close(s->fd))
+		die("%s: %s", s->output, strerror(errno));
+	progress_end(&bar);
 }
 
 /* ------------------------------------------------------------------- main */
@@ -385,13 +371,19 @@ static void help(void)
 	printf("\nExit status: 0: done, 1: failed, or sort(1) disagrees, 2: wrong usage.\n");
 }
 
-/* Choose the budget, and readahead windows that fit it for all runs at once. */
+/*
+ * Choose the budget, and readahead that fits it: a merge has a window to read
+ * from and one on its way for each run, and an eighth of memory for all that.
+ */
 static void choose_memory(struct quire_options *options, size_t length)
 {
+	size_t window;
+
 	if (!options->memory)
 		options->memory = length / TIMES > MEMORY_MIN ? length / TIMES : MEMORY_MIN;
-	if (!options->readahead && options->memory / 128 < (256 << 10))
-		options->readahead = round_up(options->memory / 128, QUIRE_PAGE_SIZE);
+	window = options->memory / 8 / (2 * FAN_IN);
+	if (!options->readahead && window < (256 << 10))
+		options->readahead = round_up(window, QUIRE_PAGE_SIZE);
 }
 
 /* Opened before the work begins, so that a bad name is told at once. */
@@ -410,10 +402,10 @@ static void sort_file(struct sorter *s, const struct quire_options *options, int
 	struct quire_region_options name = { .size = sizeof name, .name = "text" };
 	double start = seconds(), read, runs;
 	struct quire_stats stats;
-	size_t enough;
+	size_t count;
 
 	check(quire_open(&s->q, options), "cannot open a pager");
-	s->budget = enough = quire_memory(s->q);
+	s->budget = quire_memory(s->q);
 	check(quire_region_create(s->q, s->length, &name, &s->text), "cannot make the region");
 	printf("%s: %.1f MiB of text, budget %.1f MiB (1/%.1f), engine %s\n", input, mib(s->length),
 	       mib(s->budget), (double)s->length / (double)s->budget, quire_engine_name(s->q));
@@ -421,16 +413,11 @@ static void sort_file(struct sorter *s, const struct quire_options *options, int
 	read_text(s, fd, input);
 	read = seconds();
 	make_runs(s);
-	/* A merge wants pages for each run. Twice the budget: half the runs, twice the pages. */
-	while (s->count * s->budget / enough > enough / RUN_PAGES)
-		enough *= 2;
-	if (enough > s->budget)
-		die("%zu runs are too many to merge in %.1f MiB; try --memory %zuM", s->count,
-		    mib(s->budget), round_up(enough, 1 << 20) >> 20);
 	runs = seconds();
-	merge_runs(s);
+	count = s->count;
+	merge_all(s);
 	printf("%" PRIu64 " lines sorted in %.2f s: read %.2f, %zu sorted runs %.2f, merge %.2f\n",
-	       s->lines, seconds() - start, read - start, s->count, runs - read, seconds() - runs);
+	       s->lines, seconds() - start, read - start, count, runs - read, seconds() - runs);
 	check(quire_stats_get(s->q, &stats), "statistics");
 	printf("paged in %.1f MiB, out %.1f MiB; %" PRIu64 " major faults; readahead %" PRIu64
 	       " pages, %" PRIu64 " of them used\n",
@@ -483,13 +470,13 @@ int main(int argc, char **argv)
 		choose_memory(&options, sorter.length);
 		sort_file(&sorter, &options, fd, names[0], print_stats);
 	} else {
-		merge_runs(&sorter); /* of no runs: makes an empty file */
+		merge_all(&sorter); /* of no runs: makes an empty file */
 		printf("%s: is empty\n", names[0]);
 	}
 	close(fd);
 	if (!verified)
 		return 0;
-	if (!verify(names[0], names[1], options.memory ? options.memory : MEMORY_MIN, &time))
+	if (!sort_agrees(names[0], names[1], options.memory ? options.memory : MEMORY_MIN, &time))
 		return 1;
 	printf("verified: the same as LC_ALL=C sort -S %zuK, which took %.2f s\n",
 	       (options.memory ? options.memory : MEMORY_MIN) / 1024, time);

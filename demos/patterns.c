@@ -109,7 +109,7 @@ static void at_random(struct walk *w)
  */
 static void zipf(struct walk *w)
 {
-	for (uint64_t i = 0; i < w->touches; i++) {
+	for (uint64_t i = 0; i < 2 * w->touches; i++) {
 		double u = (double)next_random(w) * 0x1p-53;
 		uint64_t rank = (uint64_t)((double)w->pages * u * u * u * u);
 
@@ -148,7 +148,7 @@ static void write_forward(struct walk *w)
 /* Read and change one word of pages at random. */
 static void update_random(struct walk *w)
 {
-	for (uint64_t i = 0; i < w->touches / 2; i++) {
+	for (uint64_t i = 0; i < w->touches; i++) {
 		uint64_t page = next_random(w) % w->pages;
 		volatile uint64_t *word = w->base + page * PAGE_WORDS + next_random(w) % PAGE_WORDS;
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * demos/wordindex.c - an index of the words of real text files, in a heap
+ * demos/wordindex.c - real text files and an index of their words, in a heap
  * eight times larger than its memory.
  *
- * The index (index.c: a hash table, records and places in one heap) does not
- * know what memory it lives in. It is built twice from the same files:
+ * The heap holds the text, one file behind the other, and behind it the index
+ * (index.c: a hash table, records of words and lists of places). Nothing in it
+ * knows what memory it lives in. It is built twice from the same files:
  *
  *   1. in plain memory from calloc(): this also measures how large the heap is;
  *   2. in a region of Quire, with an eighth of that as its budget.
  *
- * Every slot, word and posting of the two is then compared. corpus.c finds and
- * reads the files.
+ * All of the text, the table, the words and their places is then compared.
+ * corpus.c finds and reads the files.
  */
 #include <inttypes.h>
 
@@ -218,9 +219,9 @@ static bool jobs_agree(const struct job *plain, const struct job *paged)
 static void help(void)
 {
 	printf("Usage: %s [OPTION]... [DIRECTORY]...\n"
-	       "Index the words of the text files below the directories (/usr/include and\n"
-	       "/usr/share) in a heap %d times the memory budget, and check every word and\n"
-	       "posting against the same job in plain memory.\n\n"
+	       "Read and index the text files below the directories (/usr/include and /usr/share)\n"
+	       "in a heap %d times the memory budget, and check every word and place against\n"
+	       "the same job in plain memory.\n\n"
 	       "  --limit SIZE    most text to index, an even sample of what is found (64M)\n"
 	       "  --no-check      the run in Quire only\n"
 	       "  --help          this text\n\n"

@@ -27,8 +27,11 @@ static uint32_t clamp(uint64_t v, uint32_t low, uint32_t high)
 static void set_watermarks(struct pager *p, uint64_t budget)
 {
 	atomic_store(&p->budget, budget);
-	atomic_store(&p->low, clamp(budget / 64, 4, 1024));
-	atomic_store(&p->high, clamp(budget / 32, 8, 2048));
+	/* Between the watermarks two windows should fit, if the budget is not tiny. */
+	uint32_t high = MAX(clamp(budget / 32, 8, 2048), clamp(budget / 8, 8, 2 * CLUSTER_PAGES));
+
+	atomic_store(&p->low, high / 2);
+	atomic_store(&p->high, high);
 	atomic_store(&p->batch, clamp(budget / 16, 4, CLUSTER_PAGES));
 	atomic_store(&p->standby_target, clamp(budget / 8, 8, UINT32_MAX / 2));
 }
@@ -64,10 +67,14 @@ void credits_put(struct pager *p, uint32_t n)
 		p->owner_ops->replenished(p->owner);
 }
 
-bool credits_plenty(struct pager *p, uint32_t n)
+uint32_t credits_spare(struct pager *p, uint32_t want)
 {
-	return atomic_load_explicit(&p->credits, memory_order_relaxed) - (int64_t)n >=
-	       (int64_t)atomic_load_explicit(&p->low, memory_order_relaxed) / 2;
+	int64_t reserve = atomic_load_explicit(&p->low, memory_order_relaxed) / 2;
+	int64_t have = atomic_load_explicit(&p->credits, memory_order_relaxed) - reserve;
+
+	if (have < (int64_t)want)
+		reclaimer_kick(p);
+	return have <= 0 ? 0 : (uint32_t)MIN(have, (int64_t)want);
 }
 
 int credits_get(struct pager *p, uint32_t n)

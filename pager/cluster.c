@@ -20,6 +20,8 @@
  */
 #include "pager/pager.h"
 
+#include "base/kernel.h"
+
 #include <sys/mman.h>
 
 static void list_remove(struct pager *p, uint32_t c)
@@ -123,7 +125,7 @@ uint32_t clusters_release(struct pager *p, int64_t want)
 		if (c == CLUSTER_NONE)
 			break;
 		cl = &p->clusters[c];
-		madvise(buffer_address(p, c * CLUSTER_PAGES), CLUSTER_PAGES * PAGE_BYTES,
+		kernel_madvise(buffer_address(p, c * CLUSTER_PAGES), CLUSTER_PAGES * PAGE_BYTES,
 			MADV_DONTNEED);
 		n = (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0));
 		uncount(&p->populated, n);

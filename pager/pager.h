@@ -47,7 +47,7 @@ struct pager;
 
 /* --------------------------------------------------------------- owner */
 
-enum pager_event { PAGER_WRITE_FAILED, PAGER_SWAP_FULL, PAGER_READ_FAILED, PAGER_BAD_CHECKSUM };
+enum pager_event { PAGER_WRITE_FAILED, PAGER_SWAP_FULL };
 
 /* What the pager asks of whoever owns the pages (vm/owner.c; a fake in tests). */
 struct page_owner {
@@ -66,8 +66,11 @@ struct page_owner {
 	 * => false: the page is busy or has gone elsewhere; the buffer stays
 	 */
 	bool (*retire)(void *owner, page_id page, uint32_t buffer, slot_t slot);
-	/* A page that was being read has arrived (good) or not. The buffer's state is set already. */
-	void (*arrived)(void *owner, page_id page, uint32_t buffer, bool good);
+	/*
+	 * A page that was being read has arrived (error 0), or not (an errno; EBADMSG: its
+	 * checksum is wrong). The buffer's state is set already.
+	 */
+	void (*arrived)(void *owner, page_id page, uint32_t buffer, int error);
 	/* A page reached its slot. */
 	void (*written)(void *owner, page_id page);
 	/* Credits have come free after someone failed to get any. */
@@ -234,15 +237,8 @@ bool credits_try(struct pager *p, uint32_t n);
  */
 int credits_get(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
-/* Credits free just now. */
-static inline uint32_t credits_free(struct pager *p)
-{
-	int64_t n = atomic_load_explicit(&p->credits, memory_order_relaxed);
-
-	return n < 0 ? 0 : (uint32_t)MIN(n, INT32_MAX);
-}
-/* More than half the low watermark would be left: speculation is allowed. */
-bool credits_plenty(struct pager *p, uint32_t n);
+/* Of want credits, how many may go into speculation: what is free beyond half the low watermark. */
+uint32_t credits_spare(struct pager *p, uint32_t want);
 /* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
 int budget_set(struct pager *p, uint64_t pages);
 

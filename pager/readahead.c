@@ -301,13 +301,13 @@ static void remember(struct readahead *ra, int64_t page)
 	*recent(ra, 0) = page;
 }
 
-/* Is page one of the recent faults, the i-th last or older? */
-static bool remembered(struct readahead *ra, int64_t page, int i)
+/* Where page is among the i-th last fault and older ones, or NULL. */
+static int64_t *remembered(struct readahead *ra, int64_t page, int i)
 {
 	for (; i < RA_RECENT; i++)
 		if (*recent(ra, i) == page)
-			return true;
-	return false;
+			return recent(ra, i);
+	return NULL;
 }
 
 /* A filter says which pages may be remembered: most of those asked for are not. */
@@ -326,12 +326,14 @@ static uint64_t filter_bit(int64_t page)
 /*
  * Look for two recent faults that make three in step with page, and take the
  * narrowest stride. Strided faults must have come in their order; neighbours
- * may have come in any, as when threads share out a range.
+ * may have come in any, as when threads share out a range. What has made a
+ * stream is forgotten, lest it make another with the next page near it.
  */
 static bool find(struct readahead *ra, const struct fault_seen *f)
 {
 	uint64_t filter[FILTER_WORDS] = { 0 };
 	int64_t stride = 0, width = RA_STRIDE_MAX + 1;
+	int64_t *first = NULL, *second = NULL, *r;
 	struct ra_stream *s;
 	bool known = false;
 
@@ -347,10 +349,13 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 		known = known || w == 0;
 		if (w == 0 || w >= width || !(*filter_word(filter, q - d) & filter_bit(q - d)))
 			continue;
-		if (!remembered(ra, q - d, unit_stride(d) ? 0 : i + 1))
+		r = remembered(ra, q - d, unit_stride(d) ? 0 : i + 1);
+		if (!r)
 			continue;
 		stride = d;
 		width = w;
+		first = r;
+		second = recent(ra, i);
 	}
 	s = stride ? replaceable(ra, unit_stride(stride)) : NULL;
 	if (!s) {
@@ -358,6 +363,7 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 			remember(ra, f->page);
 		return false;
 	}
+	*first = *second = NO_PAGE;
 	start_stream(ra, s, stride, RA_TRIGGER, f);
 	if (!unit_stride(stride))
 		return false;
@@ -384,7 +390,25 @@ bool readahead_fault(struct readahead *ra, uint64_t page, uint64_t pages, bool w
 	return find(ra, &f);
 }
 
-/* ------------------------------------------------------------- waste */
+/* ------------------------------------------------------------- what became of a plan */
+
+/* The plan is its stream's last if it ends where the stream has planned to. */
+void readahead_truncated(struct readahead *ra, const struct ra_plan *plan, uint32_t count)
+{
+	int64_t start = (int64_t)plan->start;
+
+	if (count >= plan->count)
+		return;
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream *s = &ra->stream[i];
+
+		if (s->stride != plan->stride || s->ahead != start + s->stride * plan->count)
+			continue;
+		s->ahead = start + s->stride * count;
+		s->shrunk = true;
+		return;
+	}
+}
 
 /*
  * The stream that planned page is the one that has it between where it was

@@ -30,10 +30,9 @@
  *                       a fault here: a hole       here, or at
  *                       (no plan)                  the mark: plan
  *
- * For the mark to fault, the caller leaves unmapped the first page that it reads
- * for a plan (the plan's first, or the next if that was resident) and maps the
- * others. If it maps all, the fault one step beyond the window does as well, but
- * the program waits there for its page.
+ * For the mark to fault, a window is mapped when one of its pages is touched and
+ * not with the window before it. If all is mapped at once, the fault one step
+ * beyond the window does as well, but the program waits there for its page.
  *
  * A page that is mapped does not fault, so a fault of a live stream may fall
  * anywhere from a few steps behind last (threads overtake each other) to a few
@@ -73,7 +72,7 @@ struct ra_stream {
 	uint32_t used;   /* for replacement: readahead.tick of the last fault */
 	uint8_t steps;   /* faults in step so far, saturating */
 	uint8_t between; /* faults between its strides since the last plan */
-	bool shrunk;     /* halved since the last plan: do not double at the mark */
+	bool shrunk;     /* halved, or cut short, since the last plan: not doubled at the mark */
 	bool writes;     /* its last fault was a write */
 };
 
@@ -110,6 +109,12 @@ void readahead_set_max(struct readahead *ra, uint32_t max);
  */
 bool readahead_fault(struct readahead *ra, uint64_t page, uint64_t pages, bool write,
                      struct ra_plan *plan);
+
+/*
+ * Only the first count pages of a plan are being read (no buffers, no queue); 0: none. The stream's next window starts
+ * behind them, instead of the program faulting on each of the others.
+ */
+void readahead_truncated(struct readahead *ra, const struct ra_plan *plan, uint32_t count);
 
 /* count pages read ahead around page were given up untouched: their stream shrinks. */
 void readahead_wasted(struct readahead *ra, uint64_t page, uint32_t count);

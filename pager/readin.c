@@ -19,6 +19,7 @@
  */
 #include "pager/pager.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
 
@@ -28,7 +29,8 @@ static void complete(struct pager *p, struct swap_run *run)
 	for (unsigned i = 0; i < run->count; i++) {
 		uint32_t id = buffer_at(p, run->page[i]);
 		struct buffer *b = buffer_of(p, id);
-		bool good = run->status == 0 && !(run->bad >> i & 1);
+		int error = run->status ? -run->status : run->bad >> i & 1 ? EBADMSG : 0;
+		bool good = error == 0;
 		page_id page = b->page;
 
 		if (good)
@@ -39,7 +41,7 @@ static void complete(struct pager *p, struct swap_run *run)
 		 */
 		atomic_fetch_add(&p->clusters[id / CLUSTER_PAGES].refs, 1);
 		atomic_store(&b->state, good ? BUFFER_CLEAN : BUFFER_FREE);
-		p->owner_ops->arrived(p->owner, page, id, good);
+		p->owner_ops->arrived(p->owner, page, id, error);
 		if (!good)
 			cluster_put(p, id / CLUSTER_PAGES);
 		cluster_put(p, id / CLUSTER_PAGES);
@@ -71,7 +73,7 @@ static uint32_t reap(struct pager *p, struct read_queue *q, bool wait)
 /* A buffer whose read could not even be started: as if it had failed. */
 static void refuse(struct pager *p, struct swap_run *run)
 {
-	run->status = -1;
+	run->status = -EAGAIN;
 	uncount(&p->counters->pages_in, run->count);
 	complete(p, run);
 }

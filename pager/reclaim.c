@@ -26,10 +26,19 @@
 #define PAUSE_MIN_NS UINT64_C(500000)
 #define PAUSE_MAX_NS UINT64_C(100000000)
 
+static int32_t own_tid(void)
+{
+	static SIGNAL_SAFE_TLS int32_t tid;
+
+	if (tid == 0)
+		tid = (int32_t)syscall(SYS_gettid);
+	return tid;
+}
+
 void reclaim_enter(struct pager *p)
 {
 	lock_acquire(&p->reclaim_lock);
-	atomic_store(&p->reclaimer_tid, (int32_t)syscall(SYS_gettid));
+	atomic_store(&p->reclaimer_tid, own_tid());
 }
 
 void reclaim_leave(struct pager *p)

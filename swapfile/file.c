@@ -33,11 +33,29 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHUNK ((uint32_t)64 << 20)
 /* What tmpfs preallocates is memory. */
 #define CHUNK_TMPFS ((uint32_t)1 << 20)
+
+/*
+ * The kernel releases the file of a killed process only when its last request
+ * of io_uring has ended, which is a moment after the process is gone: so a lock
+ * that is held is tried again for half a second.
+ */
+static int lock_file(int fd)
+{
+	const struct timespec pause = { .tv_nsec = 10000000 };
+
+	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+		if (errno != EWOULDBLOCK || tries == 50)
+			return -1;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
 
 /* ---------------------------------------------------------------- words */
 
@@ -175,7 +193,7 @@ static int adopt(int fd, const char *path)
 		return refuse(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return refuse_foreign(path, "it is not a regular file");
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+	if (lock_file(fd) != 0)
 		return refuse(errno == EWOULDBLOCK ? EBUSY : errno, path);
 	error = read_page(fd, page);
 	if (error && error != -ENODATA)

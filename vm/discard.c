@@ -69,7 +69,10 @@ static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer)
 	buffer_release(&q->pager, buffer, false);
 }
 
-/* The page may be poisoned, or covered by a mapping that raises SIGBUS: make it an absent page again. */
+/*
+ * The page may be poisoned, or covered by a mapping that raises SIGBUS: make it
+ * an absent page again. The entry is held and not MAPPED.
+ */
 static int unpoison(struct quire_region *r, uint64_t page)
 {
 	struct engine *e = &r->q->engine;
@@ -83,6 +86,18 @@ static int unpoison(struct quire_region *r, uint64_t page)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
 		return -ENOMEM;
 	return e->ops->attach(e, at, PAGE_BYTES);
+}
+
+void discard_poison(struct quire_region *r, uint64_t page)
+{
+	uint64_t e = atomic_load(region_entry(r, page));
+
+	/* Somebody is at it, or it is mapped after all: then it is not poisoned any more. */
+	if (entry_state(e) == ENTRY_MAPPED || entry_state(e) == ENTRY_READING ||
+	    !entry_try(region_entry(r, page), e))
+		return;
+	unpoison(r, page);
+	entry_publish(r, page, e & ~ENTRY_LOST);
 }
 
 static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool gone)
@@ -120,7 +135,18 @@ static int discard_pages(struct quire_region *r, uint64_t first, uint64_t end, b
 			error = drop_run(r, &run, gone);
 		if (error)
 			break;
-		e = entry_hold(r, page);
+		/*
+		 * Who holds mapped pages must not wait (the reclaimer waits for
+		 * them, and others for the reclaimer): before a wait the run goes.
+		 */
+		e = atomic_load(region_entry(r, page));
+		if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e)) {
+			error = drop_run(r, &run, gone);
+			if (error)
+				break;
+			e = entry_hold(r, page);
+		}
+		e &= ~(ENTRY_BUSY | ENTRY_WAITERS);
 		switch (entry_state(e)) {
 		case ENTRY_MAPPED:
 			if (r->q->pager.frames[entry_payload(e)].pins && !pins_too) {

@@ -16,6 +16,14 @@ const char *engine_names(void)
 	return "auto, uffd, uffd-signal";
 }
 
+bool engine_known(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LENGTH(engines); i++)
+		if (strcmp(name, engines[i]->name) == 0)
+			return true;
+	return false;
+}
+
 static int open_one(struct engine *e, struct quire *q, const struct engine_ops *ops)
 {
 	memset(e, 0, sizeof *e);

@@ -88,5 +88,6 @@ extern const struct engine_ops engine_uffd, engine_uffd_signal;
  */
 int engine_open(struct engine *e, struct quire *q, const char *name);
 const char *engine_names(void);
+bool engine_known(const char *name);
 
 #endif

@@ -187,7 +187,7 @@ static uint32_t around(struct fault *f, int *direction, unsigned *front)
 	if (r->readahead.mode == RA_RANDOM)
 		return 0;
 	/* Where memory is short, a part of it: others need some too. */
-	want = MIN(MIN(want, CLUSTER_PAGES - 1), credits_free(p) / 2);
+	want = credits_spare(p, MIN(want, CLUSTER_PAGES - 1));
 	if (want == 0 || !credits_try(p, want))
 		return 0;
 	n = hold_untouched(f, *direction, want);

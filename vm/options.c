@@ -124,27 +124,47 @@ int quire_options_set(struct quire_options *options, const char *name, const cha
 	return set(options, row, row->name, value);
 }
 
-void quire_options_print(FILE *stream)
+bool options_row(size_t i, const char **name, const char **environment, const char **fallback,
+		 const char **meaning)
 {
-	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)
-		fprintf(stream, "  --%-10s %-16s %s (default: %s)\n", rows[i].name,
-			rows[i].environment, rows[i].meaning, rows[i].fallback);
+	if (i >= ARRAY_LENGTH(rows))
+		return false;
+	*name = rows[i].name;
+	*environment = rows[i].environment;
+	*fallback = rows[i].fallback;
+	*meaning = rows[i].meaning;
+	return true;
 }
 
-static int parse_spin(const char *text, int *spin_us)
+static bool parse_spin(const char *text, int *spin_us)
 {
 	uint64_t us;
 
 	*spin_us = -1;
 	if (strcmp(text, "auto") == 0)
-		return 0;
+		return true;
 	if (!parse_bytes(text, &us) || us > 10000)
-		return error_set(EINVAL, "spin \"%s\"; allowed: auto, 0 to 10000 microseconds", text);
+		return false;
 	*spin_us = (int)us;
-	return 0;
+	return true;
 }
 
-static int check(const struct quire_options *o, struct quire_config *c)
+static bool is_one_of(const char *value, const char *a, const char *b)
+{
+	return strcmp(value, a) == 0 || strcmp(value, b) == 0;
+}
+
+/* The words say where the value came from: a field of the options, or the environment. */
+static int refuse(const char *field, const char *name, const char *value, const char *allowed)
+{
+	const struct option_row *row = find(name);
+
+	return error_set(EINVAL, "%s: unknown %s \"%s\"; allowed: %s",
+			 field ? name : row->environment, name, value, allowed);
+}
+
+static int check(const struct quire_options *given, const struct quire_options *o,
+		 struct quire_config *c)
 {
 	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES :
 				(size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES;
@@ -156,21 +176,28 @@ static int check(const struct quire_options *o, struct quire_config *c)
 	c->move = o->move ? o->move : "auto";
 	c->readahead = o->readahead ? o->readahead : CLUSTER_PAGES * PAGE_BYTES;
 	if (c->memory < QUIRE_MEMORY_MIN)
-		return error_set(EINVAL, "memory: a budget of %zu bytes; the minimum is %zu (64 pages)",
-				 o->memory, (size_t)QUIRE_MEMORY_MIN);
+		return error_set(EINVAL, "%s: a budget of %zu bytes; the minimum is %zu (64 pages)",
+				 given->memory ? "memory" : "QUIRE_MEMORY", o->memory,
+				 (size_t)QUIRE_MEMORY_MIN);
 	if (c->memory >> 52)
-		return error_set(EINVAL, "memory: a budget of %zu bytes is more than any machine has",
-				 c->memory);
+		return error_set(EINVAL, "%s: a budget of %zu bytes is more than any machine has",
+				 given->memory ? "memory" : "QUIRE_MEMORY", c->memory);
+	if (strcmp(c->engine, "auto") != 0 && !engine_known(c->engine))
+		return refuse(given->engine, "engine", c->engine, engine_names());
 	if (!policy_find(c->policy))
-		return error_set(EINVAL, "unknown policy \"%s\"; allowed: %s", c->policy, policy_names());
-	if (strcmp(c->move, "auto") != 0 && strcmp(c->move, "off") != 0)
-		return error_set(EINVAL, "move \"%s\"; allowed: auto, off", c->move);
-	return parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
+		return refuse(given->policy, "policy", c->policy, policy_names());
+	if (!is_one_of(c->io, "auto", "uring"))
+		return refuse(given->io, "io", c->io, "auto, uring");
+	if (!is_one_of(c->move, "auto", "off"))
+		return refuse(given->move, "move", c->move, "auto, off");
+	if (!parse_spin(o->spin ? o->spin : "auto", &c->spin_us))
+		return refuse(given->spin, "spin", o->spin, "auto, 0 to 10000 microseconds");
+	return 0;
 }
 
 int options_resolve(const struct quire_options *options, struct quire_config *config)
 {
-	struct quire_options o = { .size = sizeof o };
+	struct quire_options o = { .size = sizeof o }, given;
 
 	if (options) {
 		if (options->size != 0 && options->size != sizeof *options)
@@ -178,6 +205,7 @@ int options_resolve(const struct quire_options *options, struct quire_config *co
 					 sizeof *options);
 		o = *options;
 	}
+	given = o;
 	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
 		const char *value = getenv(rows[i].environment);
 		int error;
@@ -188,5 +216,5 @@ int options_resolve(const struct quire_options *options, struct quire_config *co
 		if (error)
 			return error;
 	}
-	return check(&o, config);
+	return check(&given, &o, config);
 }

@@ -340,7 +340,7 @@ static void serve_waiter(struct quire_region *r, uint64_t page, uint64_t standby
 		fault_account(r, true, started);
 }
 
-static void owner_arrived(void *owner, page_id id, uint32_t buffer, bool good)
+static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 {
 	struct quire *q = owner;
 	struct quire_region *r = &q->regions[PAGE_ID_REGION(id) - 1];
@@ -349,13 +349,15 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, bool good)
 	bool demanded = buffer % CLUSTER_PAGES == 0;
 	uint64_t e;
 
-	if (!good) {
+	if (error) {
 		slot_t slot = buffer_of(&q->pager, buffer)->slot;
 
 		e = entry_make(ENTRY_SLOT, slot);
 		if (demanded && !q->engine.ops->in_thread) {
 			/* A fault waits for it: it will come again and be refused. */
-			fault_report(r, page, QUIRE_ERROR_READ, EIO);
+			fault_report(r, page,
+				     error == EBADMSG ? QUIRE_ERROR_CHECKSUM : QUIRE_ERROR_READ,
+				     error);
 			e |= ENTRY_LOST;
 		}
 		entry_publish(r, page, e);

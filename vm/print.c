@@ -179,3 +179,12 @@ int quire_stats_print(const quire_t *q, FILE *stream, int format)
 	}
 	return ferror(stream) ? error_set(EIO, "the statistics could not be written") : 0;
 }
+
+void quire_options_print(FILE *stream)
+{
+	const char *name, *environment, *fallback, *meaning;
+
+	for (size_t i = 0; options_row(i, &name, &environment, &fallback, &meaning); i++)
+		fprintf(stream, "  --%-10s %-16s %s (default: %s)\n", name, environment, meaning,
+			fallback);
+}

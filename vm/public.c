@@ -3,6 +3,7 @@
 #include "vm/vm.h"
 
 #include "base/error.h"
+#include "base/kernel.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -53,7 +54,7 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 		q->buffers = NULL;
 		return error_set(ENOMEM, "no address space for buffers");
 	}
-	madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
+	kernel_madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
 	error = q->engine.ops->attach_buffers(&q->engine, q->buffers, q->buffer_bytes);
 	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
 				 strerror(-error)) :

@@ -49,7 +49,7 @@ static int reserve(struct quire_region *r)
 		return error_set(ENOMEM, "mprotect: %s (too many mappings, or vm.overcommit_memory=2?)",
 				 strerror(errno));
 	/* A huge page would appear without a fault of ours, and be evicted whole. */
-	madvise(r->base, r->bytes, MADV_NOHUGEPAGE);
+	kernel_madvise(r->base, r->bytes, MADV_NOHUGEPAGE);
 	return 0;
 }
 

@@ -49,10 +49,8 @@ static uint32_t reach(struct fault *f, bool window)
 static void extend(struct fault *f, struct rescue *s, bool window)
 {
 	struct quire_region *r = f->region;
-	uint32_t room = reach(f, window);
+	uint32_t room = credits_spare(&r->q->pager, reach(f, window));
 
-	if (room == 0 || !credits_plenty(&r->q->pager, room))
-		return;
 	for (; room && (s->buffer + s->n) % CLUSTER_PAGES != 0 &&
 	       hold_beside(r, s->first + s->n, s->buffer + s->n);
 	     room--)

@@ -298,7 +298,7 @@ int uffd_unprotect(struct engine *e, char *page, unsigned n)
 int uffd_drop(struct engine *e, char *page, size_t n)
 {
 	(void)e;
-	return madvise(page, n << PAGE_SHIFT, MADV_DONTNEED) == 0 ? 0 : -errno;
+	return kernel_madvise(page, n << PAGE_SHIFT, MADV_DONTNEED) == 0 ? 0 : -errno;
 }
 
 void uffd_wake(struct engine *e, char *page, unsigned n)

@@ -42,7 +42,7 @@ static bool make_own(struct engine *e, const struct take_page *p)
 	if (!p->dirty)
 		return false;
 	uffd_unprotect(e, p->page, 1);
-	return madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
+	return kernel_madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
 }
 
 /*
@@ -83,7 +83,7 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 			break;
 		case EEXIST:
 			/* The buffer has memory of its own. */
-			if (!emptied && madvise(pages[i].buffer, PAGE_BYTES, MADV_DONTNEED) == 0) {
+			if (!emptied && kernel_madvise(pages[i].buffer, PAGE_BYTES, MADV_DONTNEED) == 0) {
 				emptied = true;
 				continue;
 			}
@@ -183,7 +183,7 @@ static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 			return;
 	}
 	for (unsigned i = 0; i < k; i++)
-		ASSERT(madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) == 0);
+		ASSERT(kernel_madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) == 0);
 }
 
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n)

@@ -37,11 +37,23 @@
 
 #define MESSAGES 16
 #define DEFERRED_MAX 256
+#define REFUSED_MAX 64
 #define SPIN_AUTO_NS UINT64_C(50000)
+
+/* How long a fault is put off before it is refused, and how long a refusal stands. */
+#define PATIENCE_NS (2 * UINT64_C(1000000000))
+#define REFUSAL_NS UINT64_C(50000000)
 
 struct deferred {
 	char *page;
 	bool write;
+	uint64_t since;         /* ns: the first time */
+};
+
+/* A page that is poisoned, so that its fault ends in SIGBUS; later accesses are to be tried anew. */
+struct refused {
+	char *page;
+	uint64_t until;
 };
 
 struct handler {
@@ -52,26 +64,52 @@ struct handler {
 	uint64_t spin_ns;
 	uint32_t deferred_count;
 	struct deferred deferred[DEFERRED_MAX];
+	uint32_t refused_count;         /* oldest first */
+	struct refused refused[REFUSED_MAX];
 	struct arena self;
 };
 
-static void defer(struct handler *h, char *page, bool write)
+static void defer(struct handler *h, char *page, bool write, uint64_t since)
 {
 	if (h->deferred_count < DEFERRED_MAX)
-		h->deferred[h->deferred_count++] = (struct deferred){ page, write };
+		h->deferred[h->deferred_count++] =
+			(struct deferred){ page, write, since ? since : now_ns() };
 	else
 		uffd_wake(h->e, page, 1);       /* it faults again */
 }
 
-static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
+/* End the oldest refusal: the page is absent again, and its next fault is looked at afresh. */
+static void forgive(struct handler *h)
 {
-	if (uffd_poison(h->e, region_page(r, page)) != 0)
-		fault_report(r, page, QUIRE_ERROR_ENGINE, EFAULT);
-	/* POISON wakes; if a page is there after all, so must we. */
-	uffd_wake(h->e, region_page(r, page), 1);
+	char *page = h->refused[0].page;
+	struct quire_region *r = registry_find(page);
+
+	memmove(h->refused, h->refused + 1, --h->refused_count * sizeof h->refused[0]);
+	if (r && r->q == h->e->q)
+		discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
+	if (r)
+		region_put(r);
 }
 
-static void serve(struct handler *h, char *address, bool write)
+static void forgive_due(struct handler *h)
+{
+	while (h->refused_count && h->refused[0].until <= now_ns())
+		forgive(h);
+}
+
+static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
+{
+	char *at = region_page(r, page);
+
+	if (h->refused_count == REFUSED_MAX)
+		forgive(h);
+	if (uffd_poison(h->e, at) == 0)
+		h->refused[h->refused_count++] = (struct refused){ at, now_ns() + REFUSAL_NS };
+	/* Poisoning wakes; if a page is there after all, we must. */
+	uffd_wake(h->e, at, 1);
+}
+
+static void serve(struct handler *h, char *address, bool write, uint64_t since)
 {
 	struct quire_region *r = registry_find(address);
 	struct fault f;
@@ -88,11 +126,16 @@ static void serve(struct handler *h, char *address, bool write)
 			    .write = write, .may_sleep = false };
 	switch (fault_serve(&f)) {
 	case FAULT_DONE:
-		/* Mapping wakes, but not if another thread had mapped it before. */
+		/* Mapping wakes; so does whoever ends the wait for a busy page. */
 	case FAULT_WAITING:
 		break;
 	case FAULT_DEFERRED:
-		defer(h, address, write);
+		if (!since || now_ns() - since < PATIENCE_NS) {
+			defer(h, address, write, since);
+			break;
+		}
+		fault_report(r, f.page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
+		refuse(h, r, f.page);
 		break;
 	case FAULT_IOERR:
 	case FAULT_NOMEM:
@@ -120,7 +163,7 @@ static void message(struct handler *h, const struct uffd_msg *m)
 		uffd_wake(h->e, page, 1);
 		return;
 	}
-	serve(h, address, write);
+	serve(h, address, write, 0);
 }
 
 static void serve_deferred(struct handler *h)
@@ -133,7 +176,7 @@ static void serve_deferred(struct handler *h)
 	memcpy(list, h->deferred, n * sizeof list[0]);
 	h->deferred_count = 0;
 	for (uint32_t i = 0; i < n; i++)
-		serve(h, list[i].page, list[i].write);
+		serve(h, list[i].page, list[i].write, list[i].since);
 }
 
 /* => messages served */
@@ -171,8 +214,8 @@ static void sleep_for_work(struct handler *h)
 		if (fd >= 0)
 			fds[n++] = (struct pollfd){ .fd = fd, .events = POLLIN };
 	}
-	/* Deferred faults are retried now and then, should a wake-up have crossed with their deferral. */
-	if (poll(fds, n, h->deferred_count ? 2 : -1) >= 0 && fds[1].revents)
+	/* Deferred faults are retried now and then: a wake-up may have crossed with their deferral. */
+	if (poll(fds, n, h->deferred_count ? 2 : h->refused_count ? 50 : -1) >= 0 && fds[1].revents)
 		(void)!read(h->event, &ignored, sizeof ignored);
 }
 
@@ -199,6 +242,7 @@ static void *handler_main(void *argument)
 		if (!busy || !h->spin_ns)
 			sleep_for_work(h);
 		serve_deferred(h);
+		forgive_due(h);
 	}
 	return NULL;
 }

@@ -217,6 +217,8 @@ int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_
 /* destroy: wait until no entry is busy or being read; then, after munmap, free what the pages held */
 void discard_settle(struct quire_region *r);
 void discard_unmapped(struct quire_region *r);
+/* A page was poisoned to refuse an access: from now on accesses are tried again. */
+void discard_poison(struct quire_region *r, uint64_t page);
 void pin_forget(struct quire *q, uint64_t pages);
 /* => 0, or -EINVAL with words */
 int range_check(const struct quire_region *r, size_t offset, size_t length);
@@ -230,6 +232,9 @@ struct quire_config {
 	size_t readahead;
 	int spin_us;
 };
+/* Row i of the option table. => false: there is none */
+bool options_row(size_t i, const char **name, const char **environment, const char **fallback,
+		 const char **meaning);
 int options_resolve(const struct quire_options *options, struct quire_config *config);
 
 /* Signals off while a public call may hold a lock: see quire.h, Threads. */

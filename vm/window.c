@@ -66,11 +66,9 @@ bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fau
 		  uint32_t *id)
 {
 	struct pager *p = &r->q->pager;
-	uint32_t want = MIN(plan->count, CLUSTER_PAGES - 1), c, n = 0, first;
+	uint32_t want = credits_spare(p, MIN(plan->count, CLUSTER_PAGES - 1)), c, n = 0, first;
 	uint64_t pages[CLUSTER_PAGES], held[CLUSTER_PAGES];
 
-	if (plan->count > 0 && !credits_plenty(p, want + 1))
-		want = 0;
 	if (want == 0 && !demand)
 		return false;
 	c = cluster_get(p, true);

@@ -26,7 +26,7 @@
 static quire_t *q;
 static quire_region_t *r;
 static char *beyond;  /* in a mapping, beyond the end of its file: SIGBUS */
-static char *nothing; /* nothing is mapped there: SIGSEGV */
+static char *nothing; /* may not be touched: SIGSEGV */
 
 static void open_busy(void)
 {
@@ -46,7 +46,7 @@ static void bad_places(void)
 	MUST(beyond != MAP_FAILED);
 	beyond += PAGE + 40;
 	nothing = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	MUST(nothing != MAP_FAILED && munmap(nothing, PAGE) == 0);
+	MUST(nothing != MAP_FAILED);
 	nothing += 88;
 }
 

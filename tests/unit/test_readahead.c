@@ -212,6 +212,13 @@ static void three_in_step(void)
 		NO_PLAN(&ra, 10000 * (i + 1), 1000000);
 	NO_PLAN(&ra, 11, 1000000);
 	NO_PLAN(&ra, 12, 1000000);
+	/* three make one stream: closed, it is not found again by two of them */
+	readahead_init(&ra, MAX_WINDOW);
+	NO_PLAN(&ra, 100, 1000);
+	NO_PLAN(&ra, 101, 1000);
+	EXPECT(&ra, 102, 1000, 103, 1, 4);
+	readahead_wasted(&ra, 103, 4);
+	NO_PLAN(&ra, 99, 1000);
 }
 
 /* A fault that two streams claim is a step of the denser. */
@@ -654,6 +661,47 @@ static void waste_of_two(void)
 	NO_PLAN(&ra, low.start + 400, 10000);
 }
 
+/* What could not be read of a plan is planned again, in a window no wider. */
+static void truncated(void)
+{
+	struct readahead ra;
+	struct ra_plan plan, old;
+	uint64_t start;
+
+	wide_stream(&ra, &plan);
+	start = plan.start;
+	readahead_truncated(&ra, &plan, 20);
+	EXPECT(&ra, start, 10000, start + 20, 1, 32);
+
+	/* none of it: the window is planned again from the first page that faults */
+	wide_stream(&ra, &plan);
+	readahead_truncated(&ra, &plan, 0);
+	EXPECT(&ra, start, 10000, start + 1, 1, 32);
+	EXPECT(&ra, start + 1, 10000, start + 33, 1, 32);
+
+	readahead_init(&ra, MAX_WINDOW);
+	for (uint64_t i = 0; i < 3; i++)
+		readahead_fault(&ra, 500 - i, 1000, false, &plan);
+	REQUIRE_EQ(plan.start, 497);
+	readahead_truncated(&ra, &plan, 3);
+	EXPECT(&ra, 497, 1000, 494, -1, 4);
+	EXPECT(&ra, 494, 1000, 490, -1, 8);
+
+	/* all of it, another stream's, one that is past: nothing */
+	wide_stream(&ra, &plan);
+	old = plan;
+	readahead_truncated(&ra, &plan, 32);
+	readahead_truncated(&ra, &plan, UINT32_MAX);
+	plan.stride = -1;
+	readahead_truncated(&ra, &plan, 0);
+	plan.stride = 1;
+	plan.count = 31;
+	readahead_truncated(&ra, &plan, 0);
+	EXPECT(&ra, start, 10000, start + 32, 1, 32);
+	readahead_truncated(&ra, &old, 0);
+	EXPECT(&ra, start + 32, 10000, start + 64, 1, 32);
+}
+
 /* ------------------------------------------------------------- modes and limits */
 
 static void sequential_mode(void)
@@ -843,10 +891,14 @@ static void anything(void)
 				break;
 			}
 			at = (at + (uint64_t)stride) % pages;
-			if (readahead_fault(&ra, at, pages, unit_below(2), &plan))
-				REQUIRE(plan_is_sane(&ra, &plan, at, pages));
-			else
+			if (!readahead_fault(&ra, at, pages, unit_below(2), &plan)) {
 				REQUIRE_EQ(plan.count, 0);
+				continue;
+			}
+			REQUIRE(plan_is_sane(&ra, &plan, at, pages));
+			if (unit_below(8) == 0)
+				readahead_truncated(&ra, &plan,
+				                    (uint32_t)unit_below(plan.count + 1));
 		}
 	}
 }
@@ -873,6 +925,7 @@ int main(int argc, char **argv)
 		UNIT(replacement_by_age),
 		UNIT(waste),
 		UNIT(waste_of_two),
+		UNIT(truncated),
 		UNIT(sequential_mode),
 		UNIT(never_ahead),
 		UNIT(edges),
