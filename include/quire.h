@@ -118,7 +118,7 @@ struct quire_options {
 	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;          /* QUIRE_IO: "auto" (default), "uring" */
 	const char *move;        /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 256 KiB; one page: none */
+	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 512 KiB; one page: none */
 	const char *spin;        /* QUIRE_SPIN: microseconds for which a handler looks for the next fault
 	                            before it sleeps, "0" to "10000"; default "auto" */
 	quire_error_fn on_error; /* may be NULL */

@@ -28,7 +28,7 @@ static void set_watermarks(struct pager *p, uint64_t budget)
 {
 	atomic_store(&p->budget, budget);
 	/* Between the watermarks two windows should fit, if the budget is not tiny. */
-	uint32_t high = MAX(clamp(budget / 32, 8, 2048), clamp(budget / 8, 8, 2 * CLUSTER_PAGES));
+	uint32_t high = MAX(clamp(budget / 32, 8, 2048), clamp(budget / 16, 8, 2 * CLUSTER_PAGES));
 
 	atomic_store(&p->low, high / 2);
 	atomic_store(&p->high, high);

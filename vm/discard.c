@@ -179,7 +179,16 @@ static int discard_pages(struct quire_region *r, uint64_t first, uint64_t end, b
 
 int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_too)
 {
-	return discard_pages(r, first, first + n, pins_too, false);
+	int error = discard_pages(r, first, first + n, pins_too, false);
+
+	forgive(r->q);
+	return error;
+}
+
+void forgive(struct quire *q)
+{
+	if (q->engine.ops->forgive)
+		q->engine.ops->forgive(&q->engine);
 }
 
 void discard_unmapped(struct quire_region *r)

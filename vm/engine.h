@@ -60,6 +60,8 @@ struct engine_ops {
 	void (*wake)(struct engine *e, char *page, unsigned n);
 	/* Credits are free again: serve what was put off (NULL if nothing ever is). */
 	void (*replenished)(struct engine *e);
+	/* There is room again: accesses that were refused for want of it may be tried (NULL: always). */
+	void (*forgive)(struct engine *e);
 };
 
 /* State of the userfaultfd engines; a third engine adds a member of its own. */

@@ -32,7 +32,7 @@ static const struct option_row rows[] = {
 	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru") },
 	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring") },
 	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE") },
-	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "256K", "widest readahead window in bytes") },
+	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "512K", "widest readahead window in bytes") },
 	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds a handler looks for the next fault") },
 };
 
@@ -174,7 +174,7 @@ static int check(const struct quire_options *given, const struct quire_options *
 	c->policy = o->policy ? o->policy : "clock";
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
-	c->readahead = o->readahead ? o->readahead : CLUSTER_PAGES * PAGE_BYTES;
+	c->readahead = o->readahead ? o->readahead : 2 * CLUSTER_PAGES * PAGE_BYTES;
 	if (c->memory < QUIRE_MEMORY_MIN)
 		return error_set(EINVAL, "%s: a budget of %zu bytes; the minimum is %zu (64 pages)",
 				 given->memory ? "memory" : "QUIRE_MEMORY", o->memory,
@@ -200,7 +200,10 @@ int options_resolve(const struct quire_options *options, struct quire_config *co
 	struct quire_options o = { .size = sizeof o }, given;
 
 	if (options) {
-		if (options->size != 0 && options->size != sizeof *options)
+		static const struct quire_options zeroed;
+		bool defaults = memcmp(options, &zeroed, sizeof zeroed) == 0;
+
+		if (options->size != sizeof *options && !defaults)
 			return error_set(EINVAL, "quire_options.size is %zu, not %zu", options->size,
 					 sizeof *options);
 		o = *options;

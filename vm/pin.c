@@ -151,6 +151,7 @@ static int with_lock(struct quire_region *r, size_t offset, size_t length,
 	lock_acquire(&r->q->pin_lock);
 	error = what(r, pages_of(offset), pages_of(length));
 	lock_release(&r->q->pin_lock);
+	forgive(r->q);
 	call_leave(&call);
 	return error;
 }

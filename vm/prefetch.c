@@ -51,19 +51,29 @@ static void map_standby(struct quire_region *r, uint64_t first, uint64_t end)
 	}
 }
 
-/* => false: no memory to spare just now */
-static bool read_window(struct quire_region *r, uint64_t first, uint64_t end)
+/* The first page in [first, end) that is a slot; end if there is none. */
+static uint64_t next_slot(struct quire_region *r, uint64_t first, uint64_t end)
 {
-	struct ra_plan plan = { .start = first, .stride = 1, .count = (uint32_t)(end - first) };
-	bool any = false;
+	while (first < end && !is_slot(r, first))
+		first++;
+	return first;
+}
+
+/*
+ * Read what is on the swap file of [first, end), as far as there is memory.
+ * => the first page still to be read, or end
+ */
+static uint64_t read_some(struct quire_region *r, uint64_t first, uint64_t end)
+{
+	struct ra_plan plan = { .stride = 1 };
 	uint32_t id;
 
-	for (uint64_t page = first; page < end && !any; page++)
-		any = is_slot(r, page);
-	if (any && !window_start(r, &plan, NULL, &id))
-		return false;
-	map_standby(r, first, end);
-	return true;
+	plan.start = next_slot(r, first, end);
+	plan.count = (uint32_t)(end - plan.start);
+	if (plan.count == 0 || !window_start(r, &plan, NULL, &id))
+		return plan.start;
+	map_standby(r, plan.start, end);
+	return next_slot(r, plan.start, end);
 }
 
 static void serve(struct prefetch *f, const struct prefetch_request *q)
@@ -71,18 +81,15 @@ static void serve(struct prefetch *f, const struct prefetch_request *q)
 	struct quire_region *r = region_get(f->q, q->region);
 	uint64_t end = q->first + q->n;
 
-	for (uint64_t at = q->first; r && at < end && !atomic_load(&f->stop);) {
-		uint64_t stop = MIN(at + CLUSTER_PAGES - 1, end);
-		int tries = 0;
+	for (uint64_t at = q->first, tries = 0; r && at < end && tries < PATIENCE;) {
+		uint64_t stop = MIN(at + CLUSTER_PAGES - 1, end), next = read_some(r, at, stop);
 
-		while (!read_window(r, at, stop)) {
-			if (++tries > PATIENCE || atomic_load(&f->stop) || !atomic_load(&r->alive))
-				break;
-			pause_for(f, PAUSE_NS);
-		}
-		if (tries > PATIENCE || !atomic_load(&r->alive))
+		if (atomic_load(&f->stop) || !atomic_load(&r->alive))
 			break;
-		at = stop;
+		tries = next == at ? tries + 1 : 0;
+		if (next < stop)
+			pause_for(f, PAUSE_NS);
+		at = next;
 	}
 	if (r)
 		region_put(r);

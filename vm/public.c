@@ -121,7 +121,7 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
 	q->spin_us = c->spin_us;
-	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), CLUSTER_PAGES - 1), 1);
+	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
 	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);
 	if (arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "quire regions") ||
@@ -205,6 +205,7 @@ int quire_set_memory(quire_t *q, size_t bytes)
 	else
 		error = budget_set(&q->pager, pages_of(bytes));
 	lock_release(&q->pin_lock);
+	forgive(q);
 	call_leave(&call);
 	return error ? error_set(-error,
 				 "what is pinned or cannot be written out does not fit %zu bytes",

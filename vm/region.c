@@ -122,7 +122,7 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
-	if (options && options->size != 0 && options->size != sizeof *options)
+	if (options && options->size != sizeof *options && (options->size != 0 || options->name))
 		return error_set(EINVAL, "quire_region_options.size is %zu, not %zu", options->size,
 				 sizeof *options);
 	if (length == 0 || bytes < length || bytes > QUIRE_REGION_MAX)
@@ -162,6 +162,7 @@ static void destroy(struct quire_region *r)
 	discard_unmapped(r);
 	unreserve(r);
 	registry_give_id(q, r->id);
+	forgive(q);
 }
 
 int quire_region_destroy(quire_region_t *r)

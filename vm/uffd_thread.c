@@ -64,7 +64,8 @@ struct handler {
 	uint64_t spin_ns;
 	uint32_t deferred_count;
 	struct deferred deferred[DEFERRED_MAX];
-	uint32_t refused_count;         /* oldest first */
+	struct lock refused_lock;
+	_Atomic uint32_t refused_count; /* oldest first; refused lock */
 	struct refused refused[REFUSED_MAX];
 	struct arena self;
 };
@@ -78,23 +79,28 @@ static void defer(struct handler *h, char *page, bool write, uint64_t since)
 		uffd_wake(h->e, page, 1);       /* it faults again */
 }
 
-/* End the oldest refusal: the page is absent again, and its next fault is looked at afresh. */
-static void forgive(struct handler *h)
+/*
+ * End the refusals that are due by now: their pages are absent again, and the
+ * next fault is looked at afresh. When it returns none of them stands, not even
+ * one that another thread was about to end.
+ */
+static void end_refusals(struct handler *h, uint64_t now)
 {
-	char *page = h->refused[0].page;
-	struct quire_region *r = registry_find(page);
+	uint32_t n = 0;
 
-	memmove(h->refused, h->refused + 1, --h->refused_count * sizeof h->refused[0]);
-	if (r && r->q == h->e->q)
-		discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
-	if (r)
-		region_put(r);
-}
+	lock_acquire(&h->refused_lock);
+	while (n < h->refused_count && h->refused[n].until <= now) {
+		char *page = h->refused[n++].page;
+		struct quire_region *r = registry_find(page);
 
-static void forgive_due(struct handler *h)
-{
-	while (h->refused_count && h->refused[0].until <= now_ns())
-		forgive(h);
+		if (r && r->q == h->e->q)
+			discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
+		if (r)
+			region_put(r);
+	}
+	h->refused_count -= n;
+	memmove(h->refused, h->refused + n, h->refused_count * sizeof h->refused[0]);
+	lock_release(&h->refused_lock);
 }
 
 static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
@@ -102,9 +108,13 @@ static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
 	char *at = region_page(r, page);
 
 	if (h->refused_count == REFUSED_MAX)
-		forgive(h);
-	if (uffd_poison(h->e, at) == 0)
-		h->refused[h->refused_count++] = (struct refused){ at, now_ns() + REFUSAL_NS };
+		end_refusals(h, UINT64_MAX);
+	/* In the list before the thread can see it: it may ask for an end at once. */
+	lock_acquire(&h->refused_lock);
+	h->refused[h->refused_count++] = (struct refused){ at, now_ns() + REFUSAL_NS };
+	if (uffd_poison(h->e, at) != 0)
+		h->refused_count--;
+	lock_release(&h->refused_lock);
 	/* Poisoning wakes; if a page is there after all, we must. */
 	uffd_wake(h->e, at, 1);
 }
@@ -242,7 +252,8 @@ static void *handler_main(void *argument)
 		if (!busy || !h->spin_ns)
 			sleep_for_work(h);
 		serve_deferred(h);
-		forgive_due(h);
+		if (h->refused_count)
+			end_refusals(h, now_ns());
 	}
 	return NULL;
 }
@@ -260,6 +271,7 @@ static int thread_start(struct engine *e)
 	h->self = a;
 	h->e = e;
 	h->spin_ns = e->q->spin_us >= 0 ? (uint64_t)e->q->spin_us * 1000 : SPIN_AUTO_NS;
+	lock_init(&h->refused_lock, RANK_ENGINE);
 	h->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (h->event < 0) {
 		error = -errno;
@@ -290,6 +302,14 @@ static void thread_replenished(struct engine *e)
 {
 	if (e->uffd.handler)
 		poke(e->uffd.handler);
+}
+
+static void thread_forgive(struct engine *e)
+{
+	struct handler *h = e->uffd.handler;
+
+	if (h && h->refused_count)
+		end_refusals(h, UINT64_MAX);
 }
 
 static int thread_open(struct engine *e, struct quire *q)
@@ -334,4 +354,5 @@ const struct engine_ops engine_uffd = {
 	.poison = uffd_poison,
 	.wake = uffd_wake,
 	.replenished = thread_replenished,
+	.forgive = thread_forgive,
 };

@@ -35,6 +35,7 @@
 
 #define REGIONS_MAX 65535u
 #define REGION_NAME_BYTES 32
+#define READAHEAD_MAX (8u * (CLUSTER_PAGES - 1)) /* pages: the widest window */
 
 /* Entries are counted as metadata by leaf: one page of the table. */
 #define LEAF_SHIFT 9
@@ -219,6 +220,8 @@ void discard_settle(struct quire_region *r);
 void discard_unmapped(struct quire_region *r);
 /* A page was poisoned to refuse an access: from now on accesses are tried again. */
 void discard_poison(struct quire_region *r, uint64_t page);
+/* Memory, or room on the swap file, has come free by a call of the program's. */
+void forgive(struct quire *q);
 void pin_forget(struct quire *q, uint64_t pages);
 /* => 0, or -EINVAL with words */
 int range_check(const struct quire_region *r, size_t offset, size_t length);

@@ -62,13 +62,19 @@ static void undo(struct quire_region *r, uint32_t c, uint32_t n, bool demand)
 	cluster_put(p, c);
 }
 
-bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
-		  uint32_t *id)
+/*
+ * Start reading pages first, first + stride, ... of a plan, as many as are
+ * slots and as there is memory for, into one cluster.
+ * => *taken: how many of the plan's pages were looked at
+ */
+static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
+			  uint32_t *id, uint32_t *taken)
 {
 	struct pager *p = &r->q->pager;
 	uint32_t want = credits_spare(p, MIN(plan->count, CLUSTER_PAGES - 1)), c, n = 0, first;
 	uint64_t pages[CLUSTER_PAGES], held[CLUSTER_PAGES];
 
+	*taken = 0;
 	if (want == 0 && !demand)
 		return false;
 	c = cluster_get(p, true);
@@ -98,6 +104,8 @@ bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fau
 		}
 	}
 	if (n == 0) {
+		/* All are in memory already. */
+		*taken = want;
 		cluster_put(p, c);
 		return false;
 	}
@@ -129,9 +137,32 @@ bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fau
 		undo(r, c, n, demand != NULL);
 		return false;
 	}
+	*taken = want;
 	count_read(r, n - first, first);
 	cluster_to_standby(p, c);
 	cluster_put(p, c);
 	return true;
 }
 
+bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
+		  uint32_t *id)
+{
+	struct ra_plan part = *plan;
+	uint32_t done, taken, ignored;
+	bool started;
+
+	/* Wide windows take more clusters, all in flight at once. */
+	part.count = MIN(plan->count, CLUSTER_PAGES - 1);
+	started = start_cluster(r, &part, demand, id, &taken);
+	for (done = taken; taken == part.count && done < plan->count; done += taken) {
+		part.start = plan->start + (uint64_t)(plan->stride * (int64_t)done);
+		part.count = MIN(plan->count - done, CLUSTER_PAGES - 1);
+		started |= start_cluster(r, &part, NULL, &ignored, &taken) && !demand;
+	}
+	if (done < plan->count) {
+		lock_acquire(&r->readahead_lock);
+		readahead_truncated(&r->readahead, plan, done);
+		lock_release(&r->readahead_lock);
+	}
+	return started;
+}
