@@ -118,10 +118,17 @@ $(all_obj): $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 -include $(all_obj:.o=.d)
 
-# Removed first: ar would keep the members of sources that are gone.
-$(BUILD)/libquire.a: $(lib_obj) $(BUILD)/obj/lib.list
+# Removed first: ar would keep the members of sources that are gone. With all internal names: unit tests.
+$(BUILD)/obj/internal.a: $(lib_obj) $(BUILD)/obj/lib.list
 	$(say) AR $@
 	$(Q)rm -f $@ && ar rcs $@ $(lib_obj)
+
+# One object whose hidden names are local: a program may have a pager_open of its own.
+$(BUILD)/libquire.a: $(lib_obj) $(BUILD)/obj/lib.list
+	$(say) AR $@
+	$(Q)ld -r -o $(BUILD)/obj/quire.o $(lib_obj)
+	$(Q)objcopy --localize-hidden $(BUILD)/obj/quire.o
+	$(Q)rm -f $@ && ar rcs $@ $(BUILD)/obj/quire.o
 
 $(BUILD)/libquire.so: $(lib_obj) $(BUILD)/obj/lib.list quire.map
 	$(say) LD $@
@@ -142,11 +149,11 @@ $$(call programs,$(1)): $$(BUILD)/%: $$(BUILD)/obj/%.o $$(call commons,$(1)) $(2
 	$$(Q)$$(CC) $$(cflags) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(3)
 endef
 
-# Unit tests reach internals through the archive. Integration tests run against the shared library,
+# Unit tests reach internals through an archive of their own. Integration tests run against the shared library,
 # and so prove that what quire.h declares is exported. The rest are self-contained.
 static := $(BUILD)/libquire.a $(LIBS)
 shared := -L$(BUILD) -Wl,-rpath,'$$$$ORIGIN/../..' -lquire -pthread
-$(eval $(call program,tests/unit,$(BUILD)/libquire.a,$(BUILD)/libquire.a -lcunit $(LIBS) -lm))
+$(eval $(call program,tests/unit,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a -lcunit $(LIBS) -lm))
 $(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
 $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))

@@ -88,16 +88,17 @@ static int unpoison(struct quire_region *r, uint64_t page)
 	return e->ops->attach(e, at, PAGE_BYTES);
 }
 
-void discard_poison(struct quire_region *r, uint64_t page)
+bool discard_poison(struct quire_region *r, uint64_t page)
 {
 	uint64_t e = atomic_load(region_entry(r, page));
 
-	/* Somebody is at it, or it is mapped after all: then it is not poisoned any more. */
-	if (entry_state(e) == ENTRY_MAPPED || entry_state(e) == ENTRY_READING ||
-	    !entry_try(region_entry(r, page), e))
-		return;
+	if (!(e & ENTRY_BUSY) && entry_state(e) == ENTRY_MAPPED)
+		return true;
+	if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e))
+		return false;
 	unpoison(r, page);
 	entry_publish(r, page, e & ~ENTRY_LOST);
+	return true;
 }
 
 static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool gone)

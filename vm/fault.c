@@ -195,57 +195,62 @@ static uint32_t around(struct fault *f, int *direction, unsigned *front)
 	return n;
 }
 
-/* Fill pages [first, first + n), all or, if n is 1, that one. => how many are filled */
+/*
+ * Fill pages [first, first + n), whose entries are held, with a credit each,
+ * as far as the engine does. What is filled may have been written to already,
+ * entry held or not: it stays. => how many are filled and published
+ */
 static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
 {
 	struct quire_region *r = f->region;
-	struct engine *e = &r->q->engine;
-	int filled = e->ops->map_zero(e, region_page(r, first), n, f->write);
+	struct quire *q = r->q;
+	uint32_t frames[CLUSTER_PAGES], filled;
+	page_id ids[CLUSTER_PAGES];
+	int result = q->engine.ops->map_zero(&q->engine, region_page(r, first), n, f->write);
 
-	f->error = filled < 0 ? -filled : 0;
-	if (filled > 0 && (uint32_t)filled < n)
-		e->ops->drop(e, region_page(r, first), (size_t)filled);
-	return filled == (int)n ? n : 0;
+	f->error = result < 0 ? -result : 0;
+	if (result <= 0)
+		return 0;
+	filled = (uint32_t)result;
+	for (uint32_t i = 0; i < filled; i++)
+		ids[i] = PAGE_ID(r->id, first + i);
+	frames_enter(&q->pager, ids, frames, filled, POLICY_FAULTED, (uint32_t)(f->page - first));
+	COUNT(r, zero_fills, filled);
+	count_resident(r, filled);
+	for (uint32_t i = 0; i < filled; i++)
+		entry_publish(r, first + i, entry_make(ENTRY_MAPPED, frames[i]));
+	return filled;
 }
 
 static enum fault_result zero_fill(struct fault *f)
 {
 	struct quire_region *r = f->region;
-	struct quire *q = r->q;
-	uint32_t frames[CLUSTER_PAGES], n, filled;
-	page_id ids[CLUSTER_PAGES];
 	enum fault_result result = get_credits(f, 1);
-	uint64_t first, from;
+	uint32_t n, filled, spare;
+	bool touched, alone = false;
+	uint64_t first;
 	unsigned front;
 	int direction;
 
 	if (result != FAULT_DONE)
 		return give_up(f, result);
 	n = 1 + around(f, &direction, &front);
-	first = from = direction < 0 ? f->page - (n - 1) : f->page;
+	first = direction < 0 ? f->page - (n - 1) : f->page;
 	filled = fill(f, first, n);
-	if (filled == 0 && n > 1) {
-		from = f->page;
-		filled = fill(f, from, 1);
-	}
-	for (uint32_t i = 0; i < filled; i++)
-		ids[i] = PAGE_ID(r->id, from + i);
-	if (filled) {
-		frames_enter(&q->pager, ids, frames, filled, POLICY_FAULTED,
-			     (uint32_t)(f->page - from));
-		COUNT(r, zero_fills, filled);
-		count_resident(r, filled);
+	touched = f->page < first + filled;
+	if (!touched && n > 1)
+		touched = alone = fill(f, f->page, 1) == 1;
+	if (filled && touched && !alone) {
 		lock_acquire(&r->readahead_lock);
-		faultaround_filled(&r->faultaround, front, from, filled);
+		faultaround_filled(&r->faultaround, front, first, filled);
 		lock_release(&r->readahead_lock);
 	}
-	for (uint64_t page = first; page < first + n; page++)
-		entry_publish(r, page,
-			      page >= from && page < from + filled ?
-				      entry_make(ENTRY_MAPPED, frames[page - from]) :
-				      ENTRY_EMPTY);
-	credits_put(&q->pager, n - filled);
-	return filled ? FAULT_DONE : FAULT_REFUSED;
+	for (uint64_t page = first + filled; page < first + n; page++)
+		if (!(alone && page == f->page))
+			entry_publish(r, page, ENTRY_EMPTY);
+	spare = n - filled - alone;
+	credits_put(&r->q->pager, spare);
+	return touched ? FAULT_DONE : FAULT_REFUSED;
 }
 
 /* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */
@@ -326,7 +331,7 @@ static enum fault_result mapped(struct fault *f)
 	} else if (n == -EEXIST) {
 		/* Another thread was faster; or the page was protected beside a victim. */
 		if (f->write)
-			q->engine.ops->unprotect(&q->engine, page, 1);
+			f->error = -q->engine.ops->unprotect(&q->engine, page, 1);
 		else if (q->engine.ops->wake)
 			q->engine.ops->wake(&q->engine, page, 1);
 	} else {
@@ -334,7 +339,7 @@ static enum fault_result mapped(struct fault *f)
 		return give_up(f, FAULT_REFUSED);
 	}
 	entry_publish(r, f->page, f->held);
-	return FAULT_DONE;
+	return f->error ? FAULT_REFUSED : FAULT_DONE;
 }
 
 /* Read one slot on this thread and map it; the entry is held, one credit too. */
@@ -491,6 +496,7 @@ enum fault_result fault_serve(struct fault *f)
 
 	f->started = now_ns();
 	f->entry = region_entry(r, f->page);
+	f->error = 0;
 	f->major = f->no_readahead = false;
 	region_touch_leaf(r, f->page);
 	do

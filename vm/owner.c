@@ -346,7 +346,8 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 	struct quire_region *r = &q->regions[PAGE_ID_REGION(id) - 1];
 	uint64_t page = PAGE_ID_PAGE(id);
 	entry_t *entry = region_entry(r, page);
-	bool demanded = buffer % CLUSTER_PAGES == 0;
+	uint64_t started = q->pager.clusters[buffer / CLUSTER_PAGES].started;
+	bool demanded = buffer % CLUSTER_PAGES == 0 && started;
 	uint64_t e;
 
 	if (error) {
@@ -374,8 +375,7 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 		while (!atomic_compare_exchange_weak(entry, &e,
 						     standby | ENTRY_BUSY | ENTRY_WAITERS))
 			;
-		serve_waiter(r, page, standby,
-			     demanded ? q->pager.clusters[buffer / CLUSTER_PAGES].started : 0);
+		serve_waiter(r, page, standby, demanded ? started : 0);
 		return;
 	}
 	entry_publish(r, page, entry_make(ENTRY_STANDBY, buffer));

@@ -145,29 +145,50 @@ static bool is_clean(struct pager *p, uint32_t id)
 	return atomic_load(&buffer_of(p, id)->state) == BUFFER_CLEAN;
 }
 
-static enum fault_result copy_all(struct fault *f, const struct rescue *s, bool write)
+/* Copy pages [from, to), alike in writability, as far as the engine does. => how many are mapped and settled */
+static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from, uint32_t to,
+			  bool writable)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
+	int n = q->engine.ops->map(&q->engine, region_page(r, s->first + from),
+				   buffer_address(&q->pager, s->buffer + from), to - from, writable);
+
+	if (n < 0)
+		f->error = -n;
+	if (n <= 0)
+		return 0;
+	settle(f, s, from, from + (uint32_t)n, writable, false);
+	return (uint32_t)n;
+}
+
+static enum fault_result copy_all(struct fault *f, const struct rescue *s, bool write)
+{
+	struct pager *p = &f->region->q->pager;
+	uint32_t unused = 0;
 	bool done = false;
 
 	for (uint32_t from = 0, to; from < s->n; from = to) {
-		bool writable = write || !is_clean(&q->pager, s->buffer + from);
-		int n;
+		bool writable = write || !is_clean(p, s->buffer + from);
+		uint32_t n;
 
 		for (to = from + 1; to < s->n; to++)
-			if ((write || !is_clean(&q->pager, s->buffer + to)) != writable)
+			if ((write || !is_clean(p, s->buffer + to)) != writable)
 				break;
-		n = q->engine.ops->map(&q->engine, region_page(r, s->first + from),
-				       buffer_address(&q->pager, s->buffer + from), to - from,
-				       writable);
-		f->error = n < 0 ? -n : f->error;
-		n = MAX(n, 0);
-		done |= s->touched - from < (uint32_t)n;
-		settle(f, s, from, from + (uint32_t)n, writable, false);
-		leave(r, s, from + (uint32_t)n, to);
-		credits_put(&q->pager, to - from - (uint32_t)n);
+		n = copy_part(f, s, from, to, writable);
+		done |= s->touched - from < n;
+		/* The page that was touched has a try of its own. */
+		if (n && n < to - from && s->touched >= from + n && s->touched < to) {
+			leave(f->region, s, from + n, s->touched);
+			unused += s->touched - from - n;
+			from = s->touched;
+			n = copy_part(f, s, from, from + 1, writable);
+			done |= n;
+		}
+		leave(f->region, s, from + n, to);
+		unused += to - from - n;
 	}
+	credits_put(p, unused);
 	return done ? FAULT_DONE : FAULT_REFUSED;
 }
 

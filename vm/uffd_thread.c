@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -79,36 +80,47 @@ static void defer(struct handler *h, char *page, bool write, uint64_t since)
 		uffd_wake(h->e, page, 1);       /* it faults again */
 }
 
+/* => false: somebody is at the page just now */
+static bool end_refusal(struct handler *h, char *page)
+{
+	struct quire_region *r = registry_find(page);
+	bool done = true;
+
+	if (r && r->q == h->e->q)
+		done = discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
+	if (r)
+		region_put(r);
+	return done;
+}
+
 /*
  * End the refusals that are due by now: their pages are absent again, and the
- * next fault is looked at afresh. When it returns none of them stands, not even
- * one that another thread was about to end.
+ * next fault is looked at afresh. => how many of these could not be ended yet
  */
-static void end_refusals(struct handler *h, uint64_t now)
+static uint32_t end_refusals(struct handler *h, uint64_t now)
 {
-	uint32_t n = 0;
+	uint32_t kept = 0, left = 0;
 
 	lock_acquire(&h->refused_lock);
-	while (n < h->refused_count && h->refused[n].until <= now) {
-		char *page = h->refused[n++].page;
-		struct quire_region *r = registry_find(page);
+	for (uint32_t i = 0; i < h->refused_count; i++) {
+		bool due = h->refused[i].until <= now;
 
-		if (r && r->q == h->e->q)
-			discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
-		if (r)
-			region_put(r);
+		if (due && end_refusal(h, h->refused[i].page))
+			continue;
+		left += due;
+		h->refused[kept++] = h->refused[i];
 	}
-	h->refused_count -= n;
-	memmove(h->refused, h->refused + n, h->refused_count * sizeof h->refused[0]);
+	h->refused_count = kept;
 	lock_release(&h->refused_lock);
+	return left;
 }
 
 static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
 {
 	char *at = region_page(r, page);
 
-	if (h->refused_count == REFUSED_MAX)
-		end_refusals(h, UINT64_MAX);
+	while (h->refused_count == REFUSED_MAX && end_refusals(h, UINT64_MAX) == REFUSED_MAX)
+		sched_yield();
 	/* In the list before the thread can see it: it may ask for an end at once. */
 	lock_acquire(&h->refused_lock);
 	h->refused[h->refused_count++] = (struct refused){ at, now_ns() + REFUSAL_NS };
@@ -308,8 +320,8 @@ static void thread_forgive(struct engine *e)
 {
 	struct handler *h = e->uffd.handler;
 
-	if (h && h->refused_count)
-		end_refusals(h, UINT64_MAX);
+	while (h && h->refused_count && end_refusals(h, UINT64_MAX))
+		sched_yield();
 }
 
 static int thread_open(struct engine *e, struct quire *q)

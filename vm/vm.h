@@ -218,8 +218,11 @@ int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_
 /* destroy: wait until no entry is busy or being read; then, after munmap, free what the pages held */
 void discard_settle(struct quire_region *r);
 void discard_unmapped(struct quire_region *r);
-/* A page was poisoned to refuse an access: from now on accesses are tried again. */
-void discard_poison(struct quire_region *r, uint64_t page);
+/*
+ * A page was poisoned to refuse an access: from now on accesses are tried again.
+ * Does not wait. => false: the page is busy, nothing was done
+ */
+bool discard_poison(struct quire_region *r, uint64_t page);
 /* Memory, or room on the swap file, has come free by a call of the program's. */
 void forgive(struct quire *q);
 void pin_forget(struct quire *q, uint64_t pages);

@@ -346,9 +346,29 @@ unsigned descriptors(void)
 	return entries("/proc/self/fd");
 }
 
+/* The kernel's own io_uring workers, which come and go, are not counted. */
 unsigned threads(void)
 {
-	return entries("/proc/self/task");
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	unsigned n = 0;
+
+	MUST(d != NULL);
+	while ((e = readdir(d))) {
+		char path[64], name[32] = "";
+		int fd;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "/proc/self/task/%.20s/comm", e->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && strncmp(name, "iou-", 4))
+			n++;
+		if (fd >= 0)
+			close(fd);
+	}
+	closedir(d);
+	return n;
 }
 
 static char directory[PATH_MAX];
