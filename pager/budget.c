@@ -15,8 +15,8 @@
 
 #include <errno.h>
 
-/* How long a thread looks for memory before its access is refused. */
-#define PATIENCE_NS (2 * UINT64_C(1000000000))
+/* How long a thread looks for memory, while nobody makes any progress, before its access is refused. */
+#define PATIENCE_NS UINT64_C(500000000)
 #define PAUSE_NS UINT64_C(500000)
 
 static uint32_t clamp(uint64_t v, uint32_t low, uint32_t high)
@@ -77,33 +77,51 @@ uint32_t credits_spare(struct pager *p, uint32_t want)
 	return have <= 0 ? 0 : (uint32_t)MIN(have, (int64_t)want);
 }
 
+uint32_t credits_batch(struct pager *p)
+{
+	int64_t missing = -atomic_load(&p->credits);
+	uint32_t batch = atomic_load(&p->batch);
+
+	return missing <= 0 ? batch : (uint32_t)MIN(missing + batch, (int64_t)CLUSTER_PAGES);
+}
+
+static void pause_reclaim(void)
+{
+	_Atomic uint32_t never = 0;
+
+	futex_wait(&never, 0, PAUSE_NS, false);
+}
+
 int credits_get(struct pager *p, uint32_t n)
 {
+	uint32_t seen = 0;
 	uint64_t give_up = 0;
 
 	if (likely(credits_try(p, n)))
 		return 0;
 	count(&p->counters->direct_reclaims, 1);
 	for (;;) {
-		uint32_t progress = 1;
+		bool got;
+		uint32_t now;
 
 		reclaim_enter(p);
-		while (!credits_try(p, n) && progress)
-			progress = reclaim_step(p);
+		while (!(got = credits_try(p, n)))
+			if (reclaim_step(p) == 0)
+				break;
 		reclaim_leave(p);
-		if (progress)
+		if (got)
 			return 0;
 		/*
 		 * Nothing can be evicted now. Pages held by other threads' faults
 		 * become evictable in a moment; a full disk does not go away.
 		 */
-		if (give_up == 0)
+		now = atomic_load(&p->progress);
+		if (give_up == 0 || now != seen)
 			give_up = now_ns() + PATIENCE_NS;
 		else if (now_ns() > give_up)
 			return -ENOMEM;
-		_Atomic uint32_t never = 0;
-
-		futex_wait(&never, 0, PAUSE_NS, false);
+		seen = now;
+		pause_reclaim();
 	}
 }
 
@@ -123,11 +141,9 @@ int budget_set(struct pager *p, uint64_t pages)
 	atomic_fetch_sub(&p->credits, (int64_t)(old - pages));
 	while (!(fits = atomic_load(&p->credits) >= 0) && now_ns() < give_up) {
 		if (reclaim_step(p) == 0) {
-			_Atomic uint32_t never = 0;
-
 			/* Others need the lock to finish what they hold. */
 			reclaim_leave(p);
-			futex_wait(&never, 0, PAUSE_NS, false);
+			pause_reclaim();
 			reclaim_enter(p);
 		} else {
 			give_up = now_ns() + PATIENCE_NS;

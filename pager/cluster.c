@@ -166,7 +166,7 @@ bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slo
 	*state = atomic_load(&b->state);
 	*slot = SLOT_NONE;
 	while (*state == BUFFER_CLEAN || *state == BUFFER_DIRTY) {
-		if (!atomic_compare_exchange_weak(&b->state, state, BUFFER_FREE))
+		if (!atomic_compare_exchange_weak(&b->state, state, BUFFER_CLAIMED))
 			continue;
 		if (*state == BUFFER_CLEAN)
 			*slot = b->slot;
@@ -195,12 +195,74 @@ void buffer_claim(struct pager *p, uint32_t id, slot_t *slot)
 
 void buffer_release(struct pager *p, uint32_t id, bool moved)
 {
+	uint32_t claimed = BUFFER_CLAIMED;
+
 	if (moved) {
 		atomic_fetch_and(&p->clusters[id / CLUSTER_PAGES].populated,
 				 ~(UINT64_C(1) << id % CLUSTER_PAGES));
 		uncount(&p->populated, 1);
 	}
+	/* An abandoned one is the writer's to free. */
+	atomic_compare_exchange_strong(&buffer_of(p, id)->state, &claimed, BUFFER_FREE);
 	cluster_put(p, id / CLUSTER_PAGES);
+}
+
+/* One cluster that an operation holds. In standby no buffer is filled any more, so FREE is for good. */
+static uint32_t trim(struct pager *p, uint32_t c)
+{
+	struct cluster *cl = &p->clusters[c];
+	uint64_t gone = 0;
+
+	for (uint32_t i = 0; i < CLUSTER_PAGES; i++)
+		if (atomic_load(&cl->buffer[i].state) == BUFFER_FREE)
+			gone |= UINT64_C(1) << i;
+	gone &= atomic_load(&cl->populated);
+	for (uint32_t i = 0, n; i < CLUSTER_PAGES; i += n) {
+		for (n = 1; i + n < CLUSTER_PAGES && (gone >> (i + n) & 1) == (gone >> i & 1); n++)
+			;
+		if (gone >> i & 1)
+			kernel_madvise(buffer_address(p, c * CLUSTER_PAGES + i), n * PAGE_BYTES,
+				       MADV_DONTNEED);
+	}
+	atomic_fetch_and(&cl->populated, ~gone);
+	return (uint32_t)__builtin_popcountll(gone);
+}
+
+uint32_t clusters_trim(struct pager *p)
+{
+	uint32_t total = 0, c = standby_next(p, CLUSTER_NONE), next;
+
+	while (c != CLUSTER_NONE) {
+		uint32_t n = trim(p, c);
+
+		uncount(&p->populated, n);
+		credits_put(p, n);
+		total += n;
+		next = standby_next(p, c);
+		cluster_put(p, c);
+		c = next;
+	}
+	return total;
+}
+
+uint32_t standby_next(struct pager *p, uint32_t c)
+{
+	lock_acquire(&p->standby_lock);
+	if (c == CLUSTER_NONE)
+		c = p->head[CLUSTERS_STANDBY];
+	else
+		c = p->clusters[c].list == CLUSTERS_STANDBY ? p->clusters[c].next : CLUSTER_NONE;
+	for (; c != CLUSTER_NONE; c = p->clusters[c].next) {
+		uint32_t refs = atomic_load(&p->clusters[c].refs);
+
+		/* One whose last reference is being dropped is about to free itself. */
+		while (refs && !atomic_compare_exchange_weak(&p->clusters[c].refs, &refs, refs + 1))
+			;
+		if (refs)
+			break;
+	}
+	lock_release(&p->standby_lock);
+	return c;
 }
 
 struct swap_run *run_get(struct pager *p)

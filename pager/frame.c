@@ -54,6 +54,7 @@ void frames_leave(struct pager *p, const uint32_t *frames, uint32_t n)
 			p->policy.ops->remove(&p->policy, frames[i]);
 			frame->listed = false;
 		}
+		atomic_store_explicit(&frame->page, PAGE_ID_NONE, memory_order_relaxed);
 		p->policy.nodes[frames[i]].next = p->frame_free;
 		p->frame_free = frames[i];
 	}

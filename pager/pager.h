@@ -40,6 +40,8 @@ typedef uint64_t page_id;
 #define PAGE_ID_REGION(id) ((uint32_t)((id) >> PAGE_ID_BITS))
 #define PAGE_ID_PAGE(id) ((id) & ((UINT64_C(1) << PAGE_ID_BITS) - 1))
 
+#define PAGE_ID_NONE UINT64_MAX
+
 #define CLUSTER_PAGES SWAP_RUN_MAX
 #define CLUSTER_NONE UINT32_MAX
 
@@ -99,11 +101,12 @@ enum buffer_state {
 	BUFFER_DIRTY,           /* holds the only copy of a standby page */
 	BUFFER_WRITING,         /* being written to its slot */
 	BUFFER_ABANDONED,       /* being written, but its page was taken back: slot to be freed */
+	BUFFER_CLAIMED,         /* taken back; its bytes may still be needed for a moment */
 };
 
 /*
  * state moves by compare-and-swap: the page's entry holder takes a buffer
- * (CLEAN, DIRTY -> FREE; WRITING -> ABANDONED), the reclaimer writes it
+ * (CLEAN, DIRTY -> CLAIMED -> FREE; WRITING -> ABANDONED), the reclaimer writes it
  * (DIRTY -> WRITING -> CLEAN; ABANDONED -> FREE). See docs/DESIGN.md.
  */
 struct buffer {
@@ -156,6 +159,7 @@ struct pager {
 	_Atomic uint32_t standby_target;
 	_Atomic uint32_t batch;         /* pages of one take, 1 .. CLUSTER_PAGES */
 	_Atomic uint32_t starved;       /* someone asked for credits in vain */
+	_Atomic uint32_t progress;      /* counts steps of reclaim that achieved something */
 
 	/* frame.c */
 	struct arena frame_arena, node_arena;
@@ -239,6 +243,8 @@ int credits_get(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
 /* Of want credits, how many may go into speculation: what is free beyond half the low watermark. */
 uint32_t credits_spare(struct pager *p, uint32_t want);
+/* Pages that one take may have: more than usual while the budget is being lowered. */
+uint32_t credits_batch(struct pager *p);
 /* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
 int budget_set(struct pager *p, uint64_t pages);
 
@@ -275,6 +281,8 @@ void cluster_put(struct pager *p, uint32_t cluster);
 bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
 /* Give the memory of free clusters back until credits reach want. => credits regained */
 uint32_t clusters_release(struct pager *p, int64_t want);
+/* Give the memory of standby clusters' free buffers back. Reclaim lock held. => credits regained */
+uint32_t clusters_trim(struct pager *p);
 /* Put a cluster into the standby list, at its young end. */
 void cluster_to_standby(struct pager *p, uint32_t cluster);
 
@@ -304,7 +312,7 @@ void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum b
 void buffer_claim(struct pager *p, uint32_t id, slot_t *slot);
 /* The same unless it is being written: then false. *state: what it was, to be stored back to undo */
 bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slot);
-/* Done with a claimed buffer. moved: its memory went with the page (UFFDIO_MOVE). */
+/* Done with a claimed or abandoned buffer. moved: its memory went with the page (UFFDIO_MOVE). */
 void buffer_release(struct pager *p, uint32_t id, bool moved);
 
 /* Write-back and read-in requests. */
@@ -313,9 +321,14 @@ void run_put(struct pager *p, struct swap_run *run);
 
 /* ------------------------------------------------------------- reclaim.c */
 
+/* This thread belongs to a pager: it may leave requests of io_uring in flight. */
+extern SIGNAL_SAFE_TLS bool thread_is_ours;
+
 int reclaimer_start(struct pager *p);
 void reclaimer_stop(struct pager *p);
 void reclaimer_kick(struct pager *p);
+/* The oldest standby cluster behind c (CLUSTER_NONE: of all), with an operation reference. */
+uint32_t standby_next(struct pager *p, uint32_t c);
 /* One step under the reclaim lock. => progress made (pages), 0: none to be had now */
 uint32_t reclaim_step(struct pager *p);
 void reclaim_enter(struct pager *p);

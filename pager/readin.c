@@ -177,6 +177,7 @@ static void *reader_main(void *argument)
 	struct pager *p = argument;
 	struct read_queue *q = &p->reads[0];
 
+	thread_is_ours = true;
 	prctl(PR_SET_NAME, "quire-reader");
 	for (;;) {
 		uint32_t seen = atomic_load(&p->posted);

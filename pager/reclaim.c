@@ -26,6 +26,8 @@
 #define PAUSE_MIN_NS UINT64_C(500000)
 #define PAUSE_MAX_NS UINT64_C(100000000)
 
+SIGNAL_SAFE_TLS bool thread_is_ours;
+
 static int32_t own_tid(void)
 {
 	static SIGNAL_SAFE_TLS int32_t tid;
@@ -47,29 +49,19 @@ void reclaim_leave(struct pager *p)
 	lock_release(&p->reclaim_lock);
 }
 
-/* The oldest standby cluster with an operation reference, out of the list. */
-static uint32_t oldest(struct pager *p)
+/* Wait for a write. => progress: a write that failed is none */
+static uint32_t write_some(struct pager *p)
 {
-	uint32_t c;
+	uint64_t before = counted(&p->counters->pages_out);
 
-	lock_acquire(&p->standby_lock);
-	for (c = p->head[CLUSTERS_STANDBY]; c != CLUSTER_NONE; c = p->clusters[c].next) {
-		uint32_t refs = atomic_load(&p->clusters[c].refs);
-
-		/* One whose last reference is being dropped is about to free itself. */
-		while (refs && !atomic_compare_exchange_weak(&p->clusters[c].refs, &refs, refs + 1))
-			;
-		if (refs)
-			break;
-	}
-	lock_release(&p->standby_lock);
-	return c;
+	writeback_reap(p, true);
+	return counted(&p->counters->pages_out) != before;
 }
 
 /* Give up what is clean in the oldest standby cluster; see to what is dirty. => pages given up */
 static uint32_t retire_oldest(struct pager *p)
 {
-	uint32_t c = oldest(p), retired = 0;
+	uint32_t c = standby_next(p, CLUSTER_NONE), retired = 0;
 	bool dirty = false, writing = false;
 	struct cluster *cl;
 
@@ -102,7 +94,7 @@ static uint32_t retire_oldest(struct pager *p)
 		cluster_to_standby(p, c);
 	cluster_put(p, c);
 	if (retired == 0 && writing)
-		retired = writeback_reap(p, true);
+		retired = write_some(p);
 	return retired;
 }
 
@@ -121,7 +113,15 @@ static uint32_t take_batch(struct pager *p)
 	return taken;
 }
 
-uint32_t reclaim_step(struct pager *p)
+/* Buffers with memory that hold no page, free clusters' aside (those were released first). */
+static uint32_t wasted(struct pager *p)
+{
+	uint64_t populated = atomic_load(&p->populated), standby = atomic_load(&p->standby);
+
+	return populated > standby ? (uint32_t)(populated - standby) : 0;
+}
+
+static uint32_t step(struct pager *p)
 {
 	int64_t high = atomic_load(&p->high), credits;
 	uint64_t target = atomic_load(&p->standby_target);
@@ -132,6 +132,10 @@ uint32_t reclaim_step(struct pager *p)
 	credits = atomic_load(&p->credits);
 	if (n && credits >= high)
 		return n;
+	/* A page in standby may keep a whole cluster: not when that is much. */
+	n = credits < high ? wasted(p) : 0;
+	if (n > atomic_load(&p->budget) / 32 && (n = clusters_trim(p)) != 0)
+		return n;
 	/* In need, standby is spent sooner. */
 	if (credits < atomic_load(&p->low) / 2)
 		target /= 4;
@@ -141,7 +145,18 @@ uint32_t reclaim_step(struct pager *p)
 	if (n)
 		return n;
 	n = retire_oldest(p);
-	return n ? n : writeback_reap(p, true);
+	if (n == 0)
+		n = clusters_trim(p);
+	return n ? n : write_some(p);
+}
+
+uint32_t reclaim_step(struct pager *p)
+{
+	uint32_t n = step(p);
+
+	if (n)
+		atomic_fetch_add(&p->progress, 1);
+	return n;
 }
 
 void reclaimer_kick(struct pager *p)
@@ -169,6 +184,7 @@ static void *reclaimer(void *argument)
 	struct pager *p = argument;
 	uint64_t pause = PAUSE_MIN_NS;
 
+	thread_is_ours = true;
 	prctl(PR_SET_NAME, "quire-reclaim");
 	while (!atomic_load(&p->stopping)) {
 		uint32_t progress = 1;

@@ -114,6 +114,16 @@ static void submit(struct pager *p, struct swap_run *run)
 		buffer_of(p, buffer_at(p, run->page[i]))->slot = run->slot + i;
 	count(&p->counters->writeback_requests, 1);
 	count(&p->counters->writeback_sizes[MIN(bucket, WRITEBACK_BUCKETS - 1u)], 1);
+	/*
+	 * A request of io_uring ends in the context of the thread that started it.
+	 * A thread of the program's may not come back to it: it may be about to
+	 * wait for a page that waits for this write. So it writes here and now.
+	 */
+	if (!thread_is_ours) {
+		swapfile_transfer(p->swap, run);
+		finish(p, run);
+		return;
+	}
 	while (swap_queue_add(p->writes, run) == -EAGAIN)
 		writeback_reap(p, true);
 }

@@ -11,6 +11,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 struct taken {
@@ -25,23 +26,30 @@ struct batch {
 };
 
 /*
- * Hold the entry of a mapped page whose frame is known.
- * => false: the frame is not that page's any more, or it must stay
+ * Hold the entry of a page whose frame the policy named.
+ * => false: the frame is not that page's any more
+ *
+ * A frame is listed a moment before its page's entry is published as MAPPED;
+ * the frame names the page meanwhile (F4), and who has got as far as that
+ * waits for nothing. So neither wait here is long.
  */
-static bool hold_frame(struct quire_region *r, uint64_t page, uint32_t frame)
+static bool hold_frame(struct quire_region *r, page_id id, uint32_t f)
 {
-	entry_t *entry = region_entry(r, page);
+	entry_t *entry = region_entry(r, PAGE_ID_PAGE(id));
+	struct frame *frame = &r->q->pager.frames[f];
 
 	for (;;) {
 		uint64_t e = atomic_load(entry);
 
-		if (entry_state(e) != ENTRY_MAPPED || entry_payload(e) != frame)
-			return false;
-		/* Holders of a mapped page never wait for reclaim: this is short. */
-		if (e & ENTRY_BUSY)
+		if (entry_state(e) != ENTRY_MAPPED || entry_payload(e) != f) {
+			if (atomic_load(&frame->page) != id)
+				return false;
+			sched_yield();
+		} else if (e & ENTRY_BUSY) {
 			entry_wait(entry, e);
-		else if (entry_try(entry, e))
+		} else if (entry_try(entry, e)) {
 			return true;
+		}
 	}
 }
 
@@ -55,11 +63,11 @@ static bool hold_victim(struct quire *q, struct batch *b, uint32_t f, bool clean
 {
 	struct frame *frame = &q->pager.frames[f];
 	page_id id = atomic_load_explicit(&frame->page, memory_order_relaxed);
-	struct quire_region *r = region_get(q, PAGE_ID_REGION(id));
+	struct quire_region *r = id == PAGE_ID_NONE ? NULL : region_get(q, PAGE_ID_REGION(id));
 
 	if (!r)
 		return false;
-	if (!hold_frame(r, PAGE_ID_PAGE(id), f)) {
+	if (!hold_frame(r, id, f)) {
 		region_put(r);
 		return false;
 	}
@@ -80,7 +88,7 @@ static void hold_neighbours(struct quire *q, struct batch *b, const struct taken
 {
 	struct quire_region *r = victim->region;
 	uint64_t first = PAGE_ID_PAGE(victim->id) / CLUSTER_PAGES * CLUSTER_PAGES;
-	uint32_t limit = atomic_load(&q->pager.batch);
+	uint32_t limit = credits_batch(&q->pager);
 
 	for (uint64_t page = first; page < MIN(first + CLUSTER_PAGES, r->pages); page++) {
 		uint64_t e = atomic_load(region_entry(r, page));
@@ -180,7 +188,7 @@ static uint32_t settle(struct quire *q, struct taken *t, struct take_page *tp)
 /* Victims and their neighbours, held, sorted by address. */
 static void gather(struct quire *q, struct batch *b, bool clean_only)
 {
-	uint32_t limit = atomic_load(&q->pager.batch);
+	uint32_t limit = credits_batch(&q->pager);
 
 	b->n = 0;
 	for (uint32_t tries = 0; b->n < limit && tries < 2 * limit; tries++) {

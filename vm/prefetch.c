@@ -37,7 +37,7 @@ static void map_standby(struct quire_region *r, uint64_t first, uint64_t end)
 	for (uint64_t page = first; page < end; page++) {
 		entry_t *entry = region_entry(r, page);
 		uint64_t e = atomic_load(entry);
-		struct fault f = { .region = r, .page = page, .may_sleep = true,
+		struct fault f = { .region = r, .page = page, .may_sleep = false,
 				   .speculative = true, .entry = entry };
 
 		if (entry_state(e) == ENTRY_READING)
@@ -79,12 +79,12 @@ static uint64_t read_some(struct quire_region *r, uint64_t first, uint64_t end)
 static void serve(struct prefetch *f, const struct prefetch_request *q)
 {
 	struct quire_region *r = region_get(f->q, q->region);
-	uint64_t end = q->first + q->n;
+	uint64_t end = r ? MIN(q->first + q->n, r->pages) : 0;
 
 	for (uint64_t at = q->first, tries = 0; r && at < end && tries < PATIENCE;) {
 		uint64_t stop = MIN(at + CLUSTER_PAGES - 1, end), next = read_some(r, at, stop);
 
-		if (atomic_load(&f->stop) || !atomic_load(&r->alive))
+		if (atomic_load(&f->stop) || atomic_load(&r->alive) != REGION_ALIVE)
 			break;
 		tries = next == at ? tries + 1 : 0;
 		if (next < stop)
@@ -115,6 +115,7 @@ static void *prefetcher(void *argument)
 	struct prefetch *f = argument;
 	struct prefetch_request request;
 
+	thread_is_ours = true;
 	prctl(PR_SET_NAME, "quire-prefetch");
 	while (!atomic_load(&f->stop)) {
 		uint32_t seen = atomic_load(&f->wake);
@@ -159,6 +160,21 @@ int prefetch_request(struct prefetch *f, uint32_t region, uint64_t first, uint64
 	atomic_fetch_add(&f->wake, 1);
 	futex_wake(&f->wake, 1, false);
 	return 0;
+}
+
+void prefetch_cancel(struct prefetch *f, uint32_t region)
+{
+	uint32_t kept = 0;
+
+	lock_acquire(&f->lock);
+	for (uint32_t i = 0; i < f->count; i++) {
+		struct prefetch_request *r = &f->request[(f->head + i) % PREFETCH_REQUESTS];
+
+		if (r->region != region)
+			f->request[(f->head + kept++) % PREFETCH_REQUESTS] = *r;
+	}
+	f->count = kept;
+	lock_release(&f->lock);
 }
 
 void prefetch_stop(struct prefetch *f)

@@ -29,6 +29,8 @@ struct prefetch {
 void prefetch_init(struct prefetch *f, struct quire *q);
 /* Queue a range; does not wait. Starts the thread the first time. */
 int prefetch_request(struct prefetch *f, uint32_t region, uint64_t first, uint64_t n);
+/* Forget the requests for a region that is being destroyed; one in service ends by itself. */
+void prefetch_cancel(struct prefetch *f, uint32_t region);
 void prefetch_stop(struct prefetch *f);
 
 #endif

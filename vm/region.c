@@ -101,10 +101,10 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 		return error;
 	}
 	name_mapping(r);
-	atomic_store(&r->alive, 1);
+	atomic_store(&r->alive, REGION_ALIVE);
 	error = registry_add(r);
 	if (error) {
-		atomic_store(&r->alive, 0);
+		atomic_store(&r->alive, REGION_GONE);
 		unreserve(r);
 		registry_give_id(q, id);
 		return error_set(ENOMEM, "no memory for the table of regions");
@@ -144,16 +144,25 @@ size_t quire_region_length(const quire_region_t *r)
 	return r->bytes;
 }
 
+static void wait_users(struct quire_region *r)
+{
+	uint32_t users;
+
+	while ((users = atomic_load(&r->users)) != 0)
+		futex_wait(&r->users, users, UINT64_C(1000000), false);
+}
+
 static void destroy(struct quire_region *r)
 {
 	struct quire *q = r->q;
-	uint32_t users;
 
-	atomic_store(&r->alive, 0);
+	atomic_store(&r->alive, REGION_DYING);
 	registry_remove(r);
+	prefetch_cancel(&q->prefetch, r->id);
+	wait_users(r);
+	atomic_store(&r->alive, REGION_GONE);
+	wait_users(r);
 	/* Reads in flight hold no user but an entry: both must end. */
-	while ((users = atomic_load(&r->users)) != 0)
-		futex_wait(&r->users, users, UINT64_C(1000000), false);
 	discard_settle(r);
 	mprotect(r->base, r->bytes, PROT_NONE);
 	q->engine.ops->detach(&q->engine, r->base, r->bytes);
@@ -169,7 +178,7 @@ int quire_region_destroy(quire_region_t *r)
 {
 	struct call call;
 
-	if (!r || !atomic_load(&r->alive))
+	if (!r || atomic_load(&r->alive) != REGION_ALIVE)
 		return error_set(EINVAL, "no such region");
 	call_enter(&call);
 	destroy(r);

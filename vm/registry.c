@@ -94,7 +94,7 @@ struct quire_region *registry_find(const void *address)
 	atomic_fetch_add(&lookers, 1);
 	r = look((uintptr_t)address);
 	atomic_fetch_sub(&lookers, 1);
-	if (r && !atomic_load(&r->alive)) {
+	if (r && atomic_load(&r->alive) != REGION_ALIVE) {
 		region_put(r);
 		return NULL;
 	}
@@ -186,6 +186,6 @@ struct quire_region *region_get(struct quire *q, uint32_t id)
 
 void region_put(struct quire_region *r)
 {
-	if (atomic_fetch_sub(&r->users, 1) == 1 && !atomic_load(&r->alive))
+	if (atomic_fetch_sub(&r->users, 1) == 1 && atomic_load(&r->alive) != REGION_ALIVE)
 		futex_wake(&r->users, INT32_MAX, false);
 }

@@ -42,13 +42,14 @@
 #define SPIN_AUTO_NS UINT64_C(50000)
 
 /* How long a fault is put off before it is refused, and how long a refusal stands. */
-#define PATIENCE_NS (2 * UINT64_C(1000000000))
+#define PATIENCE_NS UINT64_C(500000000)
 #define REFUSAL_NS UINT64_C(50000000)
 
 struct deferred {
 	char *page;
 	bool write;
-	uint64_t since;         /* ns: the first time */
+	uint64_t since;         /* ns: the first time, or the last that reclaim got anywhere */
+	uint32_t progress;      /* pager.progress then */
 };
 
 /* A page that is poisoned, so that its fault ends in SIGBUS; later accesses are to be tried anew. */
@@ -71,11 +72,16 @@ struct handler {
 	struct arena self;
 };
 
-static void defer(struct handler *h, char *page, bool write, uint64_t since)
+/* again: the fault was put off before; NULL if not. */
+static void defer(struct handler *h, char *page, bool write, const struct deferred *again)
 {
+	uint32_t progress = atomic_load(&h->e->q->pager.progress);
+	bool stuck = again && again->progress == progress;
+
 	if (h->deferred_count < DEFERRED_MAX)
-		h->deferred[h->deferred_count++] =
-			(struct deferred){ page, write, since ? since : now_ns() };
+		h->deferred[h->deferred_count++] = (struct deferred){
+			page, write, stuck ? again->since : now_ns(), progress
+		};
 	else
 		uffd_wake(h->e, page, 1);       /* it faults again */
 }
@@ -131,7 +137,7 @@ static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
 	uffd_wake(h->e, at, 1);
 }
 
-static void serve(struct handler *h, char *address, bool write, uint64_t since)
+static void serve(struct handler *h, char *address, bool write, const struct deferred *again)
 {
 	struct quire_region *r = registry_find(address);
 	struct fault f;
@@ -152,8 +158,8 @@ static void serve(struct handler *h, char *address, bool write, uint64_t since)
 	case FAULT_WAITING:
 		break;
 	case FAULT_DEFERRED:
-		if (!since || now_ns() - since < PATIENCE_NS) {
-			defer(h, address, write, since);
+		if (!again || now_ns() - again->since < PATIENCE_NS) {
+			defer(h, address, write, again);
 			break;
 		}
 		fault_report(r, f.page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
@@ -185,7 +191,7 @@ static void message(struct handler *h, const struct uffd_msg *m)
 		uffd_wake(h->e, page, 1);
 		return;
 	}
-	serve(h, address, write, 0);
+	serve(h, address, write, NULL);
 }
 
 static void serve_deferred(struct handler *h)
@@ -198,7 +204,7 @@ static void serve_deferred(struct handler *h)
 	memcpy(list, h->deferred, n * sizeof list[0]);
 	h->deferred_count = 0;
 	for (uint32_t i = 0; i < n; i++)
-		serve(h, list[i].page, list[i].write, list[i].since);
+		serve(h, list[i].page, list[i].write, &list[i]);
 }
 
 /* => messages served */
@@ -245,6 +251,7 @@ static void *handler_main(void *argument)
 {
 	struct handler *h = argument;
 
+	thread_is_ours = true;
 	prctl(PR_SET_NAME, "quire-handler");
 	while (!atomic_load(&h->stop)) {
 		uint64_t until = now_ns() + h->spin_ns;

@@ -41,16 +41,23 @@
 #define LEAF_SHIFT 9
 #define LEAF_ENTRIES (UINT64_C(1) << LEAF_SHIFT)
 
+enum region_life {
+	REGION_GONE = 0,
+	REGION_ALIVE = 1,
+	REGION_DYING = 2,       /* no new faults; its pages can still be evicted */
+};
+
 struct quire_region {
 	struct quire *q;
 	uint32_t id;
 	/*
-	 * Faults in service and others that must find the region in place.
-	 * destroy clears alive, then waits for users to be 0. A region's record is
-	 * never unmapped while its pager is open, so both may be looked at late.
+	 * Faults in service and others that must find the region in place. destroy
+	 * makes it DYING and waits for the faults in service, which may need memory
+	 * that this region holds; then GONE, and waits once more. A region's record
+	 * is never unmapped while its pager is open, so both may be looked at late.
 	 */
 	_Atomic uint32_t users;
-	_Atomic uint32_t alive;
+	_Atomic uint32_t alive;         /* enum region_life */
 	char *base;
 	uint64_t pages;
 	size_t bytes;
@@ -148,7 +155,7 @@ uint64_t entry_hold(struct quire_region *r, uint64_t page);
 struct quire_region *registry_find(const void *address);
 int registry_add(struct quire_region *r);
 void registry_remove(struct quire_region *r);
-/* By id, with one user more; NULL if it is not alive. */
+/* By id, with one user more; NULL if it is gone. */
 struct quire_region *region_get(struct quire *q, uint32_t id);
 void region_put(struct quire_region *r);
 /* Destroy all that are left. */

@@ -51,7 +51,7 @@ static void teardown(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
-/* Where the file holds a page as of version; -1: nowhere. A freed slot may have it too: the last. */
+/* Where the file holds a page as of version; -1: nowhere. Of several, the last one. */
 static off_t slot_of(size_t page, unsigned version)
 {
 	static uint64_t buffer[PAGE / 8];

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 struct fake_page {
 	bool present, wp, poisoned;
@@ -16,6 +17,9 @@ struct fake_page {
 };
 
 #define WORDS (PAGE_BYTES / sizeof(uint64_t))
+
+/* How long the handler puts off a fault while nothing moves: more than a failed write's pause. */
+#define PATIENCE_NS UINT64_C(400000000)
 
 void fake_fill(void *page, uint64_t value)
 {
@@ -140,6 +144,14 @@ static unsigned cut(struct fake_engine *fe, enum fake_call call, unsigned n)
 	return most;
 }
 
+/* => the mutex is held */
+static void wake_page(struct fake_engine *fe, struct fake_page *p)
+{
+	if (p->waiting && fe->handling)
+		pthread_cond_broadcast(&fe->woken);
+	p->waiting = false;
+}
+
 static int end(struct fake_engine *fe, enum fake_call call, char *page, unsigned n, int result)
 {
 	pthread_mutex_unlock(&fe->mutex);
@@ -157,6 +169,7 @@ static void install(struct fake_engine *fe, char *page, const char *from, bool w
 		memcpy(bytes, from, PAGE_BYTES);
 	else
 		memset(bytes, 0, PAGE_BYTES);
+	wake_page(fe, p);
 	*p = (struct fake_page){ .present = true, .wp = wp };
 }
 
@@ -286,7 +299,8 @@ static int fake_unprotect(struct engine *e, char *page, unsigned n)
 	for (unsigned i = 0; i < n && !error; i++) {
 		struct fake_page *p = page_of(fe, page + i * PAGE_BYTES, NULL);
 
-		p->wp = p->waiting = false;
+		p->wp = false;
+		wake_page(fe, p);
 	}
 	return end(fe, FAKE_UNPROTECT, page, n, error);
 }
@@ -318,6 +332,9 @@ static void fake_take(struct engine *e, struct take_page *pages, unsigned n)
 		p = page_of(fe, t->page, &bytes);
 		if (t->joined)
 			protect_gap(fe, pages, i);
+		if (i && t->page <= pages[i - 1].page &&
+		    range_of(fe, t->page) == range_of(fe, pages[i - 1].page))
+			fake_violation(fe, "a batch is not in rising order", t->page);
 		if (p->present && !p->wp && !t->dirty)
 			fake_violation(fe, "taken as clean though it is writable", t->page);
 		if (begin(fe, FAKE_TAKE, 1)) {
@@ -360,7 +377,7 @@ static int fake_poison(struct engine *e, char *page)
 	begin(fe, FAKE_POISON, 1);
 	p = page_of(fe, page, NULL);
 	p->poisoned = true;
-	p->waiting = false;
+	wake_page(fe, p);
 	return end(fe, FAKE_POISON, page, 1, 0);
 }
 
@@ -371,7 +388,7 @@ static void fake_wake(struct engine *e, char *page, unsigned n)
 	pthread_mutex_lock(&fe->mutex);
 	fe->wakes++;
 	for (unsigned i = 0; i < n; i++)
-		page_of(fe, page + i * PAGE_BYTES, NULL)->waiting = false;
+		wake_page(fe, page_of(fe, page + i * PAGE_BYTES, NULL));
 	pthread_mutex_unlock(&fe->mutex);
 }
 
@@ -394,14 +411,15 @@ static void fake_close(struct engine *e)
 
 	for (unsigned i = 0; i < fe->ranges; i++)
 		forget_range(&fe->range[i]);
+	pthread_cond_destroy(&fe->woken);
 	pthread_mutex_destroy(&fe->mutex);
 	free(fe);
 }
 
-#define COMMON                                                                                \
-	.open = fake_open, .start = fake_start, .close = fake_close, .attach = fake_attach,   \
-	.detach = fake_detach, .attach_buffers = fake_attach_buffers, .map = fake_map,        \
-	.map_zero = fake_map_zero, .place = fake_place, .unprotect = fake_unprotect,          \
+#define COMMON                                                                              \
+	.open = fake_open, .start = fake_start, .close = fake_close, .attach = fake_attach, \
+	.detach = fake_detach, .attach_buffers = fake_attach_buffers, .map = fake_map,      \
+	.map_zero = fake_map_zero, .place = fake_place, .unprotect = fake_unprotect,        \
 	.take = fake_take, .drop = fake_drop
 
 const struct engine_ops fake_in_thread = {
@@ -426,6 +444,7 @@ struct fake_engine *fake_engine_open(struct quire *q, bool in_thread, bool move)
 
 	ASSERT(fe);
 	pthread_mutex_init(&fe->mutex, NULL);
+	pthread_cond_init(&fe->woken, NULL);
 	q->engine = (struct engine){ .ops = in_thread ? &fake_in_thread : &fake_handler, .q = q };
 	q->engine.uffd.move = move;
 	q->engine.uffd.poison = true; /* drop undoes it */
@@ -481,7 +500,7 @@ static enum fault_result by_handler(struct quire_region *r, uint64_t page, bool 
 	struct quire *q = r->q;
 	struct fake_engine *fe = fake_engine_of(q);
 
-	for (int fruitless = 0;;) {
+	for (uint64_t since = now_ns();;) {
 		enum fault_result result = fake_fault(r, page, write, false);
 		uint32_t progress;
 
@@ -506,15 +525,94 @@ static enum fault_result by_handler(struct quire_region *r, uint64_t page, bool 
 			reclaim_enter(&q->pager);
 			progress = reclaim_step(&q->pager);
 			reclaim_leave(&q->pager);
-			fake_arrivals(q);
-			fruitless = progress ? 0 : fruitless + 1;
-			if (fruitless > 3)
+			if (fake_arrivals(q) || progress || reads_in_flight(q))
+				since = now_ns();
+			else if (now_ns() - since > PATIENCE_NS)
 				return FAULT_NOMEM;
 			break;
 		default:
 			return result;
 		}
 	}
+}
+
+/* ---------------------------------------------------- a handler thread */
+
+static void *handler_main(void *arg)
+{
+	struct fake_engine *fe = arg;
+	struct quire *q = fe->e->q;
+	struct timespec nap = { .tv_nsec = 20000 };
+
+	pthread_mutex_lock(&fe->mutex);
+	while (!fe->stop) {
+		struct fake_message list[ARRAY_LENGTH(fe->message)];
+		unsigned n = fe->messages;
+
+		memcpy(list, fe->message, n * sizeof list[0]);
+		fe->messages = 0;
+		pthread_mutex_unlock(&fe->mutex);
+		fake_arrivals(q);
+		for (unsigned i = 0; i < n; i++) {
+			enum fault_result result = fake_fault(list[i].r, list[i].page,
+			                                      list[i].write, false);
+
+			if (result == FAULT_DEFERRED) {
+				pthread_mutex_lock(&fe->mutex);
+				fe->message[fe->messages++] = list[i];
+				pthread_mutex_unlock(&fe->mutex);
+			} else if (result != FAULT_DONE && result != FAULT_WAITING) {
+				fake_violation(fe, "a handler's fault failed",
+				               region_page(list[i].r, list[i].page));
+			}
+		}
+		if (n == 0)
+			nanosleep(&nap, NULL);
+		pthread_mutex_lock(&fe->mutex);
+	}
+	pthread_mutex_unlock(&fe->mutex);
+	return NULL;
+}
+
+void fake_handler_start(struct quire *q)
+{
+	struct fake_engine *fe = fake_engine_of(q);
+
+	fe->handling = true;
+	fe->stop = false;
+	ASSERT(pthread_create(&fe->handler, NULL, handler_main, fe) == 0);
+}
+
+void fake_handler_stop(struct quire *q)
+{
+	struct fake_engine *fe = fake_engine_of(q);
+
+	pthread_mutex_lock(&fe->mutex);
+	fe->stop = true;
+	pthread_mutex_unlock(&fe->mutex);
+	pthread_join(fe->handler, NULL);
+	fe->handling = false;
+}
+
+/* Post a fault and sleep until the page's thread is woken. */
+static enum fault_result by_message(struct quire_region *r, uint64_t page, bool write)
+{
+	struct fake_engine *fe = fake_engine_of(r->q);
+	struct timespec until;
+	enum fault_result result = FAULT_DONE;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 10;
+	pthread_mutex_lock(&fe->mutex);
+	ASSERT(fe->messages < ARRAY_LENGTH(fe->message) / 2);
+	fe->message[fe->messages++] = (struct fake_message){ r, page, write };
+	while (page_of(fe, region_page(r, page), NULL)->waiting && result == FAULT_DONE)
+		if (pthread_cond_timedwait(&fe->woken, &fe->mutex, &until) != 0) {
+			fake_violation(fe, "a thread is never woken", region_page(r, page));
+			result = FAULT_REFUSED;
+		}
+	pthread_mutex_unlock(&fe->mutex);
+	return result;
 }
 
 static enum fault_result access_page(struct quire_region *r, uint64_t page, bool write,
@@ -541,7 +639,14 @@ static enum fault_result access_page(struct quire_region *r, uint64_t page, bool
 		pthread_mutex_unlock(&fe->mutex);
 		if (good)
 			return FAULT_DONE;
-		result = in_thread ? fake_fault(r, page, write, true) : by_handler(r, page, write);
+		result = in_thread    ? fake_fault(r, page, write, true) :
+		         fe->handling ? by_message(r, page, write) :
+		                        by_handler(r, page, write);
+		/* Where no reader runs, reads that nobody waited for keep their memory. */
+		if (result == FAULT_NOMEM && reads_in_flight(r->q)) {
+			fake_arrivals(r->q);
+			continue;
+		}
 		if (result != FAULT_DONE)
 			return result;
 	}

@@ -59,7 +59,16 @@ struct fake_engine {
 	unsigned wakes;
 	/* Called at the end of a call on n pages, with no lock held. */
 	void (*hook)(struct fake_engine *fe, enum fake_call call, char *page, unsigned n);
-	void *hook_arg;
+	/* the handler thread */
+	pthread_t handler;
+	bool handling, stop;
+	pthread_cond_t woken; /* some page's thread may go on */
+	struct fake_message {
+		struct quire_region *r;
+		uint64_t page;
+		bool write;
+	} message[64];
+	unsigned messages;
 };
 
 extern const struct engine_ops fake_in_thread, fake_handler;
@@ -84,6 +93,13 @@ enum fault_result fake_write(struct quire_region *r, uint64_t page, uint64_t val
 enum fault_result fake_read(struct quire_region *r, uint64_t page, uint64_t *value);
 /* One fault, served once, as an engine would. */
 enum fault_result fake_fault(struct quire_region *r, uint64_t page, bool write, bool may_sleep);
+
+/*
+ * A handler thread of its own, for tests with many threads: accesses of other
+ * threads post their faults to it and sleep until their page is woken.
+ */
+void fake_handler_start(struct quire *q);
+void fake_handler_stop(struct quire *q);
 
 /* What a handler thread does between faults: complete the reads that arrived. => how many */
 unsigned fake_arrivals(struct quire *q);

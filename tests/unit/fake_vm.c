@@ -46,6 +46,8 @@ static void open_pager(struct quire *q, const struct fake_vm_options *o, uint64_
 
 struct fake_vm *fake_vm_open(const struct fake_vm_options *o)
 {
+	/* The test stands in for the reclaimer, and may leave writes in flight. */
+	thread_is_ours = true;
 	struct fake_vm *vm = calloc(1, sizeof *vm);
 	uint64_t budget = o->budget ? o->budget : 256;
 	struct swapfile_options so = { .path = "/dev/shm", .io_ops = &fake_disk_ops };
@@ -58,10 +60,12 @@ struct fake_vm *fake_vm_open(const struct fake_vm_options *o)
 	q->self = a;
 	q->on_error = on_error;
 	q->on_error_arg = vm;
+	thread_is_ours = true; /* this one: its writes are in flight until it reaps them */
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->readahead_max = o->readahead ? o->readahead : 16;
-	ASSERT(arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "regions") == 0 &&
+	ASSERT(arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "regions") ==
+	               0 &&
 	       arena_open(&q->free_id_arena, REGIONS_MAX * sizeof *q->free_ids, false, "ids") == 0);
 	q->regions = q->region_arena.base;
 	q->free_ids = q->free_id_arena.base;
@@ -93,10 +97,12 @@ unsigned fake_vm_close(struct fake_vm *vm)
 	fake_vm_reap(vm); /* of pages that were abandoned */
 	broken = fake_vm_check(vm);
 	if (swapfile_used(q->swap))
-		broken += pager_broken("slots in use after all is destroyed", swapfile_used(q->swap), 0);
+		broken += pager_broken("slots in use after all is destroyed",
+		                       swapfile_used(q->swap), 0);
 	if (atomic_load(&q->pager.standby) || counted(&q->counters.resident))
 		broken += pager_broken("pages in memory after all is destroyed",
-		                       atomic_load(&q->pager.standby), counted(&q->counters.resident));
+		                       atomic_load(&q->pager.standby),
+		                       counted(&q->counters.resident));
 	quire_close(q);
 	fake_disk_free(vm->disk);
 	free(vm);
@@ -205,7 +211,8 @@ static void check_page(struct tally *t, struct quire_region *r, uint64_t page)
 	}
 }
 
-static void check_gauge(struct tally *t, const char *what, uint64_t is, const _Atomic uint64_t *says)
+static void check_gauge(struct tally *t, const char *what, uint64_t is,
+                        const _Atomic uint64_t *says)
 {
 	if (is != counted(says))
 		wrong(t, what, is, counted(says));
@@ -229,9 +236,12 @@ unsigned fake_vm_check(struct fake_vm *vm)
 				check_page(&t, r, page);
 			else if (atomic_load(region_entry(r, page)))
 				wrong(&t, "an entry in a leaf that was never touched", page, 0);
-		check_gauge(&t, "a region's resident", t.mapped - before.mapped, &r->counters.resident);
-		check_gauge(&t, "a region's standby", t.standby - before.standby, &r->counters.standby);
-		check_gauge(&t, "a region's swapped", t.swapped - before.swapped, &r->counters.swapped);
+		check_gauge(&t, "a region's resident", t.mapped - before.mapped,
+		            &r->counters.resident);
+		check_gauge(&t, "a region's standby", t.standby - before.standby,
+		            &r->counters.standby);
+		check_gauge(&t, "a region's swapped", t.swapped - before.swapped,
+		            &r->counters.swapped);
 		check_gauge(&t, "a region's pinned", t.pinned - before.pinned, &r->counters.pinned);
 		if (atomic_load(&r->users))
 			wrong(&t, "a region's users", atomic_load(&r->users), 0);

@@ -80,7 +80,8 @@ static unsigned check_lists(struct pager *p)
 		for (uint32_t c = p->head[list]; c != CLUSTER_NONE && n <= p->cluster_count;
 		     c = p->clusters[c].next, n++) {
 			if (p->clusters[c].list != list || p->clusters[c].prev != before)
-				broken += pager_broken("a list of clusters is torn", (unsigned)list, c);
+				broken += pager_broken("a list of clusters is torn", (unsigned)list,
+				                       c);
 			before = c;
 		}
 		if (n != p->length[list] || before != p->tail[list])
@@ -148,6 +149,8 @@ unsigned pager_check(struct pager *p, uint64_t mapped, uint16_t *slots, uint32_t
 		broken += pager_broken("the gauge of standby", standby, atomic_load(&p->standby));
 	if (atomic_load(&p->credits) + held != (int64_t)budget)
 		broken += pager_broken("P1: credits free and held are not the budget",
-		                       (unsigned long long)(atomic_load(&p->credits) + held), budget);
-	return broken + check_lists(p) + check_frames(p, mapped) + check_slots(p, slots, slot_count);
+		                       (unsigned long long)(atomic_load(&p->credits) + held),
+		                       budget);
+	return broken + check_lists(p) + check_frames(p, mapped) +
+	       check_slots(p, slots, slot_count);
 }

@@ -22,8 +22,7 @@ static struct fake_vm *start(bool in_thread)
 	return vm = fake_vm_open(&o);
 }
 
-#define FOR_BOTH                                                      \
-	for (int in_thread = 0; in_thread < 2 && start(in_thread); in_thread++, finish())
+#define FOR_BOTH for (int in_thread = 0; in_thread < 2 && start(in_thread); in_thread++, finish())
 #define CHECK_VM() CHECK_EQ(fake_vm_check(vm), 0)
 
 static void finish(void)
@@ -68,7 +67,8 @@ static uint64_t counter(const _Atomic uint64_t *c)
 
 static void first_touch(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		CHECK_EQ(value(7), 0);
 		CHECK_EQ(fake_vm_state(vm, 7), ENTRY_MAPPED);
 		CHECK(!fake_protected(vm->r, 7));
@@ -88,7 +88,8 @@ static void first_touch(void)
 
 static void first_touches_in_order(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		for (uint64_t page = 100; page < 164; page++)
 			put(page, page);
 		CHECK(COUNTER(minor_faults) < 16);
@@ -107,7 +108,8 @@ static void first_touches_in_order(void)
 /* Fault-around stops at the ends of the region, at pages in use, and where advice says random. */
 static void fill_is_bounded(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put(20, 1);
 		for (uint64_t page = 8; page < 12; page++)
 			put(page, 2);
@@ -131,7 +133,8 @@ static void fill_is_bounded(void)
 
 static void refused_zero_fill(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		fake_refuse(vm->fe, FAKE_MAP_ZERO, 0, 1, ENOMEM);
 		CHECK_EQ(fake_write(vm->r, 3, 1), FAULT_REFUSED);
 		CHECK_EQ(fake_vm_state(vm, 3), ENTRY_EMPTY);
@@ -148,7 +151,8 @@ static void refused_zero_fill(void)
 /* A window that the engine refuses whole costs the window, not the page. */
 static void refused_window_of_zeros(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put(10, 1);
 		put(11, 1);
 		put(12, 1);
@@ -185,7 +189,8 @@ static void write_at_once(struct fake_engine *fe, enum fake_call call, char *pag
  */
 static void fill_cut_short(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		for (int down = 0; down < 2; down++) {
 			uint64_t next = down ? 500 : 10;
 
@@ -211,7 +216,8 @@ static void fill_cut_short(void)
 /* The case where the touched page itself is not the one that was written. */
 static void fill_cut_short_keeps_writes(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		uint64_t next = 500;
 
 		while (fake_vm_state(vm, next) == ENTRY_MAPPED || next > 470)
@@ -243,7 +249,8 @@ static void make_clean(uint64_t first, uint64_t n)
 
 static void first_write_drops_the_slot(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(50, 1);
 		CHECK_EQ(swapfile_used(vm->q->swap), 1);
@@ -260,7 +267,8 @@ static void first_write_drops_the_slot(void)
 
 static void first_writes_in_order(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(50, 40);
 		for (uint64_t page = 50; page < 90; page++)
@@ -274,7 +282,8 @@ static void first_writes_in_order(void)
 
 static void refused_first_write(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(50, 1);
 		fake_refuse(vm->fe, FAKE_UNPROTECT, 0, 1, ENOENT);
@@ -291,11 +300,15 @@ static void refused_first_write(void)
 /* A page that was protected beside a victim and stayed is dirty still. */
 static void write_to_protected_dirty_page(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put(5, 1);
 		fake_refuse(vm->fe, FAKE_TAKE, 0, 1, EBUSY);
 		CHECK_EQ(fake_vm_take(vm, false), 0);
 		CHECK(fake_protected(vm->r, 5));
+		fake_refuse(vm->fe, FAKE_UNPROTECT, 0, 1, ENOMEM);
+		CHECK_EQ(fake_write(vm->r, 5, 2), FAULT_REFUSED);
+		CHECK_EQ(value(5), 1);
 		put(5, 2);
 		CHECK_EQ(value(5), 2);
 		CHECK_EQ(COUNTER(write_faults), 0);
@@ -305,7 +318,8 @@ static void write_to_protected_dirty_page(void)
 /* A region whose pages are always written gets them writable, and its slots back sooner. */
 static void writes_are_expected(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		uint64_t faults;
 
 		random_access();
@@ -331,7 +345,8 @@ static void writes_are_expected(void)
 
 static void program_discards_mapped(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(50, 2);
 		put(60, 1);
@@ -354,7 +369,8 @@ static void program_discards_mapped(void)
 
 static void program_discards_before_take(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(50, 1);
 		put(60, 1);
@@ -372,7 +388,8 @@ static void program_discards_before_take(void)
 
 static void refused_zeros_for_discarded(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put(60, 1);
 		fake_program_discards(vm->r, 60);
 		fake_refuse(vm->fe, FAKE_MAP_ZERO, 0, 1, ENOMEM);
@@ -392,8 +409,9 @@ static void make_standby(enum buffer_state state)
 	put(50, 1050);
 	fake_vm_take(vm, false);
 	if (state != BUFFER_DIRTY) {
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_DELAYED,
-		                                               .op = FAKE_WRITE, .value = 5 });
+		fake_disk_fault(
+			vm->disk,
+			(struct fake_fault){ .kind = FAKE_DELAYED, .op = FAKE_WRITE, .value = 5 });
 		CHECK(fake_vm_write(vm));
 	}
 	if (state == BUFFER_CLEAN)
@@ -405,7 +423,8 @@ static void make_standby(enum buffer_state state)
 
 static void rescue_clean(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		make_standby(BUFFER_CLEAN);
 		CHECK_EQ(value(50), 1050);
 		CHECK(fake_protected(vm->r, 50));
@@ -424,7 +443,8 @@ static void rescue_clean(void)
 
 static void rescue_dirty(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		make_standby(BUFFER_DIRTY);
 		CHECK_EQ(value(50), 1050);
 		CHECK(!fake_protected(vm->r, 50));
@@ -437,13 +457,14 @@ static void rescue_dirty(void)
 /* W2: the page is dirty again, and the write's slot goes when the write ends. */
 static void rescue_while_written(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		for (int fail = 0; fail < 2; fail++) {
-			make_standby(BUFFER_WRITING);
 			if (fail)
 				fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL,
 				                                               .value = EIO,
 				                                               .times = 100 });
+			make_standby(BUFFER_WRITING);
 			CHECK_EQ(value(50), 1050);
 			CHECK_EQ(fake_vm_frame(vm, 50)->slot, SLOT_NONE);
 			CHECK(!fake_protected(vm->r, 50));
@@ -453,6 +474,7 @@ static void rescue_while_written(void)
 			fake_vm_reap(vm);
 			CHECK_EQ(swapfile_used(vm->q->swap), 0);
 			CHECK_EQ(atomic_load(&vm->q->pager.standby), 0);
+			CHECK_EQ(vm->errors[QUIRE_ERROR_WRITE], (unsigned)fail);
 			CHECK_VM();
 			fake_disk_heal(vm->disk);
 		}
@@ -461,7 +483,8 @@ static void rescue_while_written(void)
 
 static void rescues_in_order(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 60);
 		fake_vm_take(vm, false);
 		vm->fe->calls[FAKE_MAP] = 0;
@@ -476,7 +499,8 @@ static void rescues_in_order(void)
 /* Clean and dirty neighbours go back together, each as it is. */
 static void rescue_mixed(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		make_clean(100, 32);
 		for (uint64_t page = 100; page < 132; page += 3)
@@ -492,7 +516,8 @@ static void rescue_mixed(void)
 
 static void refused_rescue(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		for (int state = BUFFER_CLEAN; state <= BUFFER_DIRTY; state++) {
 			make_standby((enum buffer_state)state);
 			fake_refuse(vm->fe, FAKE_MAP, 0, 1, ENOMEM);
@@ -510,7 +535,8 @@ static void refused_rescue(void)
 /* A rescue that the engine cuts short: the rest stays in standby. */
 static void rescue_cut_short(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 30);
 		fake_vm_take(vm, false);
 		for (uint64_t page = 100; page < 130; page++) {
@@ -519,6 +545,30 @@ static void rescue_cut_short(void)
 			CHECK_VM();
 		}
 		vm->fe->cut[FAKE_MAP] = 0;
+	}
+}
+
+/* The same where the page that is wanted lies in the middle of what is put back. */
+static void window_cut_short(void)
+{
+	FOR_BOTH
+	{
+		struct ra_plan plan = { .start = 100, .stride = 1, .count = 12 };
+		uint32_t id;
+
+		random_access();
+		put_pages(100, 12);
+		fake_vm_swap_out(vm);
+		CHECK(window_start(vm->r, &plan, NULL, &id));
+		while (fake_arrivals(vm->q))
+			;
+		CHECK_EQ(fake_vm_state(vm, 107), ENTRY_STANDBY);
+		vm->fe->cut[FAKE_MAP] = 3;
+		CHECK_EQ(value(107), 1107);
+		CHECK_EQ(vm->errors[QUIRE_ERROR_ENGINE], 0);
+		CHECK_VM();
+		for (uint64_t page = 100; page < 112; page++)
+			CHECK_EQ(value(page), 1000 + page);
 	}
 }
 
@@ -558,7 +608,8 @@ static void rescue_by_place(void)
 
 static void read_back(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		put_pages(200, 20);
 		fake_vm_swap_out(vm);
@@ -583,7 +634,8 @@ static void read_back(void)
 
 static void read_ahead(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 100);
 		fake_vm_swap_out(vm);
 		CHECK_EQ(quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_SEQUENTIAL), 0);
@@ -601,7 +653,8 @@ static void read_ahead(void)
 
 static void read_backward(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 100);
 		fake_vm_swap_out(vm);
 		for (uint64_t page = 199; page >= 100; page--)
@@ -615,14 +668,18 @@ static void read_backward(void)
 /* The page that the program waits for has arrived and is mapped, the rest of its window has not. */
 static void window_arrives_in_parts(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		unsigned reading = 0;
 
 		put_pages(100, 100);
 		fake_vm_swap_out(vm);
 		CHECK_EQ(quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_SEQUENTIAL), 0);
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_DELAYED, .op = FAKE_READ,
-		                                               .value = 20, .skip = 1, .times = 50 });
+		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_DELAYED,
+		                                               .op = FAKE_READ,
+		                                               .value = 20,
+		                                               .skip = 1,
+		                                               .times = 50 });
 		CHECK_EQ(value(100), 1100);
 		CHECK_EQ(fake_vm_state(vm, 100), ENTRY_MAPPED);
 		for (uint64_t page = 101; page < 120; page++)
@@ -639,12 +696,14 @@ static void window_arrives_in_parts(void)
 /* A write that falls on a page read ahead, or being read. */
 static void write_into_window(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 60);
 		fake_vm_swap_out(vm);
 		CHECK_EQ(quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_SEQUENTIAL), 0);
 		for (uint64_t page = 100; page < 160; page += 2) {
-			fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = 7 });
+			fake_disk_fault(vm->disk,
+			                (struct fake_fault){ .kind = FAKE_DELAYED, .value = 7 });
 			CHECK_EQ(value(page), 1000 + page);
 			put(page + 1, page);
 		}
@@ -675,12 +734,15 @@ static void pardon(uint64_t page)
 
 static void failed_read(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		put_pages(50, 2);
 		fake_vm_swap_out(vm);
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ,
-		                                               .value = EIO, .times = 1000 });
+		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL,
+		                                               .op = FAKE_READ,
+		                                               .value = EIO,
+		                                               .times = 1000 });
 		for (int round = 0; round < 2; round++) {
 			uint64_t v;
 
@@ -703,12 +765,15 @@ static void failed_read(void)
 
 static void bad_checksum(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		random_access();
 		put(50, 1050);
 		fake_vm_swap_out(vm);
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FLIPPED, .op = FAKE_READ,
-		                                               .value = 99, .times = 1000 });
+		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FLIPPED,
+		                                               .op = FAKE_READ,
+		                                               .value = 99,
+		                                               .times = 1000 });
 		uint64_t v;
 
 		CHECK_EQ(fake_read(vm->r, 50, &v), FAULT_IOERR);
@@ -725,15 +790,18 @@ static void bad_checksum(void)
 /* A write that never reached the disk is found out, and never read as old bytes. */
 static void lost_write(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		uint64_t v;
 
 		random_access();
 		put(50, 1);
 		fake_vm_swap_out(vm);
 		put(50, 2);
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_TORN, .op = FAKE_WRITE,
-		                                               .value = 0, .times = 1 });
+		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_TORN,
+		                                               .op = FAKE_WRITE,
+		                                               .value = 0,
+		                                               .times = 1 });
 		fake_vm_take(vm, false);
 		CHECK(fake_vm_write(vm));
 		fake_vm_reap(vm);
@@ -749,7 +817,8 @@ static void lost_write(void)
 /* One page of a window fails: the fault on it fails, the others are served, and no other is blamed. */
 static void failed_read_ahead(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		uint64_t bad = 140, v;
 		slot_t slot;
 
@@ -779,15 +848,18 @@ static void failed_read_ahead(void)
  */
 static void failed_window_of_nobody(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		struct ra_plan plan = { .start = 100, .stride = 1, .count = 8 };
 		uint32_t id;
 
 		random_access();
 		put_pages(100, 8);
 		fake_vm_swap_out(vm);
-		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ,
-		                                               .value = EIO, .times = 100 });
+		fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL,
+		                                               .op = FAKE_READ,
+		                                               .value = EIO,
+		                                               .times = 100 });
 		CHECK(window_start(vm->r, &plan, NULL, &id));
 		for (uint64_t page = 100; page < 108; page++)
 			if (fake_vm_state(vm, page) == ENTRY_READING)
@@ -801,9 +873,81 @@ static void failed_window_of_nobody(void)
 	}
 }
 
+/* A plan is read as it is, whichever way it goes, into buffers of rising address. */
+static void window_is_the_plan(void)
+{
+	static const struct ra_plan plans[] = { { .start = 100, .stride = 1, .count = 8 },
+		                                { .start = 150, .stride = -1, .count = 8 },
+		                                { .start = 160, .stride = 3, .count = 8 },
+		                                { .start = 221, .stride = -3, .count = 8 } };
+
+	FOR_BOTH
+	{
+		random_access();
+		put_pages(90, 150);
+		fake_vm_swap_out(vm);
+		for (unsigned i = 0; i < 4; i++) {
+			const struct ra_plan *p = &plans[i];
+			uint64_t low = p->stride < 0 ? p->start - 7 * (uint64_t)-p->stride :
+			                               p->start;
+			uint64_t step = (uint64_t)llabs(p->stride);
+			unsigned reading = 0;
+			uint32_t id;
+
+			CHECK(window_start(vm->r, p, NULL, &id));
+			for (uint64_t page = 90; page < 240; page++)
+				reading += fake_vm_state(vm, page) == ENTRY_READING;
+			CHECK_EQ(reading, 8);
+			for (uint32_t k = 0; k < 8; k++) {
+				CHECK_EQ(fake_vm_state(vm, low + k * step), ENTRY_READING);
+				CHECK_EQ(entry_payload(fake_vm_entry(vm, low + k * step)), id + k);
+			}
+			while (fake_arrivals(vm->q))
+				;
+			CHECK_EQ(value(low), 1000 + low);
+			CHECK_VM();
+		}
+	}
+}
+
+/* Pages that are in memory, never touched, or could not be read are passed over. */
+static void window_of_what_is_slots(void)
+{
+	FOR_BOTH
+	{
+		struct ra_plan plan = { .start = 100, .stride = 1, .count = 8 };
+		uint64_t v;
+		uint32_t id;
+
+		random_access();
+		put_pages(100, 4);
+		put_pages(106, 2);
+		fake_vm_swap_out(vm);
+		CHECK_EQ(value(101), 1101);
+		*(char *)fake_disk_page(vm->disk, entry_payload(fake_vm_entry(vm, 103))) ^= 1;
+		CHECK_EQ(fake_read(vm->r, 103, &v), FAULT_IOERR);
+		CHECK(window_start(vm->r, &plan, NULL, &id));
+		CHECK_EQ(fake_vm_state(vm, 100), ENTRY_READING);
+		CHECK_EQ(fake_vm_state(vm, 101), ENTRY_MAPPED);
+		/* A refusal stands until it is forgiven; in-thread engines have none. */
+		CHECK_EQ(fake_vm_state(vm, 103), in_thread ? ENTRY_READING : ENTRY_SLOT);
+		CHECK_EQ(fake_vm_state(vm, 104), ENTRY_EMPTY);
+		CHECK_EQ(fake_vm_state(vm, 107), ENTRY_READING);
+		while (fake_arrivals(vm->q))
+			;
+		CHECK_VM();
+		plan.start = 500; /* nothing there */
+		CHECK(!window_start(vm->r, &plan, NULL, &id));
+		plan = (struct ra_plan){ .start = vm->r->pages - 2, .stride = 1, .count = 8 };
+		CHECK(!window_start(vm->r, &plan, NULL, &id)); /* beyond the end */
+		CHECK_VM();
+	}
+}
+
 static void refused_install(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		static const int why[] = { EBUSY, EEXIST, ENOENT, ENOMEM };
 
 		random_access();
@@ -831,7 +975,8 @@ static void refused_install(void)
 /* No disk queue takes the reads (they fail to start): as if they had failed. */
 static void disk_takes_nothing(void)
 {
-	FOR_BOTH {
+	FOR_BOTH
+	{
 		put_pages(100, 40);
 		fake_vm_swap_out(vm);
 		fake_disk_fail_submits(vm->disk, EAGAIN, 3);
@@ -952,6 +1097,7 @@ int main(int argc, char **argv)
 		UNIT(rescue_mixed),
 		UNIT(refused_rescue),
 		UNIT(rescue_cut_short),
+		UNIT(window_cut_short),
 		UNIT(rescue_by_place),
 		UNIT(read_back),
 		UNIT(read_ahead),
@@ -963,6 +1109,8 @@ int main(int argc, char **argv)
 		UNIT(lost_write),
 		UNIT(failed_read_ahead),
 		UNIT(failed_window_of_nobody),
+		UNIT(window_is_the_plan),
+		UNIT(window_of_what_is_slots),
 		UNIT(refused_install),
 		UNIT(disk_takes_nothing),
 		UNIT(busy_page_for_handler),

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_options.c - options from a struct, from a command line and
+ * from the environment (vm/options.c): which wins, what is refused, and whether
+ * the words say what is allowed.
+ */
+#include "base/error.h"
+#include "tests/unit/unit.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static const char *const variables[] = {
+	"QUIRE_MEMORY", "QUIRE_SWAP", "QUIRE_SWAP_SIZE", "QUIRE_ENGINE", "QUIRE_POLICY",
+	"QUIRE_IO",     "QUIRE_MOVE", "QUIRE_READAHEAD", "QUIRE_SPIN",
+};
+
+static void clean(void)
+{
+	for (size_t i = 0; i < ARRAY_LENGTH(variables); i++)
+		unsetenv(variables[i]);
+}
+
+static struct quire_options none(void)
+{
+	return (struct quire_options){ .size = sizeof(struct quire_options) };
+}
+
+static bool words(const char *a, const char *b)
+{
+	bool both = strstr(error_message(), a) && strstr(error_message(), b);
+
+	if (!both)
+		printf("the message: %s\n", error_message());
+	return both;
+}
+
+static void defaults(void)
+{
+	struct quire_config c;
+
+	clean();
+	CHECK_EQ(options_resolve(NULL, &c), 0);
+	CHECK_EQ(c.memory, (size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES);
+	CHECK(c.swap_path == NULL);
+	CHECK_EQ(c.swap_size, 0);
+	CHECK_STR(c.engine, "auto");
+	CHECK_STR(c.policy, "clock");
+	CHECK_STR(c.io, "auto");
+	CHECK_STR(c.move, "auto");
+	CHECK(c.readahead >= PAGE_BYTES);
+	CHECK_EQ(c.spin_us, -1);
+}
+
+static void struct_before_environment(void)
+{
+	struct quire_options o = none();
+	struct quire_config c;
+
+	clean();
+	setenv("QUIRE_MEMORY", "3M", 1);
+	setenv("QUIRE_ENGINE", "uffd", 1);
+	setenv("QUIRE_POLICY", "lru", 1);
+	setenv("QUIRE_SWAP", "/from/environment", 1);
+	setenv("QUIRE_SPIN", "12", 1);
+	o.memory = 1000000;
+	o.policy = "fifo";
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	CHECK_EQ(c.memory, 1000000 / PAGE_BYTES * PAGE_BYTES);
+	CHECK_STR(c.policy, "fifo");
+	CHECK_STR(c.engine, "uffd");
+	CHECK_STR(c.swap_path, "/from/environment");
+	CHECK_EQ(c.spin_us, 12);
+	CHECK_EQ(options_resolve(NULL, &c), 0);
+	CHECK_EQ(c.memory, 3 << 20);
+	CHECK_STR(c.policy, "lru");
+	/* What the struct says is not looked for in the environment, be it nonsense. */
+	setenv("QUIRE_POLICY", "best", 1);
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	clean();
+}
+
+static void sizes(void)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = { { "300000", 300000 },        { "512K", 512 << 10 },      { "512k", 512 << 10 },
+		     { "7M", 7 << 20 },           { "7MiB", 7 << 20 },        { "7MB", 7 << 20 },
+		     { "2g", UINT64_C(2) << 30 }, { "1T", UINT64_C(1) << 40 } };
+	static const char *const bad[] = { "",
+		                           "0",
+		                           "-1",
+		                           "+1",
+		                           " 1",
+		                           "1.5G",
+		                           "K",
+		                           "12Q",
+		                           "1GG",
+		                           "1KBx",
+		                           "0x10",
+		                           "1 M",
+		                           "18446744073709551616",
+		                           "18446744073709551615K",
+		                           "17179869184G" };
+	struct quire_options o;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(good); i++) {
+		o = none();
+		CHECK_EQ(quire_options_set(&o, "swap-size", good[i].text), 0);
+		CHECK_EQ(o.swap_size, good[i].bytes);
+	}
+	for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+		o = none();
+		CHECK_EQ(quire_options_set(&o, "memory", bad[i]), -EINVAL);
+		CHECK(words("memory", bad[i]));
+		CHECK_EQ(o.memory, 0);
+	}
+}
+
+static void every_name(void)
+{
+	static const struct {
+		const char *name, *value;
+	} all[] = { { "memory", "1G" },   { "swap", "/tmp" },     { "swap-size", "2G" },
+		    { "engine", "uffd" }, { "policy", "lru" },    { "io", "uring" },
+		    { "move", "off" },    { "readahead", "64K" }, { "spin", "100" } };
+	struct quire_options o = none();
+	struct quire_config c;
+	const char *name, *environment, *fallback, *meaning;
+	size_t rows = 0;
+
+	clean();
+	for (size_t i = 0; i < ARRAY_LENGTH(all); i++)
+		CHECK_EQ(quire_options_set(&o, all[i].name, all[i].value), 0);
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	CHECK_EQ(c.memory, 1 << 30);
+	CHECK_STR(c.swap_path, "/tmp");
+	CHECK_EQ(c.swap_size, UINT64_C(2) << 30);
+	CHECK_STR(c.engine, "uffd");
+	CHECK_STR(c.policy, "lru");
+	CHECK_STR(c.io, "uring");
+	CHECK_STR(c.move, "off");
+	CHECK_EQ(c.readahead, 64 << 10);
+	CHECK_EQ(c.spin_us, 100);
+	for (; options_row(rows, &name, &environment, &fallback, &meaning); rows++) {
+		CHECK(strncmp(environment, "QUIRE_", 6) == 0);
+		CHECK(*fallback && *meaning);
+	}
+	CHECK_EQ(rows, ARRAY_LENGTH(all));
+	CHECK_EQ(rows, ARRAY_LENGTH(variables));
+}
+
+static void unknown_names(void)
+{
+	static const struct {
+		const char *name, *variable, *allowed;
+	} texts[] = { { "engine", "QUIRE_ENGINE", "uffd-signal" },
+		      { "policy", "QUIRE_POLICY", "clock, fifo, lru" },
+		      { "io", "QUIRE_IO", "uring" },
+		      { "move", "QUIRE_MOVE", "off" },
+		      { "spin", "QUIRE_SPIN", "10000" } };
+	struct quire_options o;
+	struct quire_config c;
+
+	clean();
+	for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+		o = none();
+		CHECK_EQ(quire_options_set(&o, texts[i].name, "nonsense"), 0);
+		CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+		CHECK(words(texts[i].allowed, "nonsense"));
+		CHECK(strstr(error_message(), texts[i].variable) == NULL);
+		/* From the environment the words name the variable. */
+		setenv(texts[i].variable, "nonsense", 1);
+		CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
+		CHECK(words(texts[i].allowed, texts[i].variable));
+		setenv(texts[i].variable, "", 1);
+		CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
+		CHECK(words(texts[i].variable, "empty"));
+		clean();
+	}
+	o = none();
+	CHECK_EQ(quire_options_set(&o, "colour", "red"), -EINVAL);
+	CHECK(words("colour", "memory"));
+	CHECK_EQ(quire_options_set(NULL, "memory", "1G"), -EINVAL);
+	CHECK_EQ(quire_options_set(&o, NULL, "1G"), -EINVAL);
+	CHECK_EQ(quire_options_set(&o, "memory", NULL), -EINVAL);
+	CHECK_EQ(quire_options_set(&o, "spin", "10001"), 0);
+	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+}
+
+static void budgets(void)
+{
+	struct quire_options o = none();
+	struct quire_config c;
+
+	clean();
+	o.memory = QUIRE_MEMORY_MIN;
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	CHECK_EQ(c.memory, QUIRE_MEMORY_MIN);
+	o.memory = QUIRE_MEMORY_MIN - 1;
+	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+	CHECK(words("minimum", "64 pages"));
+	o.memory = SIZE_MAX;
+	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+	setenv("QUIRE_MEMORY", "1000", 1);
+	CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
+	CHECK(words("QUIRE_MEMORY", "minimum"));
+	setenv("QUIRE_MEMORY", "a lot", 1);
+	CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
+	CHECK(words("QUIRE_MEMORY", "a lot"));
+	clean();
+}
+
+static void struct_size(void)
+{
+	struct quire_options o = { 0 };
+	struct quire_config c;
+
+	clean();
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	o.size = sizeof o - 1;
+	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+	CHECK(words("size", "quire_options"));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(defaults),      UNIT(struct_before_environment),
+		UNIT(sizes),         UNIT(every_name),
+		UNIT(unknown_names), UNIT(budgets),
+		UNIT(struct_size),   UNIT_END,
+	};
+
+	return unit_main(argc, argv, "options", tests);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_readin.c - reads in flight (pager/readin.c) on a fake disk:
+ * the wanted page first, neighbours in one request, failures page by page, and
+ * the reader thread.
+ */
+#include "tests/unit/fake_owner.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <time.h>
+
+static struct fake_owner *o;
+
+static void open_with_slots(unsigned n)
+{
+	o = fake_owner_open(512, 2048);
+	fake_owner_swap(o, 0, n);
+}
+
+static void finish(void)
+{
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK_EQ(fake_owner_close(o), 0);
+}
+
+static unsigned poll_all(void)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		n += readin_poll(&o->p, i);
+	return n;
+}
+
+static void check_read(const uint64_t *pages, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		CHECK_EQ(o->page[pages[i]].state, OWNED_STANDBY);
+		CHECK(fake_owner_holds(o, pages[i]));
+		CHECK_EQ(buffer_of(&o->p, o->page[pages[i]].at)->state, BUFFER_CLEAN);
+	}
+}
+
+static void first_alone_then_neighbours(void)
+{
+	static const uint64_t pages[] = { 20, 10, 11, 12, 13, 14, 40, 41 };
+	unsigned reads;
+
+	open_with_slots(60);
+	reads = fake_disk_counts(o->disk).reads;
+	CHECK(fake_owner_read(o, pages, 8));
+	CHECK_EQ(fake_disk_counts(o->disk).reads - reads, 3); /* 20; 10-14; 40-41 */
+	CHECK_EQ(o->page[20].state, OWNED_READING);
+	CHECK_EQ(fake_owner_check(o), 0);
+	readin_wait(&o->p, o->page[20].at);
+	CHECK_EQ(o->arrived[0], 20);
+	while (poll_all())
+		;
+	check_read(pages, 8);
+	CHECK_EQ(o->arrivals, 8);
+	CHECK_EQ(counted(&o->counters.pages_in), 8);
+	finish();
+}
+
+static void waits_for_the_one(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2, 3 };
+
+	open_with_slots(8);
+	fake_disk_fault(o->disk,
+	                (struct fake_fault){ .kind = FAKE_DELAYED, .op = FAKE_READ, .value = 20 });
+	CHECK(fake_owner_read(o, pages, 4));
+	CHECK_EQ(poll_all(), 1); /* the other run is there before the first */
+	CHECK_EQ(o->page[0].state, OWNED_READING);
+	CHECK_EQ(o->page[1].state, OWNED_STANDBY);
+	readin_wait(&o->p, o->page[0].at);
+	check_read(pages, 4);
+	readin_wait(&o->p, o->page[0].at); /* not being read: at once */
+	finish();
+}
+
+static void descriptors(void)
+{
+	static const uint64_t pages[] = { 0 };
+	struct pollfd p = { .events = POLLIN };
+	unsigned open = 0;
+
+	open_with_slots(4);
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		CHECK_EQ(readin_fd(&o->p, i), -1);
+	CHECK(fake_owner_read(o, pages, 1));
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		if (readin_fd(&o->p, i) >= 0) {
+			p.fd = readin_fd(&o->p, i);
+			open++;
+		}
+	CHECK_EQ(open, 1);
+	CHECK_EQ(poll(&p, 1, 1000), 1);
+	CHECK_EQ(poll_all(), 1);
+	check_read(pages, 1);
+	finish();
+}
+
+static void failures(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2, 3, 4, 5 };
+
+	open_with_slots(8);
+	/* One page's bytes are wrong; its neighbours' in the same request are good. */
+	*(char *)fake_disk_page(o->disk, o->page[3].at) ^= 1;
+	CHECK(fake_owner_read(o, pages, 6));
+	readin_wait(&o->p, o->page[0].at);
+	while (poll_all())
+		;
+	CHECK_EQ(o->failed_arrivals, 1);
+	CHECK_EQ(o->arrival_error, EBADMSG);
+	CHECK_EQ(o->page[3].state, OWNED_SLOT);
+	check_read(pages, 3);
+	check_read(pages + 4, 2);
+	CHECK_EQ(fake_owner_check(o), 0);
+	for (uint64_t page = 0; page < 8; page++)
+		fake_owner_drop(o, page);
+	/* A request fails: all of its pages. */
+	fake_owner_swap(o, 0, 8);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_FAIL,
+	                                              .op = FAKE_READ,
+	                                              .value = ENXIO,
+	                                              .skip = 1,
+	                                              .times = 100 });
+	CHECK(fake_owner_read(o, pages, 6));
+	readin_wait(&o->p, o->page[0].at);
+	while (poll_all())
+		;
+	check_read(pages, 1);
+	CHECK_EQ(o->failed_arrivals, 6);
+	CHECK_EQ(o->arrival_error, ENXIO);
+	for (unsigned i = 1; i < 6; i++)
+		CHECK_EQ(o->page[i].state, OWNED_SLOT);
+	finish();
+}
+
+/* All queues are someone's: nothing is started, nothing has changed. */
+static void no_queue_is_free(void)
+{
+	static const uint64_t pages[] = { 0, 1 };
+	unsigned reads;
+
+	open_with_slots(4);
+	reads = fake_disk_counts(o->disk).reads;
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		CHECK(lock_try(&o->p.reads[i].lock));
+	CHECK(!fake_owner_read(o, pages, 2));
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		lock_release(&o->p.reads[i].lock);
+	CHECK_EQ(fake_disk_counts(o->disk).reads, reads);
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK(fake_owner_read(o, pages, 2));
+	readin_wait(&o->p, o->page[0].at);
+	readin_wait(&o->p, o->page[1].at);
+	check_read(pages, 2);
+	finish();
+}
+
+/* A disk that starts nothing for a while. */
+static void submits_fail(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2 };
+
+	open_with_slots(4);
+	fake_disk_fail_submits(o->disk, EBUSY, 2);
+	CHECK(fake_owner_read(o, pages, 3));
+	for (unsigned i = 0; i < 3; i++)
+		readin_wait(&o->p, o->page[i].at);
+	check_read(pages, 3);
+	finish();
+}
+
+static _Atomic unsigned woken;
+
+static void *wait_for(void *arg)
+{
+	readin_wait(&o->p, (uint32_t)(uintptr_t)arg);
+	atomic_fetch_add(&woken, 1);
+	return NULL;
+}
+
+/* The reader starts and completes reads; others sleep until what they want is there. */
+static void the_reader(void)
+{
+	pthread_t thread[3];
+	uint64_t pages[300];
+
+	o = fake_owner_open(512, 2048);
+	for (unsigned i = 0; i < 300; i++)
+		pages[i] = i;
+	fake_owner_swap(o, 0, 300);
+	CHECK_EQ(reader_start(&o->p), 0);
+	atomic_store(&woken, 0);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_DELAYED,
+	                                              .op = FAKE_READ,
+	                                              .value = 50,
+	                                              .times = 20 });
+	for (unsigned i = 0; i < 300; i += 30) {
+		uint32_t id;
+
+		CHECK(fake_owner_read(o, pages + i, 30));
+		id = o->p.head[CLUSTERS_STANDBY] * CLUSTER_PAGES;
+		if (i < 90)
+			REQUIRE_EQ(pthread_create(&thread[i / 30], NULL, wait_for,
+			                          (void *)(uintptr_t)id),
+			           0);
+	}
+	for (int i = 0; i < 3; i++)
+		pthread_join(thread[i], NULL);
+	CHECK_EQ(woken, 3);
+	for (uint32_t id = 0; id < o->p.cluster_count * CLUSTER_PAGES; id++)
+		readin_wait(&o->p, id);
+	reader_stop(&o->p); /* after all that was posted */
+	CHECK_EQ(o->arrivals, 300);
+	check_read(pages, 300);
+	finish();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(first_alone_then_neighbours),
+		UNIT(waits_for_the_one),
+		UNIT(descriptors),
+		UNIT(failures),
+		UNIT(no_queue_is_free),
+		UNIT(submits_fail),
+		UNIT(the_reader),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "readin", tests);
+}

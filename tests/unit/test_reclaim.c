@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_reclaim.c - the steps of reclaim and their order, and the
+ * thread that takes them (pager/reclaim.c), with a fake owner.
+ */
+#include "tests/unit/fake_owner.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <time.h>
+
+static struct fake_owner *o;
+
+static int64_t credits(void)
+{
+	return atomic_load(&o->p.credits);
+}
+
+static void sleep_ms(long ms)
+{
+	struct timespec nap = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+
+	nanosleep(&nap, NULL);
+}
+
+static void finish(void)
+{
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK_EQ(fake_owner_close(o), 0);
+}
+
+static void nothing_to_do(void)
+{
+	o = fake_owner_open(256, 256);
+	CHECK_EQ(fake_owner_step(o), 0);
+	CHECK_EQ(o->takes, 1);
+	finish();
+}
+
+/* 1. Free clusters that have memory are the cheapest. */
+static void free_memory_first(void)
+{
+	uint32_t c;
+
+	o = fake_owner_open(256, 256);
+	CHECK_EQ(fake_owner_map(o, 0, 192), 0);
+	c = cluster_get(&o->p, true);
+	CHECK(cluster_populate(&o->p, c, 64));
+	cluster_put(&o->p, c);
+	CHECK_EQ(credits(), 0);
+	CHECK_EQ(fake_owner_step(o), 64);
+	CHECK_EQ(o->takes, 0);
+	CHECK_EQ(credits(), 64);
+	finish();
+}
+
+/* 2. Standby above its target: the oldest cluster goes, its pages in order, and no page is unmapped. */
+static void oldest_standby_goes(void)
+{
+	uint32_t a, b;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 100), 0);
+	a = fake_owner_unmap(o, 50, 30);
+	b = fake_owner_unmap(o, 0, 30);
+	CHECK(fake_owner_write(o, b));
+	CHECK(fake_owner_write(o, a));
+	fake_owner_reap(o);
+	CHECK(atomic_load(&o->p.standby) > atomic_load(&o->p.standby_target));
+	CHECK(fake_owner_step(o) > 0);
+	CHECK_EQ(o->takes, 0);
+	CHECK_EQ(o->retires, 30);
+	CHECK_EQ(o->retired[0], 50);
+	CHECK_EQ(o->retired[29], 79);
+	CHECK_EQ(o->p.clusters[a].list, CLUSTERS_WARM);
+	CHECK_EQ(o->page[0].state, OWNED_STANDBY);
+	finish();
+}
+
+/* One whose page is busy goes behind the others, and its free pages leave all the same. */
+static void busy_page_goes_last(void)
+{
+	uint32_t a, b;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 80), 0);
+	a = fake_owner_unmap(o, 0, 40);
+	b = fake_owner_unmap(o, 40, 40);
+	CHECK(fake_owner_write(o, a));
+	CHECK(fake_owner_write(o, b));
+	fake_owner_reap(o);
+	o->page[5].busy = true;
+	CHECK(fake_owner_step(o) > 0);
+	CHECK_EQ(o->retires, 39);
+	CHECK_EQ(o->refused_retires, 1);
+	CHECK_EQ(o->page[5].state, OWNED_STANDBY);
+	CHECK_EQ(o->p.head[CLUSTERS_STANDBY], b);
+	CHECK_EQ(o->p.tail[CLUSTERS_STANDBY], a);
+	CHECK_EQ(fake_owner_check(o), 0);
+	o->page[5].busy = false;
+	finish();
+}
+
+/* 3. A batch of victims is unmapped and its writing begins. */
+static void batch_is_taken_and_written(void)
+{
+	unsigned batch;
+
+	o = fake_owner_open(256, 1024);
+	batch = atomic_load(&o->p.batch);
+	CHECK_EQ(fake_owner_map(o, 0, 100), 0);
+	CHECK_EQ(fake_owner_step(o), batch);
+	CHECK_EQ(o->takes, 1);
+	CHECK_EQ(o->page[0].state, OWNED_STANDBY);
+	CHECK_EQ(o->page[batch].state, OWNED_MAPPED);
+	CHECK_EQ(atomic_load(&buffer_of(&o->p, o->page[0].at)->state), BUFFER_WRITING);
+	CHECK_EQ(counted(&o->counters.writeback_requests), 1);
+	CHECK_EQ(fake_owner_check(o), 0);
+	finish();
+}
+
+/* 4. Nothing mapped can go: standby below its target does, after its writes. */
+static void standby_in_need(void)
+{
+	unsigned steps = 0;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 20), 0);
+	fake_owner_unmap(o, 0, 20);
+	CHECK(atomic_load(&o->p.standby) < atomic_load(&o->p.standby_target));
+	while (fake_owner_step(o) && steps < 100)
+		steps++;
+	CHECK(steps < 100);
+	CHECK_EQ(o->retires, 20);
+	CHECK_EQ(atomic_load(&o->p.standby), 0);
+	CHECK_EQ(o->written, 20);
+	finish();
+}
+
+/* After a failed write only clean pages are asked for, and standby that is dirty is no progress. */
+static void no_progress_without_writes(void)
+{
+	unsigned steps = 0;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 150), 0);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_FAIL,
+	                                              .op = FAKE_WRITE,
+	                                              .value = EIO,
+	                                              .times = 10000 });
+	while (fake_owner_step(o) && steps < 1000)
+		steps++;
+	CHECK(steps < 1000);
+	CHECK(o->clean_only_takes > 0);
+	CHECK(o->failures[PAGER_WRITE_FAILED] > 0);
+	CHECK_EQ(o->retires, 0);
+	CHECK_EQ(swapfile_used(o->swap), 0);
+	CHECK_EQ(fake_owner_check(o), 0);
+	fake_disk_heal(o->disk);
+	sleep_ms(110);
+	for (steps = 0; fake_owner_step(o) && steps < 1000; steps++)
+		;
+	CHECK_EQ(o->retires, 150);
+	finish();
+}
+
+static bool wait_for_credits(int64_t n)
+{
+	for (int i = 0; i < 1000 && credits() < n; i++)
+		sleep_ms(1);
+	return credits() >= n;
+}
+
+/* The thread brings the credits to the high watermark when they fall below the low one, and sleeps. */
+static void the_thread(void)
+{
+	struct timespec before, after;
+	unsigned takes, done;
+
+	o = fake_owner_open(512, 4096);
+	CHECK_EQ(fake_owner_map(o, 0, 512 - atomic_load(&o->p.low)), 0);
+	CHECK_EQ(reclaimer_start(&o->p), 0);
+	CHECK(wait_for_credits(atomic_load(&o->p.high)));
+	/* Quiet now. */
+	sleep_ms(50);
+	reclaim_enter(&o->p);
+	takes = o->takes;
+	done = takes + o->retires;
+	CHECK_EQ(swap_queue_in_flight(o->p.writes), 0); /* nothing is left in flight */
+	reclaim_leave(&o->p);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	sleep_ms(200);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	CHECK((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec <
+	      5000000);
+	reclaim_enter(&o->p);
+	CHECK_EQ(o->takes, takes);
+	reclaim_leave(&o->p);
+	/* Asked again. */
+	CHECK(credits_try(&o->p, (uint32_t)credits() - 1));
+	CHECK(wait_for_credits(atomic_load(&o->p.high)));
+	reclaimer_stop(&o->p);
+	CHECK(o->takes + o->retires > done);
+	CHECK_EQ(atomic_load(&o->p.reclaimer_tid), 0);
+	credits_put(&o->p, (uint32_t)(512 - credits() - (int64_t)o->p.policy.resident -
+	                              (int64_t)atomic_load(&o->p.populated)));
+	finish();
+}
+
+/* It can be stopped while there is work that does not get done. */
+static void stopped_in_need(void)
+{
+	o = fake_owner_open(64, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 64), 0);
+	for (uint64_t page = 0; page < 64; page++) {
+		o->p.frames[o->page[page].at].pins = 1;
+		frame_pin(&o->p, o->page[page].at);
+	}
+	CHECK_EQ(reclaimer_start(&o->p), 0);
+	sleep_ms(20);
+	reclaimer_stop(&o->p);
+	CHECK_EQ(credits(), 0);
+	finish();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(nothing_to_do),
+		UNIT(free_memory_first),
+		UNIT(oldest_standby_goes),
+		UNIT(busy_page_goes_last),
+		UNIT(batch_is_taken_and_written),
+		UNIT(standby_in_need),
+		UNIT(no_progress_without_writes),
+		UNIT(the_thread),
+		UNIT(stopped_in_need),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "reclaim", tests);
+}
