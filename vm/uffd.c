@@ -308,26 +308,34 @@ void uffd_wake(struct engine *e, char *page, unsigned n)
 	ioctl(e->uffd.fd, UFFDIO_WAKE, &r);
 }
 
-/*
- * Kernels without UFFDIO_POISON: a file mapping beyond the end of its file
- * raises SIGBUS too. uffd_drop undoes neither; discarding maps anonymous
- * memory anew (see discard.c).
- */
-int uffd_poison(struct engine *e, char *page)
+/* A file mapping beyond the end of its file raises SIGBUS, too: for kernels without UFFDIO_POISON. */
+static int cover(struct engine *e, char *page)
 {
-	struct uffdio_poison p = {
-		.range = { .start = (uintptr_t)page, .len = PAGE_BYTES },
-	};
-	int fd;
+	int fd = (int)syscall(SYS_memfd_create, "quire lost page", 1u /* MFD_CLOEXEC */);
 	void *at;
 
-	if (e->uffd.poison && ioctl(e->uffd.fd, UFFDIO_POISON, &p) == 0)
-		return 0;
-	fd = (int)syscall(SYS_memfd_create, "quire lost page", 1u /* MFD_CLOEXEC */);
 	if (fd < 0)
 		return -errno;
 	at = mmap(page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0);
 	close(fd);
 	uffd_wake(e, page, 1);
 	return at == MAP_FAILED ? -ENOMEM : 0;
+}
+
+/* Undone by discard_poison (discard.c). A page that is there, or poisoned already, is left as it is. */
+int uffd_poison(struct engine *e, char *page)
+{
+	struct uffdio_poison p = {
+		.range = { .start = (uintptr_t)page, .len = PAGE_BYTES },
+	};
+
+	if (!e->uffd.poison)
+		return cover(e, page);
+	while (ioctl(e->uffd.fd, UFFDIO_POISON, &p) != 0) {
+		int error = errno;
+
+		if (!again(error))
+			return error == EEXIST ? 0 : -error;
+	}
+	return 0;
 }

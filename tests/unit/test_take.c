@@ -668,10 +668,9 @@ static void budget_is_kept(void)
 		CHECK_EQ(quire_set_memory(vm->q, 64 * PAGE_BYTES), 0);
 		for (int round = 0; round < 3; round++)
 			for (uint64_t page = 0; page < 400; page++) {
-				uint64_t populated = atomic_load(&vm->q->pager.populated);
-
 				put(page, page + 1);
-				CHECK(COUNTER(resident) + populated <= 64);
+				CHECK(COUNTER(resident) + atomic_load(&vm->q->pager.populated) <=
+				      64);
 			}
 		for (uint64_t page = 0; page < 400; page++)
 			CHECK_EQ(value(page), page + 1);
