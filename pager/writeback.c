@@ -146,11 +146,13 @@ bool writeback_start(struct pager *p, uint32_t c)
 
 	if (p->write_again_at && now_ns() < p->write_again_at)
 		return false;
+	p->write_again_at = 0;
 	run = next_run(p);
 	n = gather(p, c, &at, run);
 	for (unsigned i = 0; i < n; i++)
 		page[i] = run->page[i];
-	while (done < n) {
+	/* A synchronous write may fail on the way: then the rest is not tried. */
+	while (done < n && !p->write_again_at) {
 		slot_t first;
 		unsigned got = swapfile_alloc(p->swap, n - done, &first);
 
@@ -169,11 +171,11 @@ bool writeback_start(struct pager *p, uint32_t c)
 	if (run)
 		run_put(p, run);
 	swap_queue_flush(p->writes);
-	if (done == n) {
-		p->write_again_at = 0;
-		return true;
-	}
 	ungather(p, page + done, n - done);
+	if (p->write_again_at)
+		return false;
+	if (done == n)
+		return true;
 	p->write_again_at = now_ns() + BACKOFF_NS;
 	if (!p->swap_full)
 		p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC,

@@ -168,6 +168,45 @@ static void claims(void)
 	finish();
 }
 
+/* Buffers that were taken back give their memory up while their neighbours stay. */
+static void half_empty_standby(void)
+{
+	uint32_t c, state;
+	slot_t slot;
+
+	o = fake_owner_open(128, 256);
+	c = standby(0, 20);
+	for (uint64_t page = 0; page < 20; page++)
+		if (page % 4)
+			fake_owner_drop(o, page);
+	/* One is claimed, and its bytes are still needed. */
+	CHECK(buffer_try_claim(&o->p, o->page[8].at, &state, &slot));
+	CHECK_EQ(atomic_load(&o->p.credits), 108);
+	reclaim_enter(&o->p);
+	CHECK_EQ(clusters_trim(&o->p), 15);
+	CHECK_EQ(clusters_trim(&o->p), 0);
+	reclaim_leave(&o->p);
+	CHECK_EQ(atomic_load(&o->p.credits), 123);
+	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 0x11111);
+	CHECK(fake_owner_holds(o, 8));
+	buffer_release(&o->p, o->page[8].at, false);
+	o->page[8].state = OWNED_EMPTY;
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK_EQ(o->p.clusters[c].list, CLUSTERS_STANDBY);
+	/* While a write is under way its buffers stay as they are, taken back or not. */
+	CHECK(fake_owner_write(o, c));
+	fake_owner_drop(o, 4);
+	reclaim_enter(&o->p);
+	CHECK_EQ(clusters_trim(&o->p), 1); /* that of page 8 */
+	reclaim_leave(&o->p);
+	fake_owner_reap(o);
+	reclaim_enter(&o->p);
+	CHECK_EQ(clusters_trim(&o->p), 1); /* that of page 4 */
+	reclaim_leave(&o->p);
+	CHECK(fake_owner_holds(o, 12));
+	finish();
+}
+
 static void runs(void)
 {
 	struct swap_run *run, *all = NULL;
@@ -200,6 +239,7 @@ int main(int argc, char **argv)
 		UNIT(references),
 		UNIT(moved_away),
 		UNIT(claims),
+		UNIT(half_empty_standby),
 		UNIT(runs),
 		UNIT_END,
 	};

@@ -1053,10 +1053,10 @@ static void threads(void)
 			CHECK_EQ(workers[i].wrong, 0);
 			CHECK(workers[i].accesses > 100);
 		}
-		if (!o.in_thread)
-			fake_handler_stop(vm->q);
 		for (uint64_t page = 0; page < PAGES; page++)
 			CHECK_EQ(value(page), workers[page % THREADS].value[page / THREADS]);
+		if (!o.in_thread)
+			fake_handler_stop(vm->q);
 		CHECK_EQ(fake_vm_close(vm), 0);
 	}
 }
