@@ -121,7 +121,7 @@ struct cluster {
 	_Atomic uint64_t populated;     /* bit i: buffer i has memory, and a credit is held for it */
 	_Atomic uint32_t refs;          /* buffers not FREE, and operations that hold it */
 	uint8_t list;                   /* enum cluster_list; standby lock */
-	uint8_t queue;                  /* readin: the queue its reads are in */
+	_Atomic uint8_t queue;          /* readin: the queue its reads are in */
 	uint8_t used;                   /* buffers handed out, 0 .. CLUSTER_PAGES */
 	uint64_t started;               /* ns: when the fault that waits for buffer 0 began, or 0 */
 	struct buffer buffer[CLUSTER_PAGES];

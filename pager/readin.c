@@ -229,7 +229,8 @@ void readin_wait(struct pager *p, uint32_t id)
 	struct buffer *b = buffer_of(p, id);
 
 	while (atomic_load(&b->state) == BUFFER_READING) {
-		struct read_queue *q = &p->reads[p->clusters[id / CLUSTER_PAGES].queue];
+		struct read_queue *q =
+			&p->reads[atomic_load(&p->clusters[id / CLUSTER_PAGES].queue)];
 		uint32_t seen = atomic_load(&q->arrivals);
 
 		if (!p->reader_started && lock_try(&q->lock)) {

@@ -385,6 +385,7 @@ static enum fault_result read_alone(struct fault *f)
 	struct pager *p = &f->region->q->pager;
 	enum fault_result result = FAULT_NOMEM;
 	struct swap_run *run;
+	bool populated;
 	uint32_t c;
 
 	/* One credit for the page, and one lent to the buffer if that has no memory yet. */
@@ -394,9 +395,10 @@ static enum fault_result read_alone(struct fault *f)
 	run = run_get(p);
 	credits_put(p, 1);
 	if (c != CLUSTER_NONE && run) {
-		while (!cluster_populate(p, c, 1) && credits_get(p, 1) == 0)
+		while (!(populated = cluster_populate(p, c, 1)) && credits_get(p, 1) == 0)
 			credits_put(p, 1);
-		result = read_one(f, run, c);
+		if (populated)
+			result = read_one(f, run, c);
 	}
 	if (run)
 		run_put(p, run);

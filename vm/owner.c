@@ -226,10 +226,12 @@ static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
 {
 	for (uint64_t page = from; page < to; page++) {
 		uint64_t e = atomic_load(region_entry(r, page));
-		bool dirty = entry_state(e) == ENTRY_MAPPED &&
-			     r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE;
+		bool held = entry_state(e) != ENTRY_READING && entry_try(region_entry(r, page), e);
 
-		if (dirty || entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e)) {
+		/* Only its holder can tell whether a page is dirty. */
+		if (!held || (entry_state(e) == ENTRY_MAPPED &&
+			      r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE)) {
+			page += held;
 			while (page-- > from)
 				entry_publish(r, page, atomic_load(region_entry(r, page)));
 			return false;

@@ -129,7 +129,8 @@ static bool place(struct fault *f, const struct rescue *s)
 
 	if (!buffer_try_claim(p, s->buffer, &state, &slot))
 		return false;
-	b->slot = slot;
+	/* A dirty one has none already. */
+	DEBUG_ASSERT(b->slot == slot);
 	if (e->ops->place(e, region_page(r, s->first), buffer_address(p, s->buffer)) == 0) {
 		settle(f, s, 0, 1, true, true);
 		return true;
