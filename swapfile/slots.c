@@ -33,9 +33,9 @@
 #define SCAN_CLUSTERS 64
 
 /* How large the file may grow before fragments are used: this many slots for one in use, */
-#define SPARSE 3u
+#define SPARSE 2u
 /* and this many in any case. */
-#define SPARSE_FLOOR 16384u
+#define SPARSE_FLOOR 4096u
 
 struct run {
 	uint32_t first, count;
