@@ -169,7 +169,8 @@ static uint32_t settle(struct quire *q, struct taken *t, struct take_page *tp)
 	if (slot != SLOT_NONE && !p->frames[t->frame].readahead)
 		fault_learn_write(r, false);
 	frames_leave(p, &t->frame, 1);
-	if (tp->result == TAKE_GONE || (slot == SLOT_NONE && is_zero(tp->buffer))) {
+	/* A clean page, too, may be zeros: the program discarded it while it was copied. */
+	if (tp->result == TAKE_GONE || is_zero(tp->buffer)) {
 		if (slot != SLOT_NONE)
 			swapfile_unref(q->swap, slot);
 		if (tp->result == TAKE_DONE) {

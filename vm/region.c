@@ -72,7 +72,7 @@ static void init(struct quire_region *r, struct quire *q, uint32_t id, size_t by
 	r->id = id;
 	r->bytes = bytes;
 	r->pages = pages_of(bytes);
-	snprintf(r->name, sizeof r->name, "%s", name ? name : "region");
+	snprintf(r->name, sizeof r->name, "%s", name);
 	lock_init(&r->readahead_lock, RANK_READAHEAD);
 	readahead_init(&r->readahead, q->readahead_max);
 	r->write_next = r->rescue_next = UINT64_MAX;
@@ -118,6 +118,8 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 {
 	struct call call;
 	size_t bytes = round_up(length, PAGE_BYTES);
+	char name[REGION_NAME_BYTES] = "region";
+	struct quire_region *made = NULL;
 	int error;
 
 	if (!q || !out)
@@ -128,9 +130,14 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 	if (length == 0 || bytes < length || bytes > QUIRE_REGION_MAX)
 		return error_set(EINVAL, "length %zu: allowed are 1 to %zu bytes", length,
 				 QUIRE_REGION_MAX);
+	/* The caller's memory may be managed itself: it is not touched while signals are blocked. */
+	if (options && options->name)
+		snprintf(name, sizeof name, "%s", options->name);
 	call_enter(&call);
-	error = create(q, bytes, options ? options->name : NULL, out);
+	error = create(q, bytes, name, &made);
 	call_leave(&call);
+	if (!error)
+		*out = made;
 	return error;
 }
 

@@ -204,7 +204,7 @@ enum fault_result fault_rescue(struct fault *f)
 	uint32_t id;
 
 	/* The next window is read while this one is mapped and walked. */
-	if (ahead && !f->speculative && (r->q->engine.ops->in_thread || !f->may_sleep) &&
+	if (ahead && !f->speculative && (r->q->engine.ops->in_thread || thread_is_ours) &&
 	    window_plan(r, f->page, f->write, &plan))
 		window_start(r, &plan, NULL, &id);
 	write = f->write || plan.writes || fault_expects_write(r);
