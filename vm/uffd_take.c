@@ -161,6 +161,17 @@ static void copy(struct take_page **list, unsigned n)
 	}
 }
 
+/* Pages that the kernel does not drop (the program locked them with mlock) stay; their copies go. */
+static void keep(struct take_page **list, unsigned n, char *base, size_t bytes)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (list[i]->page < base || list[i]->page >= base + bytes)
+			continue;
+		list[i]->result = TAKE_KEPT;
+		kernel_madvise(list[i]->buffer, PAGE_BYTES, MADV_DONTNEED);
+	}
+}
+
 static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 {
 	struct iovec v[CLUSTER_PAGES];
@@ -183,7 +194,8 @@ static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 			return;
 	}
 	for (unsigned i = 0; i < k; i++)
-		ASSERT(kernel_madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) == 0);
+		if (kernel_madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) != 0)
+			keep(list, n, v[i].iov_base, v[i].iov_len);
 }
 
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
