@@ -11,12 +11,12 @@
 
 int arena_open(struct arena *a, size_t bytes, bool shared, const char *name)
 {
-	int flags = MAP_ANONYMOUS | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE);
-
 	a->bytes = round_up(bytes, PAGE_BYTES);
-	a->base = mmap(NULL, a->bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-	if (a->base == MAP_FAILED) {
-		a->base = NULL;
+	a->base = kernel_reserve(a->bytes, shared ? MAP_SHARED : MAP_PRIVATE);
+	if (!a->base)
+		return -ENOMEM;
+	if (mprotect(a->base, a->bytes, PROT_READ | PROT_WRITE) != 0) {
+		arena_close(a);
 		return -ENOMEM;
 	}
 	/* Records are counted page by page: a huge page would break the count and the budget. */
@@ -35,5 +35,5 @@ void arena_close(struct arena *a)
 
 void arena_clear(struct arena *a, size_t offset, size_t bytes)
 {
-	kernel_madvise((char *)a->base + offset, bytes, MADV_DONTNEED);
+	kernel_drop((char *)a->base + offset, bytes);
 }

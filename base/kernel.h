@@ -13,6 +13,7 @@
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -60,6 +61,11 @@ struct uffdio_move {
 #define MADV_POPULATE_WRITE 23
 #endif
 
+/* Linux 5.18 */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 /* Linux 5.17 */
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
@@ -70,6 +76,33 @@ struct uffdio_move {
 static inline int kernel_madvise(void *address, size_t length, int advice)
 {
 	return (int)syscall(SYS_madvise, address, length, advice);
+}
+
+/*
+ * Address space that stays empty until it is touched, PROT_NONE at first. After
+ * mlockall(MCL_FUTURE) the kernel would fill what is mapped, or made writable
+ * while it is locked, and what we reserve is larger than memory. (The bare call:
+ * sanitizers make nothing of libc's.) => NULL: no address space
+ */
+static inline void *kernel_reserve(size_t length, int flags)
+{
+	void *p = mmap(NULL, length, PROT_NONE, flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	syscall(SYS_munlock, p, length);
+	return p;
+}
+
+/*
+ * Give the memory of records or buffers of ours back, though the program locked
+ * all it has (mlockall). => 0, or -1: it stays, or some of it
+ */
+static inline int kernel_drop(void *address, size_t length)
+{
+	if (kernel_madvise(address, length, MADV_DONTNEED) == 0)
+		return 0;
+	return kernel_madvise(address, length, MADV_DONTNEED_LOCKED);
 }
 
 #endif

@@ -20,15 +20,14 @@
 enum lock_rank {
 	RANK_NONE = 0,
 	RANK_REGISTRY,     /* vm/registry: the table of regions of the process */
-	RANK_BUDGET,       /* pager: one change of the budget at a time */
-	RANK_PIN,          /* vm/pin: accounting of pins */
+	RANK_PIN,          /* vm/pin: one change of pins or of the budget at a time */
 	RANK_RECLAIM,      /* pager/reclaim: one thread evicts at a time */
 	RANK_READ,         /* pager/readin: a read batch's queue */
 	RANK_READAHEAD,    /* a region's readahead state */
 	RANK_POLICY,       /* the policy's lists */
 	RANK_STANDBY,      /* the lists of clusters */
-	RANK_WRITEBACK,    /* the write queue */
 	RANK_ENGINE,       /* an engine's own */
+	RANK_GROW,         /* swapfile: one thread lengthens the file */
 	RANK_SLOTS,        /* swapfile: the slot allocator */
 	RANK_COUNT
 };

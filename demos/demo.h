@@ -109,7 +109,7 @@ static inline uint64_t option_size(const char *name, const char *value)
 	const char *unit = memchr(units, *end & ~0x20, sizeof units - 1);
 	unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
 
-	if (end == value || *value == '-' || (*end && (!unit || end[1])) || number == 0 ||
+	if (*value < '0' || *value > '9' || (*end && (!unit || end[1])) || number == 0 ||
 	    number > (UINT64_MAX >> 1) >> shift) {
 		fprintf(stderr, "%s: --%s takes a size such as 64M, not '%s'\n", demo_name, name,
 		        value);
@@ -134,8 +134,8 @@ static inline void option_of_quire(char ***arg, struct quire_options *options)
 	name[length] = 0;
 	option_value(arg, name, &value);
 	if (quire_options_set(options, name, value)) {
-		fprintf(stderr, "%s: --%s: %s\nTry '%s --help'.\n", demo_name, name,
-		        quire_error_message(), demo_name);
+		fprintf(stderr, "%s: %s\nTry '%s --help'.\n", demo_name, quire_error_message(),
+		        demo_name);
 		exit(2);
 	}
 }

@@ -36,7 +36,8 @@
  *                memory may be touched in a signal handler.  A call blocks the
  *                signals of its thread while it holds an internal lock.
  *   Forking      A child of fork(2) must not touch managed memory nor use any
- *                handle; exec, posix_spawn and vfork are unaffected.
+ *                handle of its parent's; its calls on other memory, madvise
+ *                among them, work. exec, posix_spawn and vfork are unaffected.
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros
@@ -82,8 +83,8 @@ enum quire_error_kind {
 struct quire_error {
 	enum quire_error_kind kind;
 	int error;                    /* the errno of the cause, positive */
-	quire_region_t *region;       /* NULL if no one region is concerned */
-	size_t offset;                /* of the page in the region */
+	quire_region_t *region;       /* NULL: no one region, or one that is being given up */
+	size_t offset;                /* of the page in the region; 0 without one */
 	const char *message;          /* static text */
 };
 
@@ -118,9 +119,11 @@ struct quire_options {
 	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;          /* QUIRE_IO: "auto" (default), "uring" */
 	const char *move;        /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 512 KiB; one page: none */
-	const char *spin;        /* QUIRE_SPIN: microseconds for which a handler looks for the next fault
-	                            before it sleeps, "0" to "10000"; default "auto" */
+	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 512 KiB; one page, the least: none */
+	const char *spin;        /* QUIRE_SPIN: microseconds, "0" to "10000", for which a thread that waits for a
+	                            page to be read, or a handler thread for the next fault, stays awake before
+	                            it sleeps, yielding its CPU to whoever wants it; default "auto": not at all
+	                            where a cgroup caps CPU time, else while it pays */
 	quire_error_fn on_error; /* may be NULL */
 	void *on_error_arg;
 };

@@ -15,7 +15,7 @@
 
 #include <errno.h>
 
-/* How long a thread looks for memory, while nobody makes any progress, before its access is refused. */
+/* How long a thread looks for memory, while reclaim is stuck, before its access is refused. */
 #define PATIENCE_NS UINT64_C(500000000)
 #define PAUSE_NS UINT64_C(500000)
 
@@ -85,6 +85,16 @@ uint32_t credits_batch(struct pager *p)
 	return missing <= 0 ? batch : (uint32_t)MIN(missing + batch, (int64_t)CLUSTER_PAGES);
 }
 
+bool reclaim_is_stuck(struct pager *p, uint32_t *seen)
+{
+	uint32_t now = atomic_load(&p->progress);
+	bool hope = atomic_load(&p->writing) && !atomic_load(&p->write_failing);
+	bool stuck = now == *seen && !hope;
+
+	*seen = now;
+	return stuck;
+}
+
 static void pause_reclaim(void)
 {
 	_Atomic uint32_t never = 0;
@@ -102,7 +112,6 @@ int credits_get(struct pager *p, uint32_t n)
 	count(&p->counters->direct_reclaims, 1);
 	for (;;) {
 		bool got;
-		uint32_t now;
 
 		reclaim_enter(p);
 		while (!(got = credits_try(p, n)))
@@ -115,19 +124,18 @@ int credits_get(struct pager *p, uint32_t n)
 		 * Nothing can be evicted now. Pages held by other threads' faults
 		 * become evictable in a moment; a full disk does not go away.
 		 */
-		now = atomic_load(&p->progress);
-		if (give_up == 0 || now != seen)
+		if (!reclaim_is_stuck(p, &seen) || give_up == 0)
 			give_up = now_ns() + PATIENCE_NS;
 		else if (now_ns() > give_up)
 			return -ENOMEM;
-		seen = now;
 		pause_reclaim();
 	}
 }
 
 int budget_set(struct pager *p, uint64_t pages)
 {
-	uint64_t old, give_up = now_ns() + PATIENCE_NS;
+	uint64_t old, give_up = 0;
+	uint32_t seen = 0;
 	bool fits;
 
 	reclaim_enter(p);
@@ -139,14 +147,19 @@ int budget_set(struct pager *p, uint64_t pages)
 		return 0;
 	}
 	atomic_fetch_sub(&p->credits, (int64_t)(old - pages));
-	while (!(fits = atomic_load(&p->credits) >= 0) && now_ns() < give_up) {
-		if (reclaim_step(p) == 0) {
+	while (!(fits = atomic_load(&p->credits) >= 0)) {
+		uint32_t n = reclaim_step(p);
+
+		/* Judged after a step: who had the lock meanwhile may have had it for long. */
+		if (!reclaim_is_stuck(p, &seen) || give_up == 0)
+			give_up = now_ns() + PATIENCE_NS;
+		else if (now_ns() > give_up)
+			break;
+		if (n == 0) {
 			/* Others need the lock to finish what they hold. */
 			reclaim_leave(p);
 			pause_reclaim();
 			reclaim_enter(p);
-		} else {
-			give_up = now_ns() + PATIENCE_NS;
 		}
 	}
 	if (!fits)

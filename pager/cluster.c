@@ -14,6 +14,9 @@
  *     operations. The one who drops the last frees the cluster.
  * C3  a buffer is handed out at most once between two frees of its cluster.
  *
+ * Memory that the kernel does not take back (locked, on a kernel before Linux
+ * 5.18) stays populated, and its credits held: it serves the next use.
+ *
  * Guards: list, prev, next and the heads: standby lock. populated, refs,
  * state: atomic. page, slot, used: whoever fills the buffer, published by the
  * page's entry; slot also by the writer while WRITING.
@@ -21,8 +24,6 @@
 #include "pager/pager.h"
 
 #include "base/kernel.h"
-
-#include <sys/mman.h>
 
 static void list_remove(struct pager *p, uint32_t c)
 {
@@ -93,11 +94,15 @@ void cluster_put(struct pager *p, uint32_t c)
 	lock_release(&p->standby_lock);
 }
 
+static uint64_t low_bits(uint32_t n)
+{
+	return n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+}
+
 bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
 {
 	struct cluster *cl = &p->clusters[c];
-	uint64_t mask = n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
-	uint64_t missing = mask & ~atomic_load(&cl->populated);
+	uint64_t missing = low_bits(n) & ~atomic_load(&cl->populated);
 	uint32_t wanted = (uint32_t)__builtin_popcountll(missing);
 
 	if (wanted == 0)
@@ -116,6 +121,7 @@ uint32_t clusters_release(struct pager *p, int64_t want)
 	while (atomic_load(&p->credits) < want) {
 		struct cluster *cl;
 		uint32_t c, n;
+		bool dropped;
 
 		lock_acquire(&p->standby_lock);
 		c = p->head[CLUSTERS_WARM];
@@ -125,13 +131,16 @@ uint32_t clusters_release(struct pager *p, int64_t want)
 		if (c == CLUSTER_NONE)
 			break;
 		cl = &p->clusters[c];
-		kernel_madvise(buffer_address(p, c * CLUSTER_PAGES), CLUSTER_PAGES * PAGE_BYTES,
-			MADV_DONTNEED);
-		n = (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0));
+		dropped = kernel_drop(buffer_address(p, c * CLUSTER_PAGES),
+				      CLUSTER_PAGES * PAGE_BYTES) == 0;
+		n = dropped ? (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0)) : 0;
 		uncount(&p->populated, n);
 		lock_acquire(&p->standby_lock);
-		list_append(p, c, CLUSTERS_EMPTY);
+		list_append(p, c, dropped ? CLUSTERS_EMPTY : CLUSTERS_WARM);
 		lock_release(&p->standby_lock);
+		/* Now at the tail: it is used first, and the next call tries another. */
+		if (!dropped)
+			break;
 		credits_put(p, n);
 		total += n;
 	}
@@ -211,21 +220,21 @@ void buffer_release(struct pager *p, uint32_t id, bool moved)
 static uint32_t trim(struct pager *p, uint32_t c)
 {
 	struct cluster *cl = &p->clusters[c];
-	uint64_t gone = 0;
+	uint64_t idle = 0, dropped = 0;
 
 	for (uint32_t i = 0; i < CLUSTER_PAGES; i++)
 		if (atomic_load(&cl->buffer[i].state) == BUFFER_FREE)
-			gone |= UINT64_C(1) << i;
-	gone &= atomic_load(&cl->populated);
+			idle |= UINT64_C(1) << i;
+	idle &= atomic_load(&cl->populated);
 	for (uint32_t i = 0, n; i < CLUSTER_PAGES; i += n) {
-		for (n = 1; i + n < CLUSTER_PAGES && (gone >> (i + n) & 1) == (gone >> i & 1); n++)
+		for (n = 1; i + n < CLUSTER_PAGES && (idle >> (i + n) & 1) == (idle >> i & 1); n++)
 			;
-		if (gone >> i & 1)
-			kernel_madvise(buffer_address(p, c * CLUSTER_PAGES + i), n * PAGE_BYTES,
-				       MADV_DONTNEED);
+		if (idle >> i & 1 &&
+		    kernel_drop(buffer_address(p, c * CLUSTER_PAGES + i), n * PAGE_BYTES) == 0)
+			dropped |= low_bits(n) << i;
 	}
-	atomic_fetch_and(&cl->populated, ~gone);
-	return (uint32_t)__builtin_popcountll(gone);
+	atomic_fetch_and(&cl->populated, ~dropped);
+	return (uint32_t)__builtin_popcountll(dropped);
 }
 
 uint32_t clusters_trim(struct pager *p)
@@ -243,6 +252,16 @@ uint32_t clusters_trim(struct pager *p)
 		c = next;
 	}
 	return total;
+}
+
+uint32_t standby_length(struct pager *p)
+{
+	uint32_t n;
+
+	lock_acquire(&p->standby_lock);
+	n = p->length[CLUSTERS_STANDBY];
+	lock_release(&p->standby_lock);
+	return n;
 }
 
 uint32_t standby_next(struct pager *p, uint32_t c)

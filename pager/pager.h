@@ -77,7 +77,7 @@ struct page_owner {
 	void (*written)(void *owner, page_id page);
 	/* Credits have come free after someone failed to get any. */
 	void (*replenished)(void *owner);
-	/* Something failed in the background. */
+	/* Something failed in the background. page: one that it concerns, or PAGE_ID_NONE */
 	void (*failed)(void *owner, enum pager_event event, int error, page_id page);
 };
 
@@ -141,6 +141,7 @@ enum cluster_list {
 struct read_queue {
 	struct lock lock;               /* adding, flushing, reaping */
 	struct swap_queue *io;
+	struct swap_run *run;           /* of who has reserved the queue; lock */
 	_Atomic uint32_t in_flight;     /* runs */
 	_Atomic uint32_t arrivals;      /* futex: changes when a run is done or the reaper leaves */
 	_Atomic uint32_t sleepers;
@@ -160,6 +161,8 @@ struct pager {
 	_Atomic uint32_t batch;         /* pages of one take, 1 .. CLUSTER_PAGES */
 	_Atomic uint32_t starved;       /* someone asked for credits in vain */
 	_Atomic uint32_t progress;      /* counts steps of reclaim that achieved something */
+	_Atomic uint32_t writing;       /* runs that are being written */
+	_Atomic bool write_failing;     /* the last that ended has failed */
 
 	/* frame.c */
 	struct arena frame_arena, node_arena;
@@ -204,7 +207,7 @@ struct pager {
 	struct read_post {
 		uint32_t cluster, n;
 	} post[READ_POSTS];             /* ring; post lock */
-	uint32_t post_head, post_count; /* post lock */
+	uint32_t post_head, post_count, post_reserved; /* post lock */
 	_Atomic uint32_t posted;        /* futex of the reader: counts posts */
 	_Atomic uint32_t reader_stop;
 	bool reader_started;
@@ -245,6 +248,12 @@ void credits_put(struct pager *p, uint32_t n);
 uint32_t credits_spare(struct pager *p, uint32_t want);
 /* Pages that one take may have: more than usual while the budget is being lowered. */
 uint32_t credits_batch(struct pager *p);
+/*
+ * Has reclaim got nowhere since *seen was taken from it (any value the first
+ * time), with nothing under way that may help? A slow disk is no reason to
+ * refuse an access: while writes are in flight, and do not fail, there is hope.
+ */
+bool reclaim_is_stuck(struct pager *p, uint32_t *seen);
 /* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
 int budget_set(struct pager *p, uint64_t pages);
 
@@ -329,6 +338,8 @@ void reclaimer_stop(struct pager *p);
 void reclaimer_kick(struct pager *p);
 /* The oldest standby cluster behind c (CLUSTER_NONE: of all), with an operation reference. */
 uint32_t standby_next(struct pager *p, uint32_t c);
+/* Clusters in standby, just now. */
+uint32_t standby_length(struct pager *p);
 /* One step under the reclaim lock. => progress made (pages), 0: none to be had now */
 uint32_t reclaim_step(struct pager *p);
 void reclaim_enter(struct pager *p);
@@ -336,9 +347,13 @@ void reclaim_leave(struct pager *p);
 
 /* ----------------------------------------------------------- writeback.c: reclaim lock held */
 
-/* Start writing the dirty buffers of a cluster. => false: no slot, or writing is suspended after a failure */
+/* Start writing the dirty buffers of a cluster. => false: no slot or run, or suspended after a failure */
 bool writeback_start(struct pager *p, uint32_t cluster);
-/* Finish what was written; wait for one run if asked and any is in flight. => runs reaped */
+/*
+ * Finish what was written; wait for one run if asked and any is in flight.
+ * A thread of the program's starts nothing, and does not wait for what is not started.
+ * => runs reaped
+ */
 uint32_t writeback_reap(struct pager *p, bool wait);
 
 /* -------------------------------------------------------------- readin.c */
@@ -352,11 +367,19 @@ int reader_start(struct pager *p);
 void reader_stop(struct pager *p);
 
 /*
- * Start reading the n buffers of a cluster that the caller has filled (READING,
- * page and slot set), the first before all others. Never blocks on I/O.
- * => false: no queue is free just now; nothing was started
+ * Make sure that a read into this cluster can be started. Does not wait.
+ * => true: followed by readin_start or readin_cancel, on the same thread and
+ *    soon: it may hold a read lock
+ * => false: no queue has room just now, or all are in others' hands
  */
-bool readin_start(struct pager *p, uint32_t cluster, uint32_t n);
+bool readin_reserve(struct pager *p, uint32_t cluster);
+void readin_cancel(struct pager *p, uint32_t cluster);
+/*
+ * Start reading the n buffers of a cluster that the caller has reserved a queue
+ * for and filled (READING, page and slot set), the first before all others.
+ * Never blocks on I/O; cannot fail.
+ */
+void readin_start(struct pager *p, uint32_t cluster, uint32_t n);
 /* Wait until buffer id is no longer being read, completing whatever arrives. */
 void readin_wait(struct pager *p, uint32_t id);
 /* Complete what has arrived on queue i, without waiting. => runs completed */

@@ -14,6 +14,10 @@
  *     of a few queues that nobody is using, and completes what arrives when it
  *     is told by poll; whoever else wants one of the pages may do so too.
  *
+ * An entry that says READING cannot be taken back: threads wait for it. So what
+ * a read needs is reserved (readin_reserve) before any entry says so, and to
+ * start it (readin_start) cannot fail.
+ *
  * R1  while a buffer is READING its page's entry names it and nobody else
  *     changes either; the reaper ends it (owner->arrived).
  */
@@ -62,7 +66,7 @@ static uint32_t reap(struct pager *p, struct read_queue *q, bool wait)
 	uint32_t n = 0;
 	struct swap_run *run;
 
-	while ((run = swap_queue_reap(q->io, wait && n == 0)) != NULL) {
+	while ((run = swap_queue_reap(q->io, wait && n == 0, thread_is_ours)) != NULL) {
 		complete(p, run);
 		atomic_fetch_sub(&q->in_flight, 1);
 		n++;
@@ -79,23 +83,20 @@ static void refuse(struct pager *p, struct swap_run *run)
 }
 
 /*
- * Add the runs of a cluster's first n buffers. => queue lock held
- * => false: nothing was added
+ * Add the runs of a cluster's first n buffers, beginning with the one given.
+ * => queue lock held
  */
-static bool add_runs(struct pager *p, struct read_queue *q, uint32_t c, uint32_t n)
+static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run, uint32_t c,
+                     uint32_t n)
 {
 	struct cluster *cl = &p->clusters[c];
 
-	for (uint32_t i = 0; i < n;) {
-		struct swap_run *run = run_get(p);
+	for (uint32_t i = 0; i < n; run = NULL) {
 		uint32_t k = 0;
 
-		if (!run) {
-			if (i == 0 && swap_queue_in_flight(q->io) == 0)
-				return false;
+		/* The first is in flight by now, or was given: there is something to wait for. */
+		while (!run && !(run = run_get(p)))
 			reap(p, q, true);
-			continue;
-		}
 		run->op = SWAP_READ;
 		run->slot = cl->buffer[i].slot;
 		/* The first page alone: the program waits for it. */
@@ -110,49 +111,92 @@ static bool add_runs(struct pager *p, struct read_queue *q, uint32_t c, uint32_t
 			refuse(p, run);
 		}
 	}
-	return true;
 }
 
-static bool post(struct pager *p, uint32_t c, uint32_t n)
+static bool reserve_post(struct pager *p)
 {
 	bool room;
 
 	lock_acquire(&p->post_lock);
-	room = p->post_count < READ_POSTS;
-	if (room) {
-		p->post[(p->post_head + p->post_count++) % READ_POSTS] =
-			(struct read_post){ .cluster = c, .n = n };
-		p->clusters[c].queue = 0;
-		/* The reader's reference: the poster's ends before the read does. */
-		atomic_fetch_add(&p->clusters[c].refs, 1);
-	}
+	room = p->post_count + p->post_reserved < READ_POSTS;
+	p->post_reserved += room;
 	lock_release(&p->post_lock);
-	if (room) {
-		atomic_fetch_add(&p->posted, 1);
-		futex_wake(&p->posted, 1, false);
-	}
 	return room;
 }
 
-bool readin_start(struct pager *p, uint32_t c, uint32_t n)
+static void cancel_post(struct pager *p)
+{
+	lock_acquire(&p->post_lock);
+	p->post_reserved--;
+	lock_release(&p->post_lock);
+}
+
+static void post(struct pager *p, uint32_t c, uint32_t n)
+{
+	lock_acquire(&p->post_lock);
+	p->post_reserved--;
+	p->post[(p->post_head + p->post_count++) % READ_POSTS] = (struct read_post){ .cluster = c,
+		                                                                     .n = n };
+	/* The reader's reference: the poster's ends before the read does. */
+	atomic_fetch_add(&p->clusters[c].refs, 1);
+	lock_release(&p->post_lock);
+	atomic_fetch_add(&p->posted, 1);
+	futex_wake(&p->posted, 1, false);
+}
+
+/* => queue lock held, and q->run */
+static bool reserve_queue(struct pager *p, struct read_queue *q)
+{
+	if (atomic_load(&q->in_flight) >= CLUSTER_PAGES || !lock_try(&q->lock))
+		return false;
+	/* Nobody adds without the lock: a cluster of single pages still fits the ring. */
+	if (atomic_load(&q->in_flight) < CLUSTER_PAGES && (q->run = run_get(p)) != NULL)
+		return true;
+	lock_release(&q->lock);
+	return false;
+}
+
+bool readin_reserve(struct pager *p, uint32_t c)
 {
 	uint32_t begin = atomic_fetch_add_explicit(&p->next_queue, 1, memory_order_relaxed);
-	bool started;
 
+	p->clusters[c].queue = 0;
 	if (p->reader_started)
-		return post(p, c, n);
+		return reserve_post(p);
 	for (uint32_t i = 0; i < READ_QUEUES; i++) {
-		struct read_queue *q = &p->reads[(begin + i) % READ_QUEUES];
+		uint32_t at = (begin + i) % READ_QUEUES;
 
-		if (atomic_load(&q->in_flight) >= CLUSTER_PAGES || !lock_try(&q->lock))
-			continue;
-		p->clusters[c].queue = (uint8_t)((begin + i) % READ_QUEUES);
-		started = add_runs(p, q, c, n);
-		swap_queue_flush(q->io);
-		lock_release(&q->lock);
-		return started;
+		if (reserve_queue(p, &p->reads[at])) {
+			p->clusters[c].queue = (uint8_t)at;
+			return true;
+		}
 	}
 	return false;
+}
+
+void readin_start(struct pager *p, uint32_t c, uint32_t n)
+{
+	struct read_queue *q = &p->reads[p->clusters[c].queue];
+
+	if (p->reader_started) {
+		post(p, c, n);
+		return;
+	}
+	add_runs(p, q, q->run, c, n);
+	swap_queue_flush(q->io);
+	lock_release(&q->lock);
+}
+
+void readin_cancel(struct pager *p, uint32_t c)
+{
+	struct read_queue *q = &p->reads[p->clusters[c].queue];
+
+	if (p->reader_started) {
+		cancel_post(p);
+		return;
+	}
+	run_put(p, q->run);
+	lock_release(&q->lock);
 }
 
 /* -------------------------------------------------------------- reader */
@@ -172,6 +216,19 @@ static bool next_post(struct pager *p, struct read_post *out)
 	return some;
 }
 
+/* The reader's first run for a cluster. */
+static struct swap_run *reader_run(struct pager *p, struct read_queue *q)
+{
+	struct swap_run *run;
+
+	while (!(run = run_get(p)))
+		if (reap(p, q, true))
+			announce(q);
+		else
+			futex_wait(&p->reader_stop, 0, UINT64_C(100000), false);
+	return run;
+}
+
 static void *reader_main(void *argument)
 {
 	struct pager *p = argument;
@@ -184,8 +241,7 @@ static void *reader_main(void *argument)
 		struct read_post next;
 
 		while (atomic_load(&q->in_flight) < CLUSTER_PAGES && next_post(p, &next)) {
-			while (!add_runs(p, q, next.cluster, next.n))
-				futex_wait(&p->reader_stop, 0, UINT64_C(100000), false);
+			add_runs(p, q, reader_run(p, q), next.cluster, next.n);
 			cluster_put(p, next.cluster);
 		}
 		swap_queue_flush(q->io);

@@ -28,10 +28,21 @@
 
 SIGNAL_SAFE_TLS bool thread_is_ours;
 
+static SIGNAL_SAFE_TLS int32_t tid;
+
+/* The thread that forked goes on in the child under another number. */
+static void forget_tid(void)
+{
+	tid = 0;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, forget_tid);
+}
+
 static int32_t own_tid(void)
 {
-	static SIGNAL_SAFE_TLS int32_t tid;
-
 	if (tid == 0)
 		tid = (int32_t)syscall(SYS_gettid);
 	return tid;
@@ -58,16 +69,13 @@ static uint32_t write_some(struct pager *p)
 	return counted(&p->counters->pages_out) != before;
 }
 
-/* Give up what is clean in the oldest standby cluster; see to what is dirty. => pages given up */
-static uint32_t retire_oldest(struct pager *p)
+/* Give up what is clean in one standby cluster; start writing what is dirty. => pages given up */
+static uint32_t retire(struct pager *p, uint32_t c, bool *writing)
 {
-	uint32_t c = standby_next(p, CLUSTER_NONE), retired = 0;
-	bool dirty = false, writing = false;
-	struct cluster *cl;
+	struct cluster *cl = &p->clusters[c];
+	uint32_t retired = 0;
+	bool dirty = false;
 
-	if (c == CLUSTER_NONE)
-		return 0;
-	cl = &p->clusters[c];
 	for (uint32_t i = 0; i < cl->used; i++) {
 		struct buffer *b = &cl->buffer[i];
 
@@ -81,18 +89,34 @@ static uint32_t retire_oldest(struct pager *p)
 			break;
 		case BUFFER_WRITING:
 		case BUFFER_ABANDONED:
-			writing = true;
+			*writing = true;
 			break;
 		default:
 			break;
 		}
 	}
 	if (dirty)
-		writing |= writeback_start(p, c);
-	/* What could not be given up now goes behind the others. */
-	if (atomic_load(&cl->refs) > 1)
-		cluster_to_standby(p, c);
-	cluster_put(p, c);
+		*writing |= writeback_start(p, c);
+	return retired;
+}
+
+/* Give up what is clean in standby, oldest first; wait for a write only if nothing is. => pages given up */
+static uint32_t retire_oldest(struct pager *p)
+{
+	uint32_t retired = 0;
+	bool writing = false;
+
+	for (uint32_t n = standby_length(p); n > 0 && retired == 0; n--) {
+		uint32_t c = standby_next(p, CLUSTER_NONE);
+
+		if (c == CLUSTER_NONE)
+			break;
+		retired = retire(p, c, &writing);
+		/* What could not be given up now goes behind the others. */
+		if (atomic_load(&p->clusters[c].refs) > 1)
+			cluster_to_standby(p, c);
+		cluster_put(p, c);
+	}
 	if (retired == 0 && writing)
 		retired = write_some(p);
 	return retired;
@@ -110,6 +134,9 @@ static uint32_t take_batch(struct pager *p)
 		writeback_start(p, c);
 		cluster_put(p, c);
 	}
+	/* While writes fail, dirty pages only change their place: that is no progress. */
+	if (!clean_only && (p->write_again_at || atomic_load(&p->write_failing)))
+		return 0;
 	return taken;
 }
 

@@ -82,6 +82,21 @@ static int refuse(int error, const char *path)
 	}
 }
 
+/*
+ * The same of a directory that is there, but in which no file could be made.
+ * What /proc and the like say to that is no help: no such file, or not permitted.
+ */
+static int refuse_directory(int error, const char *path)
+{
+	if ((error == ENOENT || error == EACCES || error == EPERM) &&
+	    faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS) == 0)
+		return error_set(EACCES,
+		                 "swap path %s: this directory's file system lets no file be "
+		                 "made in it (%s)",
+		                 path, strerror(error));
+	return refuse(error, path);
+}
+
 static int refuse_foreign(const char *path, const char *why)
 {
 	return error_set(EBADF, "swap file %s: %s; it was left untouched", path, why);
@@ -286,7 +301,7 @@ static int open_path(struct file *f, const char *path)
 	} else {
 		f->fd = open_unnamed(path);
 		if (f->fd < 0)
-			return refuse(-f->fd, path);
+			return refuse_directory(-f->fd, path);
 	}
 	f->fd = above_standard(f->fd);
 	error = f->fd < 0 ? f->fd : 0;

@@ -24,6 +24,9 @@ struct io_request {
 	void *tag; /* handed back by reap */
 };
 
+/* Flags of io_ops.open. */
+#define IO_RING_OWN 1u /* who starts a request stays with it, awake or in submit and wait, until it is reaped */
+
 struct io_ops {
 	const char *name;
 
@@ -31,7 +34,7 @@ struct io_ops {
 	 * A ring that holds depth requests between prepare and reap. arg is
 	 * swapfile_options.io_arg. => 0 or -errno; *ring is for the calls below
 	 */
-	int (*open)(void **ring, int fd, unsigned depth, void *arg);
+	int (*open)(void **ring, int fd, unsigned depth, unsigned flags, void *arg);
 	/* => nothing is in flight, or nobody cares for its buffers any more */
 	void (*close)(void *ring);
 
@@ -44,6 +47,11 @@ struct io_ops {
 	 *    the next submit tries again
 	 */
 	int (*submit)(void *ring, bool wait);
+	/*
+	 * Sleep until reap would succeed, or a signal came. Starts nothing.
+	 * => at least one request was started and not reaped
+	 */
+	void (*wait)(void *ring);
 	/* One completion, in any order. *result: bytes, or -errno. => false: none is there */
 	bool (*reap)(void *ring, void **tag, int64_t *result);
 	/* A descriptor that polls readable when reap would succeed. */

@@ -9,6 +9,9 @@
  *        +------------------+-------------------------------------+
  *          reap: RUN_DONE                 (ops->reap, run_advance)
  *
+ * A thread that may not start requests (reap's may_start) finishes by itself, by
+ * synchronous transfers, a run that would have to be continued.
+ *
  * Invariants
  *  Q1  in_flight = prepared + started <= depth, the room of the ring; so a run
  *      that is to be continued finds room.
@@ -30,7 +33,8 @@ struct swap_queue {
 	void *ring;
 	unsigned depth;
 	unsigned in_flight;
-	bool owed; /* runs are prepared that should have been started */
+	unsigned prepared; /* since all were started: so many at most are not */
+	bool owed;         /* runs are prepared that should have been started */
 };
 
 #define SUBMIT_TRIES 1000
@@ -46,7 +50,7 @@ int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out)
 	if (q == MAP_FAILED)
 		return -ENOMEM;
 	*q = (struct swap_queue){ .s = s, .io = s->io, .depth = depth };
-	error = q->io->open(&q->ring, s->file.fd, depth, s->io_arg);
+	error = q->io->open(&q->ring, s->file.fd, depth, 0, s->io_arg);
 	if (error) {
 		munmap(q, sizeof *q);
 		return error;
@@ -58,7 +62,8 @@ int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out)
 
 void swap_queue_close(struct swap_queue *q)
 {
-	while (swap_queue_reap(q, true))
+	/* Any thread may start what is left: nothing is in flight when it goes. */
+	while (swap_queue_reap(q, true, true))
 		continue;
 	q->io->close(q->ring);
 	atomic_fetch_sub(&q->s->queues, 1);
@@ -74,6 +79,13 @@ static void prepare(struct swap_queue *q, struct swap_run *run)
 	run_request(run, &request);
 	prepared = q->io->prepare(q->ring, &request);
 	ASSERT(prepared);
+	q->prepared++;
+}
+
+static void all_started(struct swap_queue *q)
+{
+	q->prepared = 0;
+	q->owed = false;
 }
 
 /*
@@ -83,11 +95,11 @@ static void prepare(struct swap_queue *q, struct swap_run *run)
 static void submit(struct swap_queue *q)
 {
 	for (unsigned i = 0; i < SUBMIT_TRIES; i++) {
-		int error = q->io->submit(q->ring, false);
-
-		q->owed = error != 0;
-		if (!q->owed)
+		if (q->io->submit(q->ring, false) == 0) {
+			all_started(q);
 			return;
+		}
+		q->owed = true;
 		sched_yield();
 	}
 }
@@ -97,8 +109,8 @@ int swap_queue_add(struct swap_queue *q, struct swap_run *run)
 	if (q->in_flight == q->depth)
 		return -EAGAIN;
 	run_start(q->s, run);
-	prepare(q, run);
 	q->in_flight++;
+	prepare(q, run);
 	return 0;
 }
 
@@ -107,7 +119,25 @@ void swap_queue_flush(struct swap_queue *q)
 	submit(q);
 }
 
-struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait)
+/* The backend's answer to a run. => done with; false: its rest is prepared */
+static bool answered(struct swap_queue *q, struct swap_run *run, int64_t result, bool may_start)
+{
+	bool done = run_advance(q->s, run, result) == RUN_DONE;
+
+	if (!done && !may_start) {
+		run_finish_here(q->s, run);
+		done = true;
+	}
+	if (done) {
+		q->in_flight--;
+	} else {
+		prepare(q, run);
+		q->owed = true;
+	}
+	return done;
+}
+
+struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait, bool may_start)
 {
 	struct swap_run *run = NULL;
 	int64_t result;
@@ -115,20 +145,22 @@ struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait)
 
 	while (!run && q->in_flight > 0) {
 		if (q->io->reap(q->ring, &tag, &result)) {
-			if (run_advance(q->s, tag, result) == RUN_DONE) {
+			if (answered(q, tag, result, may_start))
 				run = tag;
-				q->in_flight--;
-			} else {
-				prepare(q, tag);
-				q->owed = true;
-			}
 		} else if (!wait) {
 			break;
-		} else if (q->io->submit(q->ring, true) == 0) {
-			q->owed = false;
+		} else if (may_start) {
+			if (q->io->submit(q->ring, true) == 0)
+				all_started(q);
+		} else if (q->prepared < q->in_flight) {
+			q->io->wait(q->ring);
+		} else {
+			/* Perhaps nothing was started: what would the sleep end by? */
+			run_pause();
+			break;
 		}
 	}
-	if (q->owed)
+	if (q->owed && may_start)
 		submit(q);
 	return run;
 }

@@ -64,7 +64,7 @@ void run_request(struct swap_run *run, struct io_request *request)
 	};
 }
 
-static void pause_briefly(void)
+void run_pause(void)
 {
 	struct timespec t = { .tv_nsec = PAUSE_NS };
 	int saved = errno;
@@ -92,7 +92,7 @@ static enum run_step again(struct swapfile *s, struct swap_run *run, int error)
 	if (++run->again > PATIENCE)
 		return finish(s, run, -error);
 	if (run->again > HASTE)
-		pause_briefly();
+		run_pause();
 	return RUN_CONTINUE;
 }
 

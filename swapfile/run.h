@@ -30,4 +30,10 @@ void run_request(struct swap_run *run, struct io_request *request);
  */
 enum run_step run_advance(struct swapfile *s, struct swap_run *run, int64_t result);
 
+/* The rest of a run on the calling thread (transfer.c). => its status and bad are final */
+void run_finish_here(struct swapfile *s, struct swap_run *run);
+
+/* Sleep for a fraction of a millisecond. No cancellation point; leaves errno alone. */
+void run_pause(void);
+
 #endif

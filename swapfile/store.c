@@ -56,7 +56,7 @@ static int probe(const struct io_ops *io, int fd, void *arg)
 	page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (page == MAP_FAILED)
 		return -ENOMEM;
-	error = io->open(&ring, fd, 1, arg);
+	error = io->open(&ring, fd, 1, 0, arg);
 	if (!error) {
 		error = probe_ring(io, ring, page);
 		io->close(ring);
@@ -131,6 +131,8 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 	}
 	if (error)
 		file_close(&s->file);
+	else
+		look_open(&s->look, s->io, s->file.fd, s->io_arg, o->look_ns);
 	return error;
 }
 
@@ -147,7 +149,7 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 	if (s == MAP_FAILED)
 		return error_set(ENOMEM, "no memory for the swap file");
 	checksum_init();
-	lock_init(&s->grow_lock, RANK_NONE);
+	lock_init(&s->grow_lock, RANK_GROW);
 	error = open_parts(s, options);
 	if (error) {
 		munmap(s, sizeof *s);
@@ -160,6 +162,7 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 void swapfile_close(struct swapfile *s)
 {
 	ASSERT(atomic_load(&s->queues) == 0);
+	look_close(&s->look, s->io);
 	slots_close(&s->slots);
 	file_close(&s->file);
 	munmap(s, sizeof *s);

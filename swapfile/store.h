@@ -8,6 +8,7 @@
 #include "base/lock.h"
 #include "swapfile/file.h"
 #include "swapfile/io.h"
+#include "swapfile/look.h"
 #include "swapfile/slots.h"
 #include "swapfile/swapfile.h"
 
@@ -22,7 +23,8 @@ struct swapfile {
 	struct slots slots;      /* its own lock */
 	const struct io_ops *io; /* (c) */
 	void *io_arg;            /* (c) */
-	struct lock grow_lock;   /* one thread lengthens the file; no rank */
+	struct look look;        /* its own */
+	struct lock grow_lock;   /* RANK_GROW: one thread lengthens the file */
 	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
 	_Atomic unsigned queues; /* (a) open queues */
 };

@@ -11,7 +11,7 @@
  *   slots.c     allocation in runs, reference counts (shared memory)
  *   checksum.c  of a slot's content
  *   run.c       one transfer from start to end: buffers, short transfers, retries
- *   transfer.c  runs on the calling thread
+ *   transfer.c  runs on the calling thread; look.c  waiting awake
  *   queue.c     runs in flight
  *   uring.c     the io_uring backend of struct io_ops (io.h)
  *
@@ -41,6 +41,7 @@ struct swapfile_options {
 	const char *path;            /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
 	uint64_t size_limit;         /* bytes; 0: no limit but the disk */
 	const char *io;              /* "auto", "uring", NULL = auto */
+	uint64_t look_ns;            /* a thread that waits for a page stays awake for so long; 0: it sleeps */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
 	void *io_arg;                /* handed to io_ops->open */
 };
@@ -136,22 +137,25 @@ int swapfile_transfer(struct swapfile *s, struct swap_run *run);
  * Mind: io_uring completes a request in the context of the thread that started
  * it. A thread that goes back to the program with runs in flight can have its
  * next epoll_wait(2) and the like end with EINTR. So a thread of the program
- * either reaps what it started, or leaves starting to a thread of ours.
+ * never starts anything: it does not flush, and reaps with may_start false.
  */
 int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out);
 /* Waits for what is in flight. */
 void swap_queue_close(struct swap_queue *q);
 
-/* Prepare a run; it starts at the next flush or waiting reap. -EAGAIN: the queue is full. */
+/* Prepare a run; it starts at the next flush, or reap that waits and may start. -EAGAIN: the queue is full. */
 int swap_queue_add(struct swap_queue *q, struct swap_run *run);
 /* Start all that was added. Does not wait for completion. */
 void swap_queue_flush(struct swap_queue *q);
 /*
  * One completed run (results filled in), or NULL.
- * => wait: starts what was added and sleeps until one completes; NULL only if
- *    nothing is in flight
+ * => may_start: this thread may start requests: the rest of an interrupted or
+ *    short transfer, and what was added. Without it the rest is transferred here
+ *    and now, and what was not started stays so
+ * => wait: sleeps until one completes; NULL only if nothing is in flight, or
+ *    without may_start after a short sleep, if nothing may have been started
  */
-struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait);
+struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait, bool may_start);
 unsigned swap_queue_in_flight(const struct swap_queue *q);
 /* A descriptor that polls readable when reap would return a run. */
 int swap_queue_fd(const struct swap_queue *q);

@@ -2,9 +2,9 @@
 /*
  * swapfile/transfer.c - a run on the calling thread.
  *
- * By preadv(2) and pwritev(2): for one request at a time a ring was measured
- * no faster (the disk is the same and so is the sleep), and these need no
- * state that threads would have to share.
+ * Reads of a page go through look.c where it takes them. All else is preadv(2)
+ * and pwritev(2): for one request at a time a ring that is slept for was
+ * measured no faster, and these need no state that threads would have to share.
  */
 #include "swapfile/io.h"
 #include "swapfile/run.h"
@@ -35,13 +35,22 @@ ssize_t io_sync_transfer(int fd, const struct io_request *request, void *arg)
 	return n;
 }
 
-int swapfile_transfer(struct swapfile *s, struct swap_run *run)
+void run_finish_here(struct swapfile *s, struct swap_run *run)
 {
 	struct io_request request;
+	int64_t result;
 
-	run_start(s, run);
-	do
+	do {
 		run_request(run, &request);
-	while (run_advance(s, run, s->io->transfer(s->file.fd, &request, s->io_arg)) != RUN_DONE);
+		if (request.write || run->count > 1 ||
+		    !look_transfer(&s->look, s->io, &request, &result))
+			result = s->io->transfer(s->file.fd, &request, s->io_arg);
+	} while (run_advance(s, run, result) != RUN_DONE);
+}
+
+int swapfile_transfer(struct swapfile *s, struct swap_run *run)
+{
+	run_start(s, run);
+	run_finish_here(s, run);
 	return run->status;
 }

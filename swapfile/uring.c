@@ -4,8 +4,9 @@
  *
  * A plain ring, without IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN: a queue
  * is used by one thread at a time, but not always the same one. Without
- * COOP_TASKRUN: a completion must not wait until the thread that started the
- * request happens to enter the kernel, for another may be waiting for it.
+ * COOP_TASKRUN, unless the ring is its user's own (IO_RING_OWN): a completion
+ * must not wait until the thread that started the request happens to enter the
+ * kernel, for another may be waiting for it.
  *
  * The completion queue is twice as long as the submission queue, which holds
  * depth requests, so it never overflows.
@@ -22,7 +23,22 @@ struct uring {
 	unsigned depth, held; /* held: between prepare and reap */
 };
 
-static int uring_open(void **out, int fd, unsigned depth, void *arg)
+/*
+ * The thread that started a request, and stays with it, need not be interrupted
+ * for its end: it is told by a flag, which io_uring_peek_cqe looks at. Linux
+ * 5.19; without that, as usual.
+ */
+static int init(struct io_uring *ring, unsigned depth, bool own)
+{
+	int error = own ? io_uring_queue_init(depth, ring,
+	                                      IORING_SETUP_COOP_TASKRUN |
+	                                              IORING_SETUP_TASKRUN_FLAG) :
+	                  -EINVAL;
+
+	return error == -EINVAL ? io_uring_queue_init(depth, ring, 0) : error;
+}
+
+static int uring_open(void **out, int fd, unsigned depth, unsigned flags, void *arg)
 {
 	struct uring *u = mmap(NULL, sizeof *u, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 	                       -1, 0);
@@ -31,7 +47,7 @@ static int uring_open(void **out, int fd, unsigned depth, void *arg)
 	(void)arg;
 	if (u == MAP_FAILED)
 		return -ENOMEM;
-	error = io_uring_queue_init(depth, &u->ring, 0);
+	error = init(&u->ring, depth, flags & IO_RING_OWN);
 	if (error) {
 		munmap(u, sizeof *u);
 		return error;
@@ -89,6 +105,14 @@ static int uring_submit(void *ring, bool wait)
 	return 0;
 }
 
+static void uring_wait(void *ring)
+{
+	struct uring *u = ring;
+	struct io_uring_cqe *cqe;
+
+	io_uring_wait_cqe(&u->ring, &cqe);
+}
+
 static bool uring_reap(void *ring, void **tag, int64_t *result)
 {
 	struct uring *u = ring;
@@ -114,6 +138,7 @@ const struct io_ops io_uring_ops = {
 	.close = uring_close,
 	.prepare = uring_prepare,
 	.submit = uring_submit,
+	.wait = uring_wait,
 	.reap = uring_reap,
 	.fd = uring_fd,
 	.transfer = io_sync_transfer,

@@ -8,7 +8,6 @@
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 /* A run of neighbouring mapped pages, held. */
 struct run {
@@ -69,36 +68,28 @@ static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer)
 	buffer_release(&q->pager, buffer, false);
 }
 
-/*
- * The page may be poisoned, or covered by a mapping that raises SIGBUS: make it
- * an absent page again. The entry is held and not MAPPED.
- */
+/* The page may be poisoned: make it an absent page again. The entry is held and not MAPPED. */
 static int unpoison(struct quire_region *r, uint64_t page)
 {
 	struct engine *e = &r->q->engine;
-	char *at = region_page(r, page);
 
-	if (!e->ops->poison)
+	if (!e->ops->poison || !e->uffd.poison)
 		return 0;
-	if (e->uffd.poison)
-		return e->ops->drop(e, at, 1);
-	if (mmap(at, PAGE_BYTES, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-		return -ENOMEM;
-	return e->ops->attach(e, at, PAGE_BYTES);
+	return e->ops->drop(e, region_page(r, page), 1);
 }
 
-bool discard_poison(struct quire_region *r, uint64_t page)
+int discard_poison(struct quire_region *r, uint64_t page)
 {
 	uint64_t e = atomic_load(region_entry(r, page));
+	int error;
 
 	if (!(e & ENTRY_BUSY) && entry_state(e) == ENTRY_MAPPED)
-		return true;
+		return 0;
 	if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e))
-		return false;
-	unpoison(r, page);
-	entry_publish(r, page, e & ~ENTRY_LOST);
-	return true;
+		return -EBUSY;
+	error = unpoison(r, page);
+	entry_publish(r, page, error ? e : e & ~ENTRY_LOST);
+	return error;
 }
 
 static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool gone)

@@ -54,7 +54,10 @@ struct engine_ops {
 	/* Remove pages and deliver their bytes, atomically against writers. */
 	void (*take)(struct engine *e, struct take_page *pages, unsigned n);
 	int (*drop)(struct engine *e, char *page, size_t n);
-	/* From now on an access raises SIGBUS, until dropped. In-thread engines need none (NULL). */
+	/*
+	 * From now on an access raises SIGBUS, until dropped. In-thread engines need none (NULL); nor
+	 * is it used where the kernel lacks it (uffd.poison).
+	 */
 	int (*poison)(struct engine *e, char *page);
 	/* Threads waiting for these pages look again. In-thread engines need none (NULL). */
 	void (*wake)(struct engine *e, char *page, unsigned n);

@@ -16,7 +16,7 @@
  * came to the same page meanwhile. Two kinds of threads come here: the faulting
  * thread itself, which may sleep for memory and for the disk; and a handler
  * thread, which may not: it starts the read and goes (owner.c maps the page
- * when it arrives), or defers the fault until there is memory.
+ * when it arrives), or defers the fault until there is memory, or a free queue.
  *
  * Why no write is lost: a page's bytes are copied out only by the holder of its
  * entry after the page was write-protected or moved (engine take), and the
@@ -439,7 +439,7 @@ static enum fault_result read_slot(struct fault *f)
 		return read_alone(f);
 	if (!window_start(r, &plan, f, &id)) {
 		if (!f->may_sleep)
-			return give_up(f, FAULT_DEFERRED);
+			return give_up(f, f->congested ? FAULT_CONGESTED : FAULT_DEFERRED);
 		return read_alone(f);
 	}
 	if (!f->may_sleep)

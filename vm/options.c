@@ -20,20 +20,26 @@ struct option_row {
 	enum kind kind;
 	size_t offset;                  /* in struct quire_options */
 	const char *fallback, *meaning;
+	uint64_t least, most;           /* BYTES: allowed */
 };
 
 #define ROW(field, ...) offsetof(struct quire_options, field), __VA_ARGS__
+#define SPIN_MAX_US 10000
+#define MEMORY_MAX (UINT64_C(1) << 52)  /* more than any machine has */
 
 static const struct option_row rows[] = {
-	{ "memory", "QUIRE_MEMORY", BYTES, ROW(memory, "a quarter of RAM", "budget in bytes (K, M, G, T)") },
-	{ "swap", "QUIRE_SWAP", TEXT, ROW(swap_path, "$TMPDIR, /var/tmp or /tmp", "swap directory or file") },
-	{ "swap-size", "QUIRE_SWAP_SIZE", BYTES, ROW(swap_size, "what the disk holds", "most bytes of the swap file") },
-	{ "engine", "QUIRE_ENGINE", TEXT, ROW(engine, "auto", "auto, uffd, uffd-signal") },
-	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru") },
-	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring") },
-	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE") },
-	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "512K", "widest readahead window in bytes") },
-	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds a handler looks for the next fault") },
+	{ "memory", "QUIRE_MEMORY", BYTES, ROW(memory, "a quarter of RAM", "budget in bytes (K, M, G, T)"),
+	  QUIRE_MEMORY_MIN, MEMORY_MAX },
+	{ "swap", "QUIRE_SWAP", TEXT, ROW(swap_path, "$TMPDIR, /var/tmp or /tmp", "swap directory or file"), 0, 0 },
+	{ "swap-size", "QUIRE_SWAP_SIZE", BYTES, ROW(swap_size, "what the disk holds", "most bytes of the swap file"),
+	  2 * PAGE_BYTES, UINT64_MAX },
+	{ "engine", "QUIRE_ENGINE", TEXT, ROW(engine, "auto", "auto, uffd, uffd-signal"), 0, 0 },
+	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru"), 0, 0 },
+	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring"), 0, 0 },
+	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE"), 0, 0 },
+	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "512K", "widest readahead window in bytes; 4K: none"),
+	  PAGE_BYTES, MEMORY_MAX },
+	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault"), 0, 0 },
 };
 
 _Static_assert(sizeof(size_t) == sizeof(uint64_t), "Quire needs a 64-bit system");
@@ -77,11 +83,24 @@ static bool parse_bytes(const char *text, uint64_t *out)
 	return true;
 }
 
+static int check_bytes(const struct option_row *row, const char *source, uint64_t bytes)
+{
+	if (bytes < row->least)
+		return error_set(EINVAL, "%s: %llu bytes; the minimum is %llu (%llu pages)", source,
+				 (unsigned long long)bytes, (unsigned long long)row->least,
+				 (unsigned long long)pages_of(row->least));
+	if (bytes > row->most)
+		return error_set(EINVAL, "%s: %llu bytes; the maximum is %llu, more than any machine has",
+				 source, (unsigned long long)bytes, (unsigned long long)row->most);
+	return 0;
+}
+
 static int set(struct quire_options *o, const struct option_row *row, const char *source,
 	       const char *value)
 {
 	char *field = (char *)o + row->offset;
 	uint64_t bytes;
+	int error;
 
 	if (row->kind == TEXT) {
 		if (*value == '\0')
@@ -93,16 +112,19 @@ static int set(struct quire_options *o, const struct option_row *row, const char
 		return error_set(EINVAL,
 				 "%s: \"%s\" is not a size; allowed: a positive number with K, M, G or T",
 				 source, value);
-	memcpy(field, &bytes, sizeof bytes);
-	return 0;
+	error = check_bytes(row, source, bytes);
+	if (!error)
+		memcpy(field, &bytes, sizeof bytes);
+	return error;
 }
 
-static bool is_set(const struct quire_options *o, const struct option_row *row)
+/* A field of either kind, as a number. => 0: not set */
+static uint64_t field_of(const struct quire_options *o, const struct option_row *row)
 {
 	uint64_t field;
 
 	memcpy(&field, (const char *)o + row->offset, sizeof field);
-	return field != 0;
+	return field;
 }
 
 int quire_options_set(struct quire_options *options, const char *name, const char *value)
@@ -136,16 +158,17 @@ bool options_row(size_t i, const char **name, const char **environment, const ch
 	return true;
 }
 
+/* Digits alone: K and M are of bytes. */
 static bool parse_spin(const char *text, int *spin_us)
 {
-	uint64_t us;
+	size_t digits = strspn(text, "0123456789");
 
 	*spin_us = -1;
 	if (strcmp(text, "auto") == 0)
 		return true;
-	if (!parse_bytes(text, &us) || us > 10000)
+	if (digits == 0 || digits > 5 || text[digits] || atoi(text) > SPIN_MAX_US)
 		return false;
-	*spin_us = (int)us;
+	*spin_us = atoi(text);
 	return true;
 }
 
@@ -159,8 +182,8 @@ static int refuse(const char *field, const char *name, const char *value, const 
 {
 	const struct option_row *row = find(name);
 
-	return error_set(EINVAL, "%s: unknown %s \"%s\"; allowed: %s",
-			 field ? name : row->environment, name, value, allowed);
+	return error_set(EINVAL, "%s: \"%s\" makes no sense; allowed: %s",
+			 field ? name : row->environment, value, allowed);
 }
 
 static int check(const struct quire_options *given, const struct quire_options *o,
@@ -175,13 +198,14 @@ static int check(const struct quire_options *given, const struct quire_options *
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
 	c->readahead = o->readahead ? o->readahead : 2 * CLUSTER_PAGES * PAGE_BYTES;
-	if (c->memory < QUIRE_MEMORY_MIN)
-		return error_set(EINVAL, "%s: a budget of %zu bytes; the minimum is %zu (64 pages)",
-				 given->memory ? "memory" : "QUIRE_MEMORY", o->memory,
-				 (size_t)QUIRE_MEMORY_MIN);
-	if (c->memory >> 52)
-		return error_set(EINVAL, "%s: a budget of %zu bytes is more than any machine has",
-				 given->memory ? "memory" : "QUIRE_MEMORY", c->memory);
+	/* Those of the environment were looked at when they were read. */
+	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+		uint64_t bytes = rows[i].kind == BYTES ? field_of(given, &rows[i]) : 0;
+		int error = bytes ? check_bytes(&rows[i], rows[i].name, bytes) : 0;
+
+		if (error)
+			return error;
+	}
 	if (strcmp(c->engine, "auto") != 0 && !engine_known(c->engine))
 		return refuse(given->engine, "engine", c->engine, engine_names());
 	if (!policy_find(c->policy))
@@ -213,7 +237,7 @@ int options_resolve(const struct quire_options *options, struct quire_config *co
 		const char *value = getenv(rows[i].environment);
 		int error;
 
-		if (is_set(&o, &rows[i]) || !value)
+		if (field_of(&o, &rows[i]) || !value)
 			continue;
 		error = set(&o, &rows[i], rows[i].environment, value);
 		if (error)

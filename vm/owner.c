@@ -394,9 +394,12 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 
 static void owner_written(void *owner, page_id id)
 {
-	struct quire *q = owner;
+	struct quire_region *r = region_get(owner, PAGE_ID_REGION(id));
 
-	count(&q->regions[PAGE_ID_REGION(id) - 1].counters.pages_out, 1);
+	if (!r)
+		return;
+	count(&r->counters.pages_out, 1);
+	region_put(r);
 }
 
 static void owner_replenished(void *owner)
@@ -409,10 +412,32 @@ static void owner_replenished(void *owner)
 
 static void owner_failed(void *owner, enum pager_event event, int error, page_id id)
 {
+	static const struct {
+		enum quire_error_kind kind;
+		const char *words;
+	} told[] = {
+		[PAGER_WRITE_FAILED] = { QUIRE_ERROR_WRITE, "pages could not be written to the swap "
+							    "file and stay in memory" },
+		[PAGER_SWAP_FULL] = { QUIRE_ERROR_SWAP_FULL,
+				      "the swap file is full: pages stay in memory" },
+	};
 	struct quire *q = owner;
+	/* No entry is held: the page may have gone, with its region, since the write ended. */
+	struct quire_region *r =
+		id == PAGE_ID_NONE ? NULL : region_get(q, PAGE_ID_REGION(id));
+	bool there = r && PAGE_ID_PAGE(id) < r->pages &&
+		     entry_state(atomic_load(region_entry(r, PAGE_ID_PAGE(id)))) == ENTRY_STANDBY;
+	struct quire_error e = { .kind = told[event].kind, .error = error,
+				 .message = told[event].words };
 
-	fault_report(&q->regions[PAGE_ID_REGION(id) - 1], PAGE_ID_PAGE(id),
-		     event == PAGER_SWAP_FULL ? QUIRE_ERROR_SWAP_FULL : QUIRE_ERROR_WRITE, error);
+	if (there) {
+		e.region = r;
+		e.offset = PAGE_ID_PAGE(id) << PAGE_SHIFT;
+	}
+	if (q->on_error)
+		q->on_error(q->on_error_arg, &e);
+	if (r)
+		region_put(r);
 }
 
 const struct page_owner vm_owner = {

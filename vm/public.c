@@ -2,6 +2,7 @@
 /* vm/public.c - quire_open, quire_close, and the calls on a whole pager. */
 #include "vm/vm.h"
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/kernel.h"
 
@@ -48,12 +49,9 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 	int error;
 
 	q->buffer_bytes = (size_t)clusters * CLUSTER_PAGES * PAGE_BYTES;
-	q->buffers = mmap(NULL, q->buffer_bytes, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (q->buffers == MAP_FAILED) {
-		q->buffers = NULL;
+	q->buffers = kernel_reserve(q->buffer_bytes, MAP_PRIVATE);
+	if (!q->buffers || mprotect(q->buffers, q->buffer_bytes, PROT_READ | PROT_WRITE) != 0)
 		return error_set(ENOMEM, "no address space for buffers");
-	}
 	kernel_madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
 	error = q->engine.ops->attach_buffers(&q->engine, q->buffers, q->buffer_bytes);
 	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
@@ -90,6 +88,22 @@ static int open_pager(struct quire *q, const struct quire_config *c)
 	return error ? error_set(-error, "no reclaim thread: %s", strerror(-error)) : 0;
 }
 
+/* How long who waits stays awake, at most: a thread for its page, a handler for the next fault. */
+#define LOOK_AUTO_NS UINT64_C(200000)
+#define HANDLER_AUTO_NS UINT64_C(50000)
+
+static void choose_spin(struct quire *q, const struct quire_config *c, uint64_t *look_ns)
+{
+	bool automatic = c->spin_us < 0;
+	uint64_t ns = automatic ? 0 : (uint64_t)c->spin_us * 1000;
+
+	/* CPU time that a quota counts is not to be spent on waiting. */
+	if (automatic && cpu_is_capped())
+		automatic = false;
+	q->spin_ns = automatic ? HANDLER_AUTO_NS : ns;
+	*look_ns = automatic ? LOOK_AUTO_NS : ns;
+}
+
 /* Each part knows whether it was opened. */
 static void close_all(struct quire *q)
 {
@@ -120,7 +134,7 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
-	q->spin_us = c->spin_us;
+	choose_spin(q, c, &swap.look_ns);
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
 	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);

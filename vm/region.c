@@ -33,12 +33,9 @@ static void name_mapping(const struct quire_region *r)
 static int reserve(struct quire_region *r)
 {
 	r->mapping_bytes = r->bytes + 2 * PAGE_BYTES;
-	r->mapping = mmap(NULL, r->mapping_bytes, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (r->mapping == MAP_FAILED) {
-		r->mapping = NULL;
+	r->mapping = kernel_reserve(r->mapping_bytes, MAP_PRIVATE);
+	if (!r->mapping)
 		return error_set(ENOMEM, "no address space for %zu bytes", r->bytes);
-	}
 	r->base = r->mapping + PAGE_BYTES;
 	if (arena_open(&r->table_arena, r->pages * sizeof *r->table, false, "quire page table") ||
 	    arena_open(&r->leaf_arena, (r->pages >> LEAF_SHIFT) / 8 + 64, false, "quire leaves"))

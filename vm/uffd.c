@@ -25,7 +25,7 @@
 #define NEEDED UFFD_FEATURE_PAGEFAULT_FLAG_WP
 #define NEEDED_THREAD UFFD_FEATURE_THREAD_ID
 #define NEEDED_SIGNAL UFFD_FEATURE_SIGBUS
-#define WANTED ((uint64_t)UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
+#define WANTED ((uint64_t)UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS)
 
 static int new_descriptor(int flags, int *why)
 {
@@ -308,20 +308,6 @@ void uffd_wake(struct engine *e, char *page, unsigned n)
 	ioctl(e->uffd.fd, UFFDIO_WAKE, &r);
 }
 
-/* A file mapping beyond the end of its file raises SIGBUS, too: for kernels without UFFDIO_POISON. */
-static int cover(struct engine *e, char *page)
-{
-	int fd = (int)syscall(SYS_memfd_create, "quire lost page", 1u /* MFD_CLOEXEC */);
-	void *at;
-
-	if (fd < 0)
-		return -errno;
-	at = mmap(page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0);
-	close(fd);
-	uffd_wake(e, page, 1);
-	return at == MAP_FAILED ? -ENOMEM : 0;
-}
-
 /* Undone by discard_poison (discard.c). A page that is there, or poisoned already, is left as it is. */
 int uffd_poison(struct engine *e, char *page)
 {
@@ -329,8 +315,6 @@ int uffd_poison(struct engine *e, char *page)
 		.range = { .start = (uintptr_t)page, .len = PAGE_BYTES },
 	};
 
-	if (!e->uffd.poison)
-		return cover(e, page);
 	while (ioctl(e->uffd.fd, UFFDIO_POISON, &p) != 0) {
 		int error = errno;
 

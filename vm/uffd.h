@@ -5,6 +5,18 @@
 
 #include "vm/engine.h"
 
+struct quire_region;
+
+/* Linux 5.18: messages say which byte was touched */
+#ifndef UFFD_FEATURE_EXACT_ADDRESS
+#define UFFD_FEATURE_EXACT_ADDRESS (1 << 11)
+#endif
+
+/* Linux 5.18 */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 /* Open a descriptor with the features needed, probing for the others. user_only: no faults of the kernel's. */
 int uffd_open(struct engine *e, bool in_thread);
 void uffd_close(struct engine *e);
@@ -21,5 +33,23 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n);
 int uffd_drop(struct engine *e, char *page, size_t n);
 void uffd_wake(struct engine *e, char *page, unsigned n);
 int uffd_poison(struct engine *e, char *page);
+
+/* An access that a message told of. */
+struct uffd_access {
+	char *address;          /* of its page, where the kernel does not say more */
+	int32_t tid;            /* the thread that waits */
+	bool write;
+};
+
+/* The last thread that was awake when it should have been told: see uffd_refuse.c. */
+struct uffd_restless {
+	int32_t tid;
+	char *address;
+	unsigned times;
+};
+
+/* Refuse an access without UFFDIO_POISON. => handler thread; r has a user */
+void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,
+		 struct uffd_restless *restless);
 
 #endif

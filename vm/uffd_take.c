@@ -136,8 +136,23 @@ static bool protect(struct engine *e, struct take_page **list, unsigned n)
 	return true;
 }
 
+/*
+ * The page's bytes could not be read. Is it that there is no page? It may be
+ * there and out of reach: PROT_NONE, or a read error of the kernel's own swap.
+ * To be sure, put a page of zeros there: the kernel refuses that if anything is.
+ * It is write-protected, so a write of the program's waits for our entry and is
+ * not in the page that we drop again; and zeros are what a read has to give.
+ */
+static bool is_absent(struct engine *e, char *page)
+{
+	if (uffd_map(e, page, e->uffd.zeros, 1, false) != 1)
+		return false;
+	return kernel_madvise(page, PAGE_BYTES, MADV_DONTNEED) == 0 ||
+	       kernel_madvise(page, PAGE_BYTES, MADV_DONTNEED_LOCKED) == 0;
+}
+
 /* Read the pages' bytes without touching them ourselves: a page that is not there is an error, not a fault. */
-static void copy(struct take_page **list, unsigned n)
+static void copy(struct engine *e, struct take_page **list, unsigned n)
 {
 	struct iovec local[CLUSTER_PAGES], remote[CLUSTER_PAGES];
 	pid_t self = getpid();
@@ -156,8 +171,11 @@ static void copy(struct take_page **list, unsigned n)
 			return;         /* all that is left is kept */
 		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)
 			list[i++]->result = TAKE_DONE;
-		if (i < n)
-			list[i++]->result = TAKE_GONE;
+		if (i < n) {
+			if (is_absent(e, list[i]->page))
+				list[i]->result = TAKE_GONE;
+			i++;
+		}
 	}
 }
 
@@ -224,6 +242,6 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 			list[copied++] = &pages[i];
 	if (copied == 0 || !protect(e, list, copied))
 		return;
-	copy(list, copied);
+	copy(e, list, copied);
 	drop_copied(e, list, copied);
 }

@@ -7,11 +7,14 @@
  *   - a busy page: it marks the entry and forgets the fault; whoever ends the
  *     wait wakes the faulting thread, which faults again;
  *   - a read: it starts it, and maps the page when it arrives;
- *   - no memory: the fault is put off until the reclaimer has some.
+ *   - no memory: the fault is put off until the reclaimer has some;
+ *   - no queue for a read: it is put off until reads arrive, however long the
+ *     disk takes.
  * So it cannot be part of a circle of waits. One more danger is met by number:
  * the thread that reclaims may itself run into an absent page while it copies
  * one out (the program discarded it under its hands); that fault is answered
- * with zeros at once, whatever the entry says.
+ * with zeros at once, whatever the entry says; write-protected ones, as it will
+ * drop the page: a write of the program's waits for the entry.
  *
  * Placement: the wake-up of a thread on an idle CPU costs many times the work
  * of a minor fault. After each fault the handler looks for the next one for a
@@ -37,22 +40,20 @@
 #include <unistd.h>
 
 #define MESSAGES 16
-#define DEFERRED_MAX 256
+#define DEFERRED_MAX 1024
 #define REFUSED_MAX 64
-#define SPIN_AUTO_NS UINT64_C(50000)
 
-/* How long a fault is put off before it is refused, and how long a refusal stands. */
+/* How long a fault waits for memory before it is refused, and how long a refusal stands. */
 #define PATIENCE_NS UINT64_C(500000000)
 #define REFUSAL_NS UINT64_C(50000000)
 
 struct deferred {
-	char *page;
-	bool write;
+	struct uffd_access access;
 	uint64_t since;         /* ns: the first time, or the last that reclaim got anywhere */
 	uint32_t progress;      /* pager.progress then */
 };
 
-/* A page that is poisoned, so that its fault ends in SIGBUS; later accesses are to be tried anew. */
+/* An access to it was refused (it is poisoned, if the kernel can); later ones are to be tried anew. */
 struct refused {
 	char *page;
 	uint64_t until;
@@ -69,39 +70,58 @@ struct handler {
 	struct lock refused_lock;
 	_Atomic uint32_t refused_count; /* oldest first; refused lock */
 	struct refused refused[REFUSED_MAX];
+	struct uffd_restless restless;
 	struct arena self;
 };
 
-/* again: the fault was put off before; NULL if not. */
-static void defer(struct handler *h, char *page, bool write, const struct deferred *again)
+static char *page_of(const struct uffd_access *a)
 {
-	uint32_t progress = atomic_load(&h->e->q->pager.progress);
-	bool stuck = again && again->progress == progress;
+	return (char *)((uintptr_t)a->address & ~(uintptr_t)(PAGE_BYTES - 1));
+}
+
+/* A system call that a signal interrupts in its fault comes again and again: once is enough. */
+static bool is_deferred(const struct handler *h, const struct uffd_access *a)
+{
+	for (uint32_t i = 0; i < h->deferred_count; i++)
+		if (h->deferred[i].access.tid == a->tid &&
+		    page_of(&h->deferred[i].access) == page_of(a))
+			return true;
+	return false;
+}
+
+/* again: the fault was put off before, for want of memory; NULL if not. */
+static void defer(struct handler *h, const struct uffd_access *a, const struct deferred *again)
+{
+	uint32_t progress = again ? again->progress : 0;
+	bool stuck = reclaim_is_stuck(&h->e->q->pager, &progress) && again;
 
 	if (h->deferred_count < DEFERRED_MAX)
 		h->deferred[h->deferred_count++] = (struct deferred){
-			page, write, stuck ? again->since : now_ns(), progress
+			*a, stuck ? again->since : now_ns(), progress
 		};
 	else
-		uffd_wake(h->e, page, 1);       /* it faults again */
+		uffd_wake(h->e, page_of(a), 1);         /* it faults again */
 }
 
-/* => false: somebody is at the page just now */
-static bool end_refusal(struct handler *h, char *page)
+/* => 0, -EBUSY: somebody is at the page just now, or why the kernel does not undo it */
+static int end_refusal(struct handler *h, char *page)
 {
 	struct quire_region *r = registry_find(page);
-	bool done = true;
+	int error = 0;
 
 	if (r && r->q == h->e->q)
-		done = discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
+		error = discard_poison(r, (uint64_t)(page - r->base) >> PAGE_SHIFT);
 	if (r)
 		region_put(r);
-	return done;
+	/* Where nothing was poisoned, a thread that could not be told sleeps still. */
+	if (!error && !h->e->uffd.poison)
+		uffd_wake(h->e, page, 1);
+	return error;
 }
 
 /*
  * End the refusals that are due by now: their pages are absent again, and the
- * next fault is looked at afresh. => how many of these could not be ended yet
+ * next fault is looked at afresh. => how many of these are worth another try at once
  */
 static uint32_t end_refusals(struct handler *h, uint64_t now)
 {
@@ -110,10 +130,11 @@ static uint32_t end_refusals(struct handler *h, uint64_t now)
 	lock_acquire(&h->refused_lock);
 	for (uint32_t i = 0; i < h->refused_count; i++) {
 		bool due = h->refused[i].until <= now;
+		int error = due ? end_refusal(h, h->refused[i].page) : 0;
 
-		if (due && end_refusal(h, h->refused[i].page))
+		if (due && !error)
 			continue;
-		left += due;
+		left += error == -EBUSY;
 		h->refused[kept++] = h->refused[i];
 	}
 	h->refused_count = kept;
@@ -121,37 +142,57 @@ static uint32_t end_refusals(struct handler *h, uint64_t now)
 	return left;
 }
 
-static void refuse(struct handler *h, struct quire_region *r, uint64_t page)
+/* => refused lock held; false: the list is full */
+static bool note_refusal(struct handler *h, char *page)
 {
-	char *at = region_page(r, page);
-
-	while (h->refused_count == REFUSED_MAX && end_refusals(h, UINT64_MAX) == REFUSED_MAX)
-		sched_yield();
-	/* In the list before the thread can see it: it may ask for an end at once. */
-	lock_acquire(&h->refused_lock);
-	h->refused[h->refused_count++] = (struct refused){ at, now_ns() + REFUSAL_NS };
-	if (uffd_poison(h->e, at) != 0)
-		h->refused_count--;
-	lock_release(&h->refused_lock);
-	/* Poisoning wakes; if a page is there after all, we must. */
-	uffd_wake(h->e, at, 1);
+	for (uint32_t i = 0; i < h->refused_count; i++)
+		if (h->refused[i].page == page)
+			return true;
+	if (h->refused_count == REFUSED_MAX)
+		return false;
+	h->refused[h->refused_count++] = (struct refused){ page, now_ns() + REFUSAL_NS };
+	return true;
 }
 
-static void serve(struct handler *h, char *address, bool write, const struct deferred *again)
+/* => false: not now */
+static bool refuse(struct handler *h, struct quire_region *r, const struct uffd_access *a)
 {
-	struct quire_region *r = registry_find(address);
+	char *page = page_of(a);
+	bool noted;
+
+	if (h->refused_count == REFUSED_MAX)
+		end_refusals(h, UINT64_MAX);
+	/* In the list before the thread can see it: it may ask for an end at once. */
+	lock_acquire(&h->refused_lock);
+	noted = note_refusal(h, page);
+	if (noted && h->e->uffd.poison)
+		uffd_poison(h->e, page);
+	lock_release(&h->refused_lock);
+	if (!noted)
+		return false;
+	/* Poisoning wakes; if a page is there after all, we must. */
+	if (h->e->uffd.poison)
+		uffd_wake(h->e, page, 1);
+	else
+		uffd_refuse(h->e, r, a, &h->restless);
+	return true;
+}
+
+static void serve(struct handler *h, const struct uffd_access *a, const struct deferred *again)
+{
+	struct quire_region *r = registry_find(a->address);
+	bool refused = false;
 	struct fault f;
 
-	address = (char *)((uintptr_t)address & ~(uintptr_t)(PAGE_BYTES - 1));
 	if (!r || r->q != h->e->q) {
 		/* Its region is being destroyed: it will find no mapping. */
 		if (r)
 			region_put(r);
-		uffd_wake(h->e, address, 1);
+		uffd_wake(h->e, page_of(a), 1);
 		return;
 	}
-	f = (struct fault){ .region = r, .page = (uint64_t)(address - r->base) >> PAGE_SHIFT,
-			    .write = write, .may_sleep = false };
+	f = (struct fault){ .region = r, .page = (uint64_t)(a->address - r->base) >> PAGE_SHIFT,
+			    .write = a->write, .may_sleep = false };
 	switch (fault_serve(&f)) {
 	case FAULT_DONE:
 		/* Mapping wakes; so does whoever ends the wait for a busy page. */
@@ -159,52 +200,59 @@ static void serve(struct handler *h, char *address, bool write, const struct def
 		break;
 	case FAULT_DEFERRED:
 		if (!again || now_ns() - again->since < PATIENCE_NS) {
-			defer(h, address, write, again);
+			defer(h, a, again);
 			break;
 		}
 		fault_report(r, f.page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
-		refuse(h, r, f.page);
+		refused = true;
+		break;
+	case FAULT_CONGESTED:
+		/* The disk is slow, which is no lack of memory: patience begins anew. */
+		defer(h, a, NULL);
 		break;
 	case FAULT_IOERR:
 	case FAULT_NOMEM:
 	case FAULT_REFUSED:
-		refuse(h, r, f.page);
+		refused = true;
 		break;
 	}
+	if (refused && !refuse(h, r, a))
+		defer(h, a, NULL);
 	region_put(r);
 }
 
 static void message(struct handler *h, const struct uffd_msg *m)
 {
-	char *address = (char *)(uintptr_t)m->arg.pagefault.address;
-	bool write;
+	uint64_t flags = m->arg.pagefault.flags;
+	struct uffd_access a = {
+		.address = (char *)(uintptr_t)m->arg.pagefault.address,
+		.tid = (int32_t)m->arg.pagefault.feat.ptid,
+		.write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP),
+	};
 
 	if (m->event != UFFD_EVENT_PAGEFAULT)
 		return;
-	write = m->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
-	if ((int32_t)m->arg.pagefault.feat.ptid ==
-		    atomic_load(&h->e->q->pager.reclaimer_tid) &&
-	    !(m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)) {
-		char *page = (char *)((uintptr_t)address & ~(uintptr_t)(PAGE_BYTES - 1));
-
-		uffd_map_zero(h->e, page, 1, false);
-		uffd_wake(h->e, page, 1);
+	if (a.tid == atomic_load(&h->e->q->pager.reclaimer_tid) &&
+	    !(flags & UFFD_PAGEFAULT_FLAG_WP)) {
+		uffd_map(h->e, page_of(&a), h->e->uffd.zeros, 1, a.write);
+		uffd_wake(h->e, page_of(&a), 1);
 		return;
 	}
-	serve(h, address, write, NULL);
+	if (!is_deferred(h, &a))
+		serve(h, &a, NULL);
 }
 
 static void serve_deferred(struct handler *h)
 {
 	uint32_t n = h->deferred_count;
-	struct deferred list[DEFERRED_MAX];
 
-	if (n == 0)
-		return;
-	memcpy(list, h->deferred, n * sizeof list[0]);
+	/* Each puts back one at most, behind what has been looked at. */
 	h->deferred_count = 0;
-	for (uint32_t i = 0; i < n; i++)
-		serve(h, list[i].page, list[i].write, &list[i]);
+	for (uint32_t i = 0; i < n; i++) {
+		struct deferred d = h->deferred[i];
+
+		serve(h, &d.access, &d);
+	}
 }
 
 /* => messages served */
@@ -267,7 +315,8 @@ static void *handler_main(void *argument)
 			} else {
 				cpu_relax();
 			}
-		} while (h->spin_ns && now_ns() < until);
+			/* What was put off wants a look after each arrival. */
+		} while (h->spin_ns && !h->deferred_count && now_ns() < until);
 		if (!busy || !h->spin_ns)
 			sleep_for_work(h);
 		serve_deferred(h);
@@ -289,7 +338,7 @@ static int thread_start(struct engine *e)
 	h = a.base;
 	h->self = a;
 	h->e = e;
-	h->spin_ns = e->q->spin_us >= 0 ? (uint64_t)e->q->spin_us * 1000 : SPIN_AUTO_NS;
+	h->spin_ns = e->q->spin_ns;
 	lock_init(&h->refused_lock, RANK_ENGINE);
 	h->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (h->event < 0) {

@@ -15,6 +15,7 @@
  *   engine.c    choosing an engine
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
+ *   uffd_refuse.c                  refusing one where the kernel cannot poison a page
  *   stats.c, print.c   figures, and printing them
  */
 #ifndef QUIRE_VM_VM_H
@@ -104,7 +105,7 @@ struct quire {
 	_Atomic uint32_t stamp;         /* evictions, in units of 16 pages */
 	quire_error_fn on_error;
 	void *on_error_arg;
-	int spin_us;                    /* -1: automatic */
+	uint64_t spin_ns;               /* a handler looks for the next fault so long */
 	bool use_move;
 	uint32_t readahead_max;         /* pages */
 	char swap_path[256];
@@ -169,6 +170,7 @@ enum fault_result {
 	FAULT_DONE,     /* the access can be made again */
 	FAULT_WAITING,  /* not slept: whoever ends the wait wakes the thread */
 	FAULT_DEFERRED, /* not slept: no credit; to be tried again when replenished */
+	FAULT_CONGESTED, /* not slept: no read queue is free; to be tried again when reads arrive */
 	FAULT_IOERR,    /* the bytes cannot be had */
 	FAULT_NOMEM,    /* nothing can be evicted */
 	FAULT_REFUSED,  /* the engine could not install the page */
@@ -183,6 +185,7 @@ struct fault {
 	/* the course of it */
 	bool major;
 	bool no_readahead;      /* a first attempt by window failed */
+	bool congested;         /* the window was not started for want of a queue */
 	int error;              /* why the engine refused, an errno */
 	uint64_t started;       /* ns */
 	entry_t *entry;
@@ -210,6 +213,7 @@ void fault_learn_write(struct quire_region *r, bool written);
  * Start reading a plan's pages (those that are slots) into one cluster.
  * demand: the page a fault waits for, its entry held: read first; or NULL.
  * => true: demand's entry was published as READING in buffer *id
+ * => false: nothing has changed; demand->congested: no queue is free just now
  */
 bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
 		  uint32_t *id);
@@ -226,10 +230,11 @@ int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_
 void discard_settle(struct quire_region *r);
 void discard_unmapped(struct quire_region *r);
 /*
- * A page was poisoned to refuse an access: from now on accesses are tried again.
- * Does not wait. => false: the page is busy, nothing was done
+ * An access to the page was refused: from now on accesses are tried again.
+ * Does not wait. => 0; -EBUSY: the page is in use just now; another -errno: the
+ * poison cannot be removed. Then nothing was done.
  */
-bool discard_poison(struct quire_region *r, uint64_t page);
+int discard_poison(struct quire_region *r, uint64_t page);
 /* Memory, or room on the swap file, has come free by a call of the program's. */
 void forgive(struct quire *q);
 void pin_forget(struct quire *q, uint64_t pages);

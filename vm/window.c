@@ -43,28 +43,34 @@ static uint64_t hold_slot(struct quire_region *r, uint64_t page)
 	return e;
 }
 
-/* No queue would take the reads: entries as they were. */
-static void undo(struct quire_region *r, uint32_t c, uint32_t n, bool demand)
+/*
+ * A cluster with a queue reserved to read into it.
+ * => CLUSTER_NONE: *congested says whether for want of a queue
+ */
+static uint32_t reserve(struct pager *p, bool *congested)
 {
-	struct pager *p = &r->q->pager;
+	uint32_t c = cluster_get(p, true);
 
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t id = c * CLUSTER_PAGES + i;
-		struct buffer *b = buffer_of(p, id);
-		uint64_t page = PAGE_ID_PAGE(b->page);
-
-		atomic_store(&b->state, BUFFER_FREE);
-		/* The demanded page stays held: its fault goes on. */
-		if (i > 0 || !demand)
-			entry_publish(r, page, entry_make(ENTRY_SLOT, b->slot));
-		cluster_put(p, c);
-	}
+	*congested = false;
+	if (c == CLUSTER_NONE || readin_reserve(p, c))
+		return c;
+	*congested = true;
 	cluster_put(p, c);
+	return CLUSTER_NONE;
+}
+
+/* Nothing is to be read after all; no entry says so yet. */
+static bool cancel(struct pager *p, uint32_t c)
+{
+	readin_cancel(p, c);
+	cluster_put(p, c);
+	return false;
 }
 
 /*
  * Start reading pages first, first + stride, ... of a plan, as many as are
- * slots and as there is memory for, into one cluster.
+ * slots and as there is memory for, into one cluster. The queue is reserved
+ * before any entry says READING: from there on nothing fails.
  * => *taken: how many of the plan's pages were looked at
  */
 static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
@@ -73,19 +79,20 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 	struct pager *p = &r->q->pager;
 	uint32_t want = credits_spare(p, MIN(plan->count, CLUSTER_PAGES - 1)), c, n = 0, first;
 	uint64_t pages[CLUSTER_PAGES], held[CLUSTER_PAGES];
+	bool congested;
 
 	*taken = 0;
 	if (want == 0 && !demand)
 		return false;
-	c = cluster_get(p, true);
+	c = reserve(p, &congested);
+	if (demand)
+		demand->congested = congested;
 	if (c == CLUSTER_NONE)
 		return false;
 	if (!cluster_populate(p, c, want + (demand ? 1 : 0))) {
 		want = 0;
-		if (!demand || !cluster_populate(p, c, 1)) {
-			cluster_put(p, c);
-			return false;
-		}
+		if (!demand || !cluster_populate(p, c, 1))
+			return cancel(p, c);
 	}
 	if (demand) {
 		pages[n] = demand->page;
@@ -106,8 +113,7 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 	if (n == 0) {
 		/* All are in memory already. */
 		*taken = want;
-		cluster_put(p, c);
-		return false;
+		return cancel(p, c);
 	}
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t b = c * CLUSTER_PAGES + i;
@@ -131,12 +137,7 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 		if (old & ENTRY_WAITERS)
 			futex_wake(entry_futex(entry), INT32_MAX, false);
 	}
-	if (!readin_start(p, c, n)) {
-		for (uint32_t i = 0; i < n; i++)
-			atomic_fetch_or(region_entry(r, pages[i]), ENTRY_BUSY);
-		undo(r, c, n, demand != NULL);
-		return false;
-	}
+	readin_start(p, c, n);
 	*taken = want;
 	count_read(r, n - first, first);
 	cluster_to_standby(p, c);

@@ -88,6 +88,9 @@ static void unknown_names(void)
 	CHECK(contains(quire_error_message(), "10000"));
 	CHECK_EQ(refused((struct quire_options){ .spin = "fast" }), -EINVAL);
 	CHECK_EQ(refused((struct quire_options){ .spin = "-1" }), -EINVAL);
+	CHECK_EQ(refused((struct quire_options){ .readahead = 3 }), -EINVAL);
+	CHECK(contains(quire_error_message(), "readahead: 3 bytes"));
+	CHECK(contains(quire_error_message(), "4096"));
 }
 
 static void environment(void)
@@ -106,6 +109,8 @@ static void environment(void)
 		{ "QUIRE_MEMORY", "18446744073709551616" },
 		{ "QUIRE_SWAP_SIZE", "none" },
 		{ "QUIRE_READAHEAD", "wide" },
+		{ "QUIRE_READAHEAD", "3" },
+		{ "QUIRE_SPIN", "1K" },
 	};
 	quire_t *q = NULL;
 

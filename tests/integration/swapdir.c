@@ -36,12 +36,19 @@ static const char *in_dir(const char *name)
 	return path_in(temporary_directory(), name);
 }
 
+/* The refusal's error, and words that name the path and the true reason. */
+static void refuses(const char *path, int error, const char *reason)
+{
+	CHECK_EQ(opens(path), -error);
+	CHECK(contains(quire_error_message(), path));
+	CHECK(contains(quire_error_message(), reason));
+}
+
 static void missing(void)
 {
-	CHECK_EQ(opens("/nowhere/at/all"), -ENOENT);
-	CHECK(contains(quire_error_message(), "/nowhere/at/all"));
-	CHECK_EQ(opens(in_dir("no/such/file")), -ENOENT);
-	CHECK_EQ(opens("/dev/null/under"), -ENOTDIR);
+	refuses("/nowhere/at/all", ENOENT, "no such directory");
+	refuses(in_dir("no/such/file"), ENOENT, "no such directory");
+	refuses("/dev/null/under", ENOTDIR, "not a directory");
 	setenv("QUIRE_SWAP", "/nowhere/by/environment", 1);
 	CHECK_EQ(opens(NULL), -ENOENT);
 	CHECK(contains(quire_error_message(), "/nowhere/by/environment"));
@@ -58,10 +65,23 @@ static void read_only(void)
 	}
 	MUST(mkdir(dir, 0700) == 0);
 	REQUIRE(mount("none", dir, "tmpfs", MS_RDONLY, "size=1m") == 0);
-	CHECK_EQ(opens(dir), -EROFS);
-	CHECK(contains(quire_error_message(), dir));
-	CHECK_EQ(opens(path_in(dir, "file")), -EROFS);
+	refuses(dir, EROFS, "read-only");
+	refuses(path_in(dir, "file"), EROFS, "read-only");
 	umount(dir);
+}
+
+/* Directories that are there, even writable by their mode, and take no files. */
+static void no_place_for_files(void)
+{
+	static const char *const dirs[] = { "/proc", "/sys" };
+
+	for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+		if (access(dirs[i], W_OK | X_OK)) {
+			note_skipped(dirs[i], "not there, or not for this user");
+			continue;
+		}
+		refuses(dirs[i], EACCES, "lets no file be made in it");
+	}
 }
 
 static void as_nobody(void *dir)
@@ -72,7 +92,11 @@ static void as_nobody(void *dir)
 
 	MUST(setgid(65534) == 0 && setuid(65534) == 0);
 	r = quire_open(&q, &o);
-	_exit(r == -EACCES ? 0 : r == -ENOTSUP ? 77 : 1);
+	if (r == -ENOTSUP)
+		_exit(77);
+	MUST(r == -EACCES);
+	MUST(contains(quire_error_message(), dir));
+	MUST(contains(quire_error_message(), "permission"));
 }
 
 static void forbidden(void)
@@ -85,12 +109,19 @@ static void forbidden(void)
 		return;
 	}
 	MUST(mkdir(dir, 0700) == 0);
-	status = in_child(as_nobody, (void *)dir, 5);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-		note_skipped("a swap directory of another user", "no engine for that user");
-		return;
+	/* Itself, and a file in it: it is not theirs to write, nor to look into. */
+	for (int i = 0; i < 3; i++) {
+		const char *path = i == 1 ? path_in(dir, "file") : dir;
+
+		MUST(chmod(temporary_directory(), 0755) == 0);
+		MUST(chmod(dir, i == 2 ? 0755 : 0700) == 0);
+		status = in_child(as_nobody, (void *)path, 5);
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+			note_skipped("a swap directory of another user", "no engine for that user");
+			return;
+		}
+		CHECK_EQ(status, 0);
 	}
-	CHECK_EQ(status, 0);
 }
 
 /* An unnamed swap file shows nothing and leaves nothing. */
@@ -268,9 +299,12 @@ static void in_use(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(missing), UNIT(read_only), UNIT(forbidden),
-		                                  UNIT(unnamed), UNIT(tmpfs),     UNIT(named),
-		                                  UNIT(foreign), UNIT(in_use),    UNIT_END };
+	static const struct unit_test tests[] = {
+		UNIT(missing),   UNIT(read_only), UNIT(no_place_for_files),
+		UNIT(forbidden), UNIT(unnamed),   UNIT(tmpfs),
+		UNIT(named),     UNIT(foreign),   UNIT(in_use),
+		UNIT_END,
+	};
 
 	temporary_directory();
 	unsetenv("QUIRE_SWAP");

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FAULTS 64
@@ -36,6 +37,7 @@ struct held {
 	struct io_request request;
 	struct fake_fault fault; /* kind 0: none */
 	int64_t delay;
+	uint64_t ready_at; /* ns */
 	bool used, started;
 	uint64_t age;
 };
@@ -206,6 +208,7 @@ static int64_t perform(struct fake_disk *d, const struct io_request *r, const st
 		*byte_at(d, r, value) ^= 0x10;
 		return (int64_t)all;
 	case FAKE_DELAYED:
+	case FAKE_SLOW:
 		break;
 	}
 	move(d, r, r->offset, all);
@@ -214,11 +217,12 @@ static int64_t perform(struct fake_disk *d, const struct io_request *r, const st
 
 /* ---------------------------------------------------------------- the table */
 
-static int fake_open(void **out, int fd, unsigned depth, void *arg)
+static int fake_open(void **out, int fd, unsigned depth, unsigned flags, void *arg)
 {
 	struct fake_ring *ring = calloc(1, sizeof *ring + depth * sizeof *ring->held);
 
 	(void)fd;
+	(void)flags;
 	ring->disk = arg;
 	ring->depth = depth;
 	ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -258,7 +262,7 @@ static struct held *next_ready(struct fake_ring *ring)
 	for (unsigned i = 0; i < ring->depth; i++) {
 		struct held *h = &ring->held[i];
 
-		if (!h->used || !h->started || h->delay > 0)
+		if (!h->used || !h->started || h->delay > 0 || now_ns() < h->ready_at)
 			continue;
 		seen++;
 		ring->disk->random = ring->disk->random * 6364136223846793005u +
@@ -284,11 +288,43 @@ static void tell(struct fake_ring *ring)
 	(void)ignored;
 }
 
-static void count_down(struct fake_ring *ring)
+static uint64_t ready_at(const struct fake_fault *f)
 {
+	return f->kind == FAKE_SLOW ? now_ns() + (uint64_t)f->value * 1000000 : 0;
+}
+
+static void sleep_until(uint64_t ns)
+{
+	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000),
+		              .tv_nsec = (long)(ns % 1000000000) };
+
+	if (ns)
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
+/* => looks are counted for a request */
+static bool count_down(struct fake_ring *ring)
+{
+	bool counted = false;
+
 	for (unsigned i = 0; i < ring->depth; i++)
-		if (ring->held[i].used && ring->held[i].started && ring->held[i].delay > 0)
+		if (ring->held[i].used && ring->held[i].started && ring->held[i].delay > 0) {
 			ring->held[i].delay--;
+			counted = true;
+		}
+	return counted;
+}
+
+/* Until one is ready. => holds the mutex, but not all the time */
+static void pass_time(struct fake_ring *ring)
+{
+	while (!next_ready(ring)) {
+		if (count_down(ring))
+			continue;
+		pthread_mutex_unlock(&ring->disk->mutex);
+		sleep_until(now_ns() + 100000);
+		pthread_mutex_lock(&ring->disk->mutex);
+	}
 }
 
 static int fake_submit(void *p, bool wait)
@@ -310,17 +346,32 @@ static int fake_submit(void *p, bool wait)
 			if (h->used && !h->started) {
 				h->fault = meet(d, &h->request);
 				h->delay = h->fault.kind == FAKE_DELAYED ? h->fault.value : 0;
+				h->ready_at = ready_at(&h->fault);
 				h->started = true;
 				h->age = ring->clock++;
 			}
 			any = any || h->used;
 		}
-		while (wait && any && !next_ready(ring))
-			count_down(ring);
+		if (wait && any)
+			pass_time(ring);
 	}
 	tell(ring);
 	pthread_mutex_unlock(&d->mutex);
 	return error;
+}
+
+static void fake_wait(void *p)
+{
+	struct fake_ring *ring = p;
+	bool started = false;
+
+	for (unsigned i = 0; i < ring->depth; i++)
+		started = started || (ring->held[i].used && ring->held[i].started);
+	ASSERT(started); /* or the sleep would never end */
+	pthread_mutex_lock(&ring->disk->mutex);
+	pass_time(ring);
+	tell(ring);
+	pthread_mutex_unlock(&ring->disk->mutex);
 }
 
 static bool fake_reap(void *p, void **tag, int64_t *result)
@@ -355,6 +406,9 @@ static ssize_t fake_transfer(int fd, const struct io_request *request, void *arg
 	(void)fd;
 	pthread_mutex_lock(&d->mutex);
 	fault = meet(d, request);
+	pthread_mutex_unlock(&d->mutex);
+	sleep_until(ready_at(&fault));
+	pthread_mutex_lock(&d->mutex);
 	result = perform(d, request, &fault);
 	pthread_mutex_unlock(&d->mutex);
 	return result;
@@ -366,6 +420,7 @@ const struct io_ops fake_disk_ops = {
 	.close = fake_close,
 	.prepare = fake_prepare,
 	.submit = fake_submit,
+	.wait = fake_wait,
 	.reap = fake_reap,
 	.fd = fake_fd,
 	.transfer = fake_transfer,

@@ -25,7 +25,8 @@ enum fake_kind {
 	FAKE_TORN,        /* value bytes are moved, the answer says all were (0: a lost write) */
 	FAKE_MISDIRECTED, /* all is moved, value pages further on than asked */
 	FAKE_FLIPPED,     /* all is moved, with one bit of byte value flipped */
-	FAKE_DELAYED      /* not ready for the first value looks of reap */
+	FAKE_DELAYED,     /* not ready for the first value looks of reap */
+	FAKE_SLOW         /* all is moved, value milliseconds after it was started */
 };
 
 enum fake_op { FAKE_ANY, FAKE_READ, FAKE_WRITE };

@@ -530,6 +530,10 @@ static enum fault_result by_handler(struct quire_region *r, uint64_t page, bool 
 			else if (now_ns() - since > PATIENCE_NS)
 				return FAULT_NOMEM;
 			break;
+		case FAULT_CONGESTED:
+			fake_arrivals(q);
+			since = now_ns();
+			break;
 		default:
 			return result;
 		}
@@ -557,7 +561,7 @@ static void *handler_main(void *arg)
 			enum fault_result result = fake_fault(list[i].r, list[i].page,
 			                                      list[i].write, false);
 
-			if (result == FAULT_DEFERRED) {
+			if (result == FAULT_DEFERRED || result == FAULT_CONGESTED) {
 				pthread_mutex_lock(&fe->mutex);
 				fe->message[fe->messages++] = list[i];
 				pthread_mutex_unlock(&fe->mutex);

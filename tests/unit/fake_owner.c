@@ -4,6 +4,7 @@
 
 #include "base/kernel.h"
 #include "tests/unit/pager_check.h"
+#include "tests/unit/pattern.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,22 +19,9 @@ static struct owned_page *owned(struct fake_owner *o, page_id id)
 	return &o->page[PAGE_ID_PAGE(id)];
 }
 
-static void fill(void *bytes, uint64_t value)
-{
-	uint64_t *w = bytes;
-
-	for (size_t i = 0; i < PAGE_BYTES / 8; i++)
-		w[i] = value * UINT64_C(0x9e3779b97f4a7c15) + i;
-}
-
 bool fake_owner_holds(struct fake_owner *o, uint64_t page)
 {
-	const uint64_t *w = buffer_address(&o->p, o->page[page].at);
-
-	for (size_t i = 0; i < PAGE_BYTES / 8; i++)
-		if (w[i] != o->page[page].value * UINT64_C(0x9e3779b97f4a7c15) + i)
-			return false;
-	return true;
+	return pattern_holds(buffer_address(&o->p, o->page[page].at), o->page[page].value);
 }
 
 /* A mapped page goes into a buffer: its credit becomes the buffer's, if that has none. */
@@ -44,7 +32,7 @@ static void to_buffer(struct fake_owner *o, uint64_t page, uint32_t id)
 	uint64_t bit = UINT64_C(1) << id % CLUSTER_PAGES;
 	slot_t slot = o->p.frames[op->at].slot;
 
-	fill(buffer_address(&o->p, id), op->value);
+	pattern_fill(buffer_address(&o->p, id), op->value);
 	frames_leave(&o->p, &op->at, 1);
 	if (atomic_load(&c->populated) & bit) {
 		credits_put(&o->p, 1);
@@ -139,9 +127,15 @@ static void owner_failed(void *owner, enum pager_event event, int error, page_id
 {
 	struct fake_owner *o = owner;
 
-	owned(o, id);
+	if (id != PAGE_ID_NONE) {
+		struct owned_page *op = owned(o, id);
+
+		ASSERT(op->state == OWNED_STANDBY);
+		ASSERT(atomic_load(&buffer_of(&o->p, op->at)->state) == BUFFER_DIRTY);
+	}
 	o->failures[event]++;
 	o->failure_error = error;
+	o->failure_page = id;
 }
 
 static const struct page_owner fake_ops = {
@@ -346,9 +340,12 @@ void fake_owner_drop(struct fake_owner *o, uint64_t page)
 bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
 {
 	uint32_t c = cluster_get(&o->p, true);
-	bool started;
 
 	ASSERT(c != CLUSTER_NONE && cluster_populate(&o->p, c, n));
+	if (!readin_reserve(&o->p, c)) {
+		cluster_put(&o->p, c);
+		return false;
+	}
 	o->p.clusters[c].used = (uint8_t)n;
 	for (unsigned i = 0; i < n; i++) {
 		struct owned_page *op = &o->page[pages[i]];
@@ -358,20 +355,10 @@ bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
 		op->state = OWNED_READING;
 		op->at = c * CLUSTER_PAGES + i;
 	}
-	started = readin_start(&o->p, c, n);
-	for (unsigned i = 0; i < n && !started; i++) {
-		struct owned_page *op = &o->page[pages[i]];
-		struct buffer *b = buffer_of(&o->p, op->at);
-
-		atomic_store(&b->state, BUFFER_FREE);
-		op->state = OWNED_SLOT;
-		op->at = b->slot;
-		cluster_put(&o->p, c);
-	}
-	if (started)
-		cluster_to_standby(&o->p, c);
+	readin_start(&o->p, c, n);
+	cluster_to_standby(&o->p, c);
 	cluster_put(&o->p, c);
-	return started;
+	return true;
 }
 
 /* ----------------------------------------------------------------- reclaim */

@@ -36,6 +36,7 @@ struct fake_owner {
 	_Atomic unsigned replenished;
 	unsigned arrivals, failed_arrivals, failures[2];
 	int arrival_error, failure_error;
+	page_id failure_page;               /* in standby and dirty, or PAGE_ID_NONE */
 	uint64_t arrived[FAKE_OWNER_PAGES]; /* in this order */
 	uint64_t retired[FAKE_OWNER_PAGES];
 };
@@ -53,7 +54,7 @@ uint32_t fake_owner_unmap(struct fake_owner *o, uint64_t first, unsigned n);
 void fake_owner_rescue(struct fake_owner *o, uint64_t page);
 /* Give up a page in any state but READING. */
 void fake_owner_drop(struct fake_owner *o, uint64_t page);
-/* Start to read these pages (slots) into one cluster. => as readin_start */
+/* Start to read these pages (slots) into one cluster. => false: no queue is free; nothing has changed */
 bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n);
 /* Does the page's buffer hold its value? */
 bool fake_owner_holds(struct fake_owner *o, uint64_t page);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <time.h>
 
 static struct fake_owner *o;
 
@@ -171,6 +172,211 @@ static void pinned_full(void)
 	finish();
 }
 
+/* ------------------------------------------------- disks that are slow or fail */
+
+#define PATIENCE_MS 500 /* that budget.c has */
+
+static void befall_writes(enum fake_kind kind, int64_t value, unsigned times)
+{
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = kind,
+	                                              .op = FAKE_WRITE,
+	                                              .value = value,
+	                                              .times = times });
+}
+
+static double ms_since(uint64_t ns)
+{
+	return (double)(now_ns() - ns) / 1e6;
+}
+
+struct call {
+	bool ours; /* as the reclaimer, or as a thread of the program's */
+	unsigned map;
+	uint64_t lower_to;
+	int said;
+	double ms;
+};
+
+static void *make_call(void *arg)
+{
+	struct call *c = arg;
+	uint64_t start = now_ns();
+
+	thread_is_ours = c->ours;
+	c->said = c->map ? credits_get(&o->p, c->map) : budget_set(&o->p, c->lower_to);
+	c->ms = ms_since(start);
+	return NULL;
+}
+
+static void sleep_ms(long ms)
+{
+	struct timespec nap = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+
+	nanosleep(&nap, NULL);
+}
+
+/* One write lasts longer than anyone's patience: its page is waited for, and had when it ends. */
+static void a_slow_disk_is_waited_for(void)
+{
+	struct call c[2] = { { .map = 1 }, { .map = 1, .ours = true } };
+
+	for (unsigned i = 0; i < 2; i++) {
+		pthread_t thread;
+
+		o = fake_owner_open(64, 256);
+		CHECK_EQ(fake_owner_map(o, 0, 64), 0);
+		befall_writes(FAKE_SLOW, 2 * PATIENCE_MS, 1000);
+		REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c[i]), 0);
+		pthread_join(thread, NULL);
+		CHECK_EQ(c[i].said, 0);
+		CHECK(c[i].ms >= 2 * PATIENCE_MS);
+		credits_put(&o->p, 1);
+		fake_disk_heal(o->disk);
+		finish();
+	}
+}
+
+/* The lock is held by another thread's write until long after our patience began. */
+static void budget_is_lowered_behind_a_slow_write(void)
+{
+	struct call first = { .map = 1 }, second = { .lower_to = 64 };
+	pthread_t a, b;
+
+	o = fake_owner_open(100, 256);
+	CHECK_EQ(fake_owner_map(o, 0, 100), 0);
+	befall_writes(FAKE_SLOW, 2 * PATIENCE_MS, 1);
+	REQUIRE_EQ(pthread_create(&a, NULL, make_call, &first), 0);
+	sleep_ms(100);
+	REQUIRE_EQ(pthread_create(&b, NULL, make_call, &second), 0);
+	pthread_join(a, NULL);
+	pthread_join(b, NULL);
+	CHECK_EQ(first.said, 0);
+	CHECK_EQ(second.said, 0);
+	CHECK(second.ms > PATIENCE_MS);
+	CHECK_EQ(atomic_load(&o->p.budget), 64);
+	credits_put(&o->p, 1);
+	finish();
+}
+
+/* The kernel takes no requests for a time: writes are under way, and nobody can wait for one. */
+static void a_write_that_does_not_start(void)
+{
+	struct call get = { .map = 1 }, set = { .lower_to = 64 };
+	pthread_t a, b;
+	uint32_t c;
+
+	o = fake_owner_open(100, 256);
+	CHECK_EQ(fake_owner_map(o, 0, 100), 0);
+	c = fake_owner_unmap(o, 0, 60);
+	for (uint64_t page = 60; page < 100; page++) {
+		o->p.frames[o->page[page].at].pins = 1;
+		frame_pin(&o->p, o->page[page].at);
+	}
+	fake_disk_fail_submits(o->disk, EAGAIN, 1u << 30);
+	CHECK(fake_owner_write(o, c));
+	REQUIRE_EQ(pthread_create(&a, NULL, make_call, &get), 0);
+	REQUIRE_EQ(pthread_create(&b, NULL, make_call, &set), 0);
+	sleep_ms(3 * PATIENCE_MS);
+	fake_disk_heal(o->disk);
+	fake_owner_reap(o);
+	pthread_join(a, NULL);
+	pthread_join(b, NULL);
+	CHECK_EQ(get.said, 0);
+	CHECK_EQ(set.said, 0);
+	CHECK(get.ms >= 3 * PATIENCE_MS - 100 && set.ms >= 3 * PATIENCE_MS - 100);
+	if (get.said == 0)
+		credits_put(&o->p, 1);
+	finish();
+}
+
+/* As before, but the last write that ended has failed: there is no hope in the next. */
+static void a_write_that_fails_and_does_not_start(void)
+{
+	struct call get = { .map = 1 };
+	pthread_t thread;
+	uint32_t c;
+
+	o = fake_owner_open(64, 256);
+	CHECK_EQ(fake_owner_map(o, 0, 64), 0);
+	c = fake_owner_unmap(o, 0, 64);
+	befall_writes(FAKE_FAIL, EIO, 1000);
+	CHECK(fake_owner_write(o, c));
+	fake_owner_reap(o);
+	CHECK(o->failures[PAGER_WRITE_FAILED] > 0);
+	sleep_ms(110); /* none is tried sooner */
+	fake_disk_fail_submits(o->disk, EAGAIN, 1u << 30);
+	CHECK(fake_owner_write(o, c));
+	REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &get), 0);
+	sleep_ms(3 * PATIENCE_MS);
+	fake_disk_heal(o->disk);
+	fake_owner_reap(o);
+	pthread_join(thread, NULL);
+	CHECK_EQ(get.said, -ENOMEM);
+	CHECK(get.ms >= PATIENCE_MS && get.ms < 3 * PATIENCE_MS);
+	if (get.said == 0)
+		credits_put(&o->p, 1);
+	finish();
+}
+
+/* Progress, or writes that may succeed. */
+static void stuck(void)
+{
+	uint32_t seen = 12345;
+
+	o = fake_owner_open(64, 256);
+	CHECK(!reclaim_is_stuck(&o->p, &seen));
+	CHECK(reclaim_is_stuck(&o->p, &seen));
+	atomic_store(&o->p.writing, 1);
+	CHECK(!reclaim_is_stuck(&o->p, &seen));
+	atomic_store(&o->p.write_failing, true);
+	CHECK(reclaim_is_stuck(&o->p, &seen));
+	atomic_fetch_add(&o->p.progress, 1);
+	CHECK(!reclaim_is_stuck(&o->p, &seen));
+	CHECK(reclaim_is_stuck(&o->p, &seen));
+	atomic_store(&o->p.writing, 0);
+	atomic_store(&o->p.write_failing, false);
+	CHECK(reclaim_is_stuck(&o->p, &seen));
+	finish();
+}
+
+/* Every write fails: refused after the patience, however many pages there are to be tried. */
+static void a_disk_that_fails(void)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		struct call c = { .ours = i & 1, .map = i < 2, .lower_to = 64 };
+		pthread_t thread;
+
+		o = fake_owner_open(1024, 2048);
+		CHECK_EQ(fake_owner_map(o, 0, 1024), 0);
+		o->batch = 2; /* as many tries as a large budget has */
+		befall_writes(FAKE_FAIL, EIO, 1u << 30);
+		CHECK_EQ(reclaimer_start(&o->p), 0);
+		REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c), 0);
+		pthread_join(thread, NULL);
+		CHECK_EQ(c.said, c.map ? -ENOMEM : -EBUSY);
+		CHECK(c.ms >= PATIENCE_MS && c.ms < 2 * PATIENCE_MS);
+		reclaimer_stop(&o->p);
+		finish();
+	}
+}
+
+/* As above, for want of slots: one cluster finds some, the rest none. */
+static void a_full_swap_file(void)
+{
+	struct call c = { .map = 200 };
+	pthread_t thread;
+
+	o = fake_owner_open(1024, 64);
+	CHECK_EQ(fake_owner_map(o, 0, 1024), 0);
+	CHECK_EQ(reclaimer_start(&o->p), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c), 0);
+	pthread_join(thread, NULL);
+	CHECK_EQ(c.said, -ENOMEM);
+	CHECK(c.ms >= PATIENCE_MS && c.ms < 2 * PATIENCE_MS);
+	reclaimer_stop(&o->p);
+	finish();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
@@ -181,6 +387,13 @@ int main(int argc, char **argv)
 		UNIT(last_credits_are_taken_once),
 		UNIT(up_and_down),
 		UNIT(pinned_full),
+		UNIT(a_slow_disk_is_waited_for),
+		UNIT(budget_is_lowered_behind_a_slow_write),
+		UNIT(a_write_that_does_not_start),
+		UNIT(a_write_that_fails_and_does_not_start),
+		UNIT(stuck),
+		UNIT(a_disk_that_fails),
+		UNIT(a_full_swap_file),
 		UNIT_END,
 	};
 

@@ -3,9 +3,15 @@
  * tests/unit/test_cluster.c - buffers in clusters (pager/cluster.c): memory and
  * credits (C1), references (C2), and what a claim says of a page's clean copy.
  */
+#include "base/kernel.h"
 #include "tests/unit/fake_owner.h"
 #include "tests/unit/unit.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stddef.h>
 #include <sys/mman.h>
 
 static struct fake_owner *o;
@@ -207,6 +213,126 @@ static void half_empty_standby(void)
 	finish();
 }
 
+static unsigned present(uint32_t c)
+{
+	unsigned char in[CLUSTER_PAGES];
+	unsigned n = 0;
+
+	REQUIRE(mincore(buffer_address(&o->p, c * CLUSTER_PAGES), sizeof in * PAGE_BYTES, in) == 0);
+	for (unsigned i = 0; i < sizeof in; i++)
+		n += in[i] & 1;
+	return n;
+}
+
+/* The program locked all its memory: buffers go back all the same, where the kernel can. */
+static void locked_memory(void)
+{
+	uint32_t c, d;
+	void *at;
+
+	o = fake_owner_open(256, 256);
+	c = cluster_get(&o->p, false);
+	REQUIRE(cluster_populate(&o->p, c, CLUSTER_PAGES));
+	at = buffer_address(&o->p, c * CLUSTER_PAGES);
+	memset(at, 1, CLUSTER_PAGES * PAGE_BYTES);
+	if (mlock(at, CLUSTER_PAGES * PAGE_BYTES) != 0 ||
+	    kernel_madvise(at, PAGE_BYTES, MADV_DONTNEED_LOCKED) != 0) {
+		printf("left out: locked buffers: no mlock of 64 pages, or a kernel before 5.18\n");
+		cluster_put(&o->p, c);
+		finish();
+		return;
+	}
+	cluster_put(&o->p, c);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX), CLUSTER_PAGES);
+	CHECK_EQ(present(c), 0);
+	CHECK_EQ(atomic_load(&o->p.credits), 256);
+	CHECK_EQ(fake_owner_check(o), 0);
+	/* In standby. */
+	d = standby(0, 20);
+	CHECK_EQ(d, c);
+	for (uint64_t page = 0; page < 20; page += 2)
+		fake_owner_drop(o, page);
+	CHECK_EQ(present(c), 20);
+	reclaim_enter(&o->p);
+	CHECK_EQ(clusters_trim(&o->p), 10);
+	reclaim_leave(&o->p);
+	CHECK_EQ(present(c), 10);
+	CHECK(fake_owner_holds(o, 19));
+	munlock(at, CLUSTER_PAGES * PAGE_BYTES);
+	finish();
+}
+
+struct refused {
+	bool filtered;
+	uint32_t released, trimmed;
+};
+
+/* A kernel that gives locked memory back in no way: madvise fails, on this thread only. */
+static void *where_madvise_fails(void *arg)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = ARRAY_LENGTH(code), .filter = code };
+	struct refused *r = arg;
+
+	r->filtered = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	              prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+	if (!r->filtered)
+		return NULL;
+	r->released = clusters_release(&o->p, INT64_MAX);
+	reclaim_enter(&o->p);
+	r->trimmed = clusters_trim(&o->p);
+	reclaim_leave(&o->p);
+	return NULL;
+}
+
+/* What cannot be given back keeps its credit (C1), and nobody tries for ever. */
+static void memory_that_stays(void)
+{
+	struct refused r = { 0 };
+	uint32_t c, d, e;
+	pthread_t thread;
+
+	o = fake_owner_open(256, 256);
+	c = cluster_get(&o->p, false);
+	d = cluster_get(&o->p, false);
+	CHECK(cluster_populate(&o->p, c, 10) && cluster_populate(&o->p, d, 20));
+	memset(buffer_address(&o->p, c * CLUSTER_PAGES), 1, 10 * PAGE_BYTES);
+	memset(buffer_address(&o->p, d * CLUSTER_PAGES), 1, 20 * PAGE_BYTES);
+	cluster_put(&o->p, c);
+	cluster_put(&o->p, d);
+	e = standby(0, 20);
+	for (uint64_t page = 1; page < 20; page += 2)
+		fake_owner_drop(o, page);
+	REQUIRE_EQ(pthread_create(&thread, NULL, where_madvise_fails, &r), 0);
+	pthread_join(thread, NULL);
+	if (!r.filtered) {
+		printf("left out: memory that stays: no seccomp\n");
+		finish();
+		return;
+	}
+	CHECK_EQ(r.released, 0);
+	CHECK_EQ(r.trimmed, 0);
+	CHECK_EQ(present(c) + present(d) + present(e), 50);
+	CHECK_EQ(atomic_load(&o->p.populated), 50);
+	CHECK_EQ(atomic_load(&o->p.credits), 256 - 50);
+	CHECK_EQ(fake_owner_check(o), 0);
+	/* It serves the next use; and goes when it can. */
+	CHECK_EQ(cluster_get(&o->p, true), c);
+	cluster_put(&o->p, c);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX), 30);
+	reclaim_enter(&o->p);
+	CHECK_EQ(clusters_trim(&o->p), 10);
+	reclaim_leave(&o->p);
+	CHECK_EQ(present(c) + present(d) + present(e), 10);
+	CHECK_EQ(fake_owner_check(o), 0);
+	finish();
+}
+
 static void runs(void)
 {
 	struct swap_run *run, *all = NULL;
@@ -240,6 +366,8 @@ int main(int argc, char **argv)
 		UNIT(moved_away),
 		UNIT(claims),
 		UNIT(half_empty_standby),
+		UNIT(locked_memory),
+		UNIT(memory_that_stays),
 		UNIT(runs),
 		UNIT_END,
 	};

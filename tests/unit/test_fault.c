@@ -5,15 +5,12 @@
  * in which one fails. Where nothing else is said a test runs for an in-thread
  * engine and for a handler thread's.
  */
-#include "tests/unit/fake_vm.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/vm_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
-
-static struct fake_vm *vm;
 
 static struct fake_vm *start(bool in_thread)
 {
@@ -22,46 +19,10 @@ static struct fake_vm *start(bool in_thread)
 	return vm = fake_vm_open(&o);
 }
 
-#define FOR_BOTH for (int in_thread = 0; in_thread < 2 && start(in_thread); in_thread++, finish())
-#define CHECK_VM() CHECK_EQ(fake_vm_check(vm), 0)
-
-static void finish(void)
-{
-	CHECK_VM();
-	CHECK_EQ(fake_vm_close(vm), 0);
-}
-
-/* What a page reads as. */
-static uint64_t value(uint64_t page)
-{
-	uint64_t v;
-	enum fault_result result = fake_read(vm->r, page, &v);
-
-	CHECK_EQ(result, FAULT_DONE);
-	return v;
-}
-
-static void put(uint64_t page, uint64_t v)
-{
-	CHECK_EQ(fake_write(vm->r, page, v), FAULT_DONE);
-}
-
-static void put_pages(uint64_t first, uint64_t n)
-{
-	for (uint64_t page = first; page < first + n; page++)
-		put(page, 1000 + page);
-}
-
 static void random_access(void)
 {
 	CHECK_EQ(quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_RANDOM), 0);
 }
-
-static uint64_t counter(const _Atomic uint64_t *c)
-{
-	return counted(c);
-}
-#define COUNTER(name) counter(&vm->q->counters.name)
 
 /* ------------------------------------------------------------- zero fill */
 
@@ -728,7 +689,7 @@ static void no_slot_is_lost(uint64_t page, uint64_t used)
 /* The refusal of a handler thread is undone a while later (vm/uffd_thread.c, forgive). */
 static void pardon(uint64_t page)
 {
-	discard_poison(vm->r, page);
+	CHECK_EQ(discard_poison(vm->r, page), 0);
 	CHECK(!(fake_vm_entry(vm, page) & ENTRY_LOST));
 }
 
@@ -785,6 +746,35 @@ static void bad_checksum(void)
 		pardon(50);
 		CHECK_EQ(value(50), 1050);
 	}
+}
+
+/* A page that stays poisoned stays refused; nor is one looked at that is in use. */
+static void pardon_fails(void)
+{
+	uint64_t v, held;
+
+	start(false);
+	random_access();
+	put(50, 1050);
+	fake_vm_swap_out(vm);
+	fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FLIPPED,
+	                                               .op = FAKE_READ,
+	                                               .value = 99,
+	                                               .times = 1 });
+	CHECK_EQ(fake_read(vm->r, 50, &v), FAULT_IOERR);
+	CHECK(fake_vm_entry(vm, 50) & ENTRY_LOST);
+	fake_refuse(vm->fe, FAKE_DROP, 0, 1, EINVAL);
+	CHECK_EQ(discard_poison(vm->r, 50), -EINVAL);
+	CHECK(fake_vm_entry(vm, 50) & ENTRY_LOST);
+	CHECK_EQ(fake_read(vm->r, 50, &v), FAULT_IOERR);
+	no_slot_is_lost(50, 1);
+	held = entry_hold(vm->r, 50);
+	CHECK_EQ(discard_poison(vm->r, 50), -EBUSY);
+	entry_publish(vm->r, 50, held);
+	CHECK(fake_vm_entry(vm, 50) & ENTRY_LOST);
+	pardon(50);
+	CHECK_EQ(value(50), 1050);
+	finish();
 }
 
 /* A write that never reached the disk is found out, and never read as old bytes. */
@@ -1072,6 +1062,72 @@ static void deferred(void)
 	finish();
 }
 
+/*
+ * No queue takes a read: a handler thread puts the fault off, as something else
+ * than a lack of memory, and no entry has said READING meanwhile: a thread that
+ * waits would be woken, and fault again, while its fault is put off.
+ */
+static void congested(void)
+{
+	struct ra_plan plan = { .start = 1, .stride = 1, .count = 8 };
+	unsigned wakes;
+	int64_t credits;
+	uint32_t id;
+
+	start(false);
+	random_access();
+	put_pages(1, 8);
+	fake_vm_swap_out(vm);
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		REQUIRE(lock_try(&vm->q->pager.reads[i].lock));
+	credits = atomic_load(&vm->q->pager.credits);
+	wakes = vm->fe->wakes;
+	CHECK_EQ(fake_fault(vm->r, 1, false, false), FAULT_CONGESTED);
+	CHECK_EQ(fake_fault(vm->r, 1, true, false), FAULT_CONGESTED);
+	CHECK(!window_start(vm->r, &plan, NULL, &id));
+	CHECK_EQ(vm->fe->wakes, wakes);
+	CHECK_EQ(atomic_load(&vm->q->pager.credits), credits);
+	for (uint64_t page = 1; page < 9; page++)
+		CHECK_EQ(fake_vm_state(vm, page), ENTRY_SLOT);
+	CHECK_VM();
+	/* A thread that may sleep reads by itself. */
+	CHECK_EQ(fake_fault(vm->r, 1, false, true), FAULT_DONE);
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		lock_release(&vm->q->pager.reads[i].lock);
+	check_pages(1, 8);
+	finish();
+}
+
+/* The same with queues that are full: as soon as something has arrived there is room. */
+static void congested_by_reads(void)
+{
+	struct fake_vm_options o = { .in_thread = false, .pages = 4096, .budget = 2048 };
+	uint64_t page = 0;
+
+	vm = fake_vm_open(&o);
+	random_access();
+	put_pages(0, 1200);
+	fake_vm_swap_out(vm);
+	fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_DELAYED,
+	                                               .op = FAKE_READ,
+	                                               .value = 100,
+	                                               .times = 100000 });
+	while (page < 1200 && fake_fault(vm->r, page, false, false) == FAULT_WAITING)
+		page++;
+	CHECK_EQ(page, READ_QUEUES * CLUSTER_PAGES);
+	CHECK_EQ(fake_fault(vm->r, page, false, false), FAULT_CONGESTED);
+	CHECK_EQ(fake_vm_state(vm, page), ENTRY_SLOT);
+	CHECK_VM();
+	while (fake_fault(vm->r, page, false, false) == FAULT_CONGESTED)
+		fake_arrivals(vm->q);
+	CHECK_EQ(fake_vm_state(vm, page), ENTRY_READING);
+	fake_disk_heal(vm->disk);
+	while (fake_arrivals(vm->q) || fake_vm_state(vm, page) == ENTRY_READING)
+		;
+	check_pages(0, 1200);
+	finish();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
@@ -1106,6 +1162,7 @@ int main(int argc, char **argv)
 		UNIT(write_into_window),
 		UNIT(failed_read),
 		UNIT(bad_checksum),
+		UNIT(pardon_fails),
 		UNIT(lost_write),
 		UNIT(failed_read_ahead),
 		UNIT(failed_window_of_nobody),
@@ -1116,6 +1173,8 @@ int main(int argc, char **argv)
 		UNIT(busy_page_for_handler),
 		UNIT(busy_page_in_thread),
 		UNIT(deferred),
+		UNIT(congested),
+		UNIT(congested_by_reads),
 		UNIT_END,
 	};
 

@@ -9,6 +9,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <unistd.h>
 
 static const char *const variables[] = {
@@ -213,6 +214,96 @@ static void budgets(void)
 	clean();
 }
 
+/* Below and above what can be meant: by name, by a field, by the environment. */
+static void out_of_range(void)
+{
+	static const struct {
+		const char *name, *variable, *text;
+		size_t offset;
+		uint64_t bytes;
+		const char *allowed;
+	} bad[] = {
+		{ "readahead", "QUIRE_READAHEAD", "3", offsetof(struct quire_options, readahead), 3,
+		  "4096" },
+		{ "readahead", "QUIRE_READAHEAD", "4095", offsetof(struct quire_options, readahead),
+		  4095, "4096" },
+		{ "readahead", "QUIRE_READAHEAD", "16777215T",
+		  offsetof(struct quire_options, readahead), UINT64_MAX, "4503599627370496" },
+		{ "memory", "QUIRE_MEMORY", "262143", offsetof(struct quire_options, memory),
+		  262143, "262144" },
+		{ "memory", "QUIRE_MEMORY", "16777215T", offsetof(struct quire_options, memory),
+		  UINT64_MAX, "4503599627370496" },
+		{ "swap-size", "QUIRE_SWAP_SIZE", "8191", offsetof(struct quire_options, swap_size),
+		  8191, "8192" },
+	};
+	static const char *const none_of_them[] = { "wide", "-4096", "4K ",  " 4K", "4 K",
+		                                    "4K4",  "4KK",   "4.5K", "K",   "4Kib/s" };
+	struct quire_config c;
+
+	clean();
+	for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+		struct quire_options o = none();
+
+		CHECK_EQ(quire_options_set(&o, bad[i].name, bad[i].text), -EINVAL);
+		CHECK(words(bad[i].name, bad[i].allowed));
+		memcpy((char *)&o + bad[i].offset, &bad[i].bytes, sizeof bad[i].bytes);
+		CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+		CHECK(words(bad[i].name, bad[i].allowed));
+		CHECK(strstr(error_message(), bad[i].variable) == NULL);
+		setenv(bad[i].variable, bad[i].text, 1);
+		CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
+		CHECK(words(bad[i].variable, bad[i].allowed));
+		clean();
+	}
+	for (size_t i = 0; i < ARRAY_LENGTH(none_of_them); i++) {
+		struct quire_options o = none();
+
+		CHECK_EQ(quire_options_set(&o, "readahead", none_of_them[i]), -EINVAL);
+		CHECK(words("readahead", none_of_them[i]));
+		CHECK(words("K, M, G or T", "positive number"));
+		CHECK_EQ(o.readahead, 0);
+	}
+	{
+		struct quire_options o = none();
+
+		CHECK_EQ(quire_options_set(&o, "readahead", "4096"), 0);
+		CHECK_EQ(quire_options_set(&o, "swap-size", "8192"), 0);
+		CHECK_EQ(options_resolve(&o, &c), 0);
+		CHECK_EQ(c.readahead, 4096);
+	}
+}
+
+/* Microseconds: digits, no more than asked, and no unit of bytes. */
+static void spins(void)
+{
+	static const struct {
+		const char *text;
+		int us;
+	} good[] = { { "auto", -1 }, { "0", 0 }, { "1", 1 }, { "10000", 10000 } };
+	static const char *const bad[] = { "10001",     "-1",  "+1",  " 1",
+		                           "1 ",        "1K",  "1kB", "1us",
+		                           "",          "1e2", "0x1", "99999999999999999999",
+		                           "4294967296" };
+	struct quire_config c;
+
+	clean();
+	for (size_t i = 0; i < ARRAY_LENGTH(good); i++) {
+		struct quire_options o = none();
+
+		o.spin = good[i].text;
+		CHECK_EQ(options_resolve(&o, &c), 0);
+		CHECK_EQ(c.spin_us, good[i].us);
+	}
+	for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+		struct quire_options o = none();
+
+		o.spin = bad[i];
+		CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+		CHECK(words("spin", "0 to 10000"));
+		CHECK(words(bad[i], "auto"));
+	}
+}
+
 static void struct_size(void)
 {
 	struct quire_options o = { 0 };
@@ -231,6 +322,7 @@ int main(int argc, char **argv)
 		UNIT(defaults),      UNIT(struct_before_environment),
 		UNIT(sizes),         UNIT(every_name),
 		UNIT(unknown_names), UNIT(budgets),
+		UNIT(out_of_range),  UNIT(spins),
 		UNIT(struct_size),   UNIT_END,
 	};
 

@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "swapfile/run.h"
 #include "tests/unit/fake_disk.h"
+#include "tests/unit/pattern.h"
 #include "tests/unit/unit.h"
 
 #include <errno.h>
@@ -56,24 +57,6 @@ static void close_all(void)
 	fake_disk_free(disk);
 }
 
-static void fill(void *page, uint64_t seed)
-{
-	uint64_t *w = page;
-
-	for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
-		w[i] = (seed + 1) * 0x9e3779b97f4a7c15u + i;
-}
-
-static bool holds(const void *page, uint64_t seed)
-{
-	const uint64_t *w = page;
-
-	for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
-		if (w[i] != (seed + 1) * 0x9e3779b97f4a7c15u + i)
-			return false;
-	return true;
-}
-
 /* A run of slots, its buffers at that page of ours. A write is given contents. */
 static struct swap_run run_of(enum swap_op op, slot_t slot, unsigned count, unsigned at)
 {
@@ -82,7 +65,7 @@ static struct swap_run run_of(enum swap_op op, slot_t slot, unsigned count, unsi
 	for (unsigned i = 0; i < count; i++) {
 		r.page[i] = pages + (at + i) * PAGE_BYTES;
 		if (op == SWAP_WRITE)
-			fill(r.page[i], slot + i);
+			pattern_fill(r.page[i], slot + i);
 		else
 			memset(r.page[i], 0xee, PAGE_BYTES);
 	}
@@ -95,7 +78,7 @@ static int perform(struct swap_run *r, bool queued)
 	if (!queued)
 		return swapfile_transfer(s, r);
 	CHECK_EQ(swap_queue_add(q, r), 0);
-	CHECK(swap_queue_reap(q, true) == r);
+	CHECK(swap_queue_reap(q, true, true) == r);
 	CHECK_EQ(swap_queue_in_flight(q), 0);
 	return r->status;
 }
@@ -115,7 +98,7 @@ static int read_run(slot_t slot, unsigned count, bool queued, uint64_t *bad)
 
 	*bad = r.bad;
 	for (unsigned i = 0; status == 0 && i < count; i++)
-		CHECK(holds(r.page[i], slot + i) == !(r.bad >> i & 1));
+		CHECK(pattern_holds(r.page[i], slot + i) == !(r.bad >> i & 1));
 	return status;
 }
 
@@ -130,14 +113,14 @@ static void queue_basics(void)
 
 	open_all();
 	p = (struct pollfd){ .fd = swap_queue_fd(q), .events = POLLIN };
-	CHECK(swap_queue_reap(q, true) == NULL);
-	CHECK(swap_queue_reap(q, false) == NULL);
+	CHECK(swap_queue_reap(q, true, true) == NULL);
+	CHECK(swap_queue_reap(q, false, true) == NULL);
 	for (unsigned i = 0; i <= DEPTH; i++) {
 		r[i] = run_of(SWAP_WRITE, first + i, 1, i);
 		CHECK_EQ(swap_queue_add(q, &r[i]), i < DEPTH ? 0 : -EAGAIN);
 	}
 	CHECK_EQ(swap_queue_in_flight(q), DEPTH);
-	CHECK(swap_queue_reap(q, false) == NULL); /* nothing was started */
+	CHECK(swap_queue_reap(q, false, true) == NULL); /* nothing was started */
 	CHECK_EQ(fake_disk_counts(disk).writes, 0);
 	CHECK_EQ(poll(&p, 1, 0), 0);
 	swap_queue_flush(q);
@@ -145,13 +128,13 @@ static void queue_basics(void)
 	CHECK_EQ(fake_disk_counts(disk).submits, 1);
 	for (unsigned i = 0; i < DEPTH; i++) {
 		CHECK_EQ(poll(&p, 1, 0), 1);
-		CHECK(swap_queue_reap(q, false) == &r[i]);
+		CHECK(swap_queue_reap(q, false, true) == &r[i]);
 		CHECK_EQ(r[i].status, 0);
 	}
 	CHECK_EQ(poll(&p, 1, 0), 0);
 	CHECK_EQ(swap_queue_in_flight(q), 0);
 	for (unsigned i = 0; i < DEPTH; i++)
-		CHECK(holds(fake_disk_page(disk, first + i), first + i));
+		CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
 	CHECK_EQ(swap_queue_open(s, 0, &(struct swap_queue *){ NULL }), -EINVAL);
 	close_all();
 }
@@ -168,7 +151,7 @@ static void closing_waits(void)
 	}
 	swap_queue_close(q);
 	for (unsigned i = 0; i < 3; i++)
-		CHECK(holds(fake_disk_page(disk, first + i), first + i));
+		CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
 	REQUIRE_EQ(swap_queue_open(s, DEPTH, &q), 0);
 	close_all();
 }
@@ -183,11 +166,11 @@ static void neighbours_are_one_piece(void)
 	CHECK_EQ(fake_disk_counts(disk).writes, 1);
 	r = run_of(SWAP_WRITE, first, 6, 0);
 	r.page[3] = pages + 40 * PAGE_BYTES; /* 0 1 2 . 4 5, and one apart */
-	fill(r.page[3], first + 3);
+	pattern_fill(r.page[3], first + 3);
 	CHECK_EQ(perform(&r, true), 0);
 	CHECK_EQ(fake_disk_counts(disk).iov_most, 3);
 	for (unsigned i = 0; i < 6; i++)
-		CHECK(holds(fake_disk_page(disk, first + i), first + i));
+		CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
 	close_all();
 }
 
@@ -207,9 +190,9 @@ static void out_of_order(void)
 		CHECK_EQ(swap_queue_add(q, &r[i]), 0);
 	}
 	/* The last first, but for the delayed one, which overtakes the rest later. */
-	CHECK(swap_queue_reap(q, true) == &r[DEPTH - 2]);
+	CHECK(swap_queue_reap(q, true, true) == &r[DEPTH - 2]);
 	for (unsigned left = DEPTH - 1; left > 0; left--) {
-		got = swap_queue_reap(q, true);
+		got = swap_queue_reap(q, true, true);
 		REQUIRE(got != NULL);
 		CHECK_EQ(got->status, 0);
 		got->count = 0;
@@ -321,15 +304,15 @@ static void submits_are_tried_again(void)
 	CHECK_EQ(swap_queue_add(q, &r), 0);
 	fake_disk_fail_submits(disk, EAGAIN, 5);
 	swap_queue_flush(q); /* started, all the same */
-	CHECK(swap_queue_reap(q, false) == &r);
+	CHECK(swap_queue_reap(q, false, true) == &r);
 	/* A flush that had to give up is made good by looking for completions. */
 	CHECK_EQ(swap_queue_add(q, &r), 0);
 	fake_disk_fail_submits(disk, EAGAIN, 100000);
 	swap_queue_flush(q);
-	CHECK(swap_queue_reap(q, false) == NULL);
+	CHECK(swap_queue_reap(q, false, true) == NULL);
 	fake_disk_heal(disk);
-	CHECK(swap_queue_reap(q, false) == NULL);
-	CHECK(swap_queue_reap(q, false) == &r);
+	CHECK(swap_queue_reap(q, false, true) == NULL);
+	CHECK(swap_queue_reap(q, false, true) == &r);
 	CHECK_EQ(r.status, 0);
 	close_all();
 }
@@ -344,13 +327,85 @@ static void goes_on_without_waiting(void)
 	r = run_of(SWAP_WRITE, first, 4, 0);
 	CHECK_EQ(swap_queue_add(q, &r), 0);
 	swap_queue_flush(q);
-	CHECK(swap_queue_reap(q, false) == NULL || r.done == 4 * PAGE_BYTES);
+	CHECK(swap_queue_reap(q, false, true) == NULL || r.done == 4 * PAGE_BYTES);
 	while (swap_queue_in_flight(q) > 0 && fake_disk_counts(disk).submits < 10)
-		swap_queue_reap(q, false);
+		swap_queue_reap(q, false, true);
 	CHECK_EQ(swap_queue_in_flight(q), 0);
 	CHECK_EQ(r.status, 0);
 	for (unsigned i = 0; i < 4; i++)
-		CHECK(holds(fake_disk_page(disk, first + i), first + i));
+		CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
+	close_all();
+}
+
+/* A thread that may not start requests ends what others have started, by itself. */
+static void finished_without_starting(void)
+{
+	static const struct fake_fault faults[] = {
+		{ .kind = FAKE_SHORT, .value = 4096 },
+		{ .kind = FAKE_SHORT, .value = 5000, .times = 3 },
+		{ .kind = FAKE_FAIL, .value = EAGAIN, .times = 3 },
+		{ .kind = FAKE_FAIL, .value = EIO, .times = 2 },
+		{ .kind = FAKE_DELAYED, .value = 20 },
+		{ .kind = FAKE_FAIL, .value = ENXIO },
+	};
+	unsigned submits;
+
+	open_all();
+	for (unsigned i = 0; i < ARRAY_LENGTH(faults); i++) {
+		bool fatal = faults[i].value == ENXIO;
+		struct swap_run r = run_of(SWAP_WRITE, first + 8 * i, 8, 0);
+
+		fake_disk_fault(disk, faults[i]);
+		CHECK_EQ(swap_queue_add(q, &r), 0);
+		swap_queue_flush(q);
+		submits = fake_disk_counts(disk).submits;
+		if (faults[i].kind == FAKE_DELAYED)
+			CHECK(swap_queue_reap(q, false, false) == NULL);
+		CHECK(swap_queue_reap(q, i % 2 || faults[i].kind == FAKE_DELAYED, false) == &r);
+		CHECK_EQ(r.status, fatal ? -ENXIO : 0);
+		CHECK_EQ(swap_queue_in_flight(q), 0);
+		CHECK_EQ(fake_disk_counts(disk).submits, submits);
+		for (unsigned k = 0; k < 8 && !fatal; k++)
+			CHECK(pattern_holds(fake_disk_page(disk, r.slot + k), r.slot + k));
+	}
+	close_all();
+}
+
+/* What was not started it leaves alone, and does not wait for that. */
+static void left_unstarted(void)
+{
+	struct swap_run a, b;
+	unsigned submits;
+
+	open_all();
+	a = run_of(SWAP_WRITE, first, 4, 0);
+	b = run_of(SWAP_WRITE, first + 4, 4, 4);
+	CHECK_EQ(swap_queue_add(q, &a), 0);
+	CHECK(swap_queue_reap(q, true, false) == NULL);
+	CHECK_EQ(fake_disk_counts(disk).submits, 0);
+	CHECK(swap_queue_reap(q, true, true) == &a);
+	/* A flush that had to give up. */
+	CHECK_EQ(swap_queue_add(q, &a), 0);
+	fake_disk_fail_submits(disk, EAGAIN, 100000);
+	swap_queue_flush(q);
+	fake_disk_heal(disk);
+	submits = fake_disk_counts(disk).submits;
+	CHECK(swap_queue_reap(q, true, false) == NULL);
+	CHECK(swap_queue_reap(q, false, false) == NULL);
+	CHECK_EQ(fake_disk_counts(disk).submits, submits);
+	CHECK(swap_queue_reap(q, false, true) == NULL); /* makes it good */
+	CHECK(swap_queue_reap(q, true, false) == &a);
+	/* One is under way, and one is not. */
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = 20 });
+	CHECK_EQ(swap_queue_add(q, &a), 0);
+	swap_queue_flush(q);
+	CHECK_EQ(swap_queue_add(q, &b), 0);
+	submits = fake_disk_counts(disk).submits;
+	CHECK(swap_queue_reap(q, true, false) == &a);
+	CHECK(swap_queue_reap(q, true, false) == NULL);
+	CHECK_EQ(swap_queue_in_flight(q), 1);
+	CHECK_EQ(fake_disk_counts(disk).submits, submits);
+	CHECK(swap_queue_reap(q, true, true) == &b);
 	close_all();
 }
 
@@ -450,7 +505,7 @@ static void neighbours_in_the_queue_are_spared(void)
 		CHECK_EQ(swap_queue_add(q, &r[i]), 0);
 	}
 	for (unsigned i = 0; i < DEPTH; i++)
-		CHECK(swap_queue_reap(q, true) != NULL);
+		CHECK(swap_queue_reap(q, true, true) != NULL);
 	for (unsigned i = 0; i < DEPTH; i++) {
 		CHECK_EQ(r[i].status, i == 3 ? -EIO : 0);
 		if (i != 3)
@@ -492,8 +547,8 @@ static void lost_writes_are_found(void)
 		open_all();
 		CHECK_EQ(write_run(first, 2, queued), 0);
 		r = run_of(SWAP_WRITE, first, 2, 0);
-		fill(r.page[0], 4711);
-		fill(r.page[1], 4712);
+		pattern_fill(r.page[0], 4711);
+		pattern_fill(r.page[1], 4712);
 		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN, .value = 0 });
 		CHECK_EQ(perform(&r, queued), 0);
 		r = run_of(SWAP_READ, first, 2, 0);
@@ -537,7 +592,7 @@ static void sum_is_bound_to_the_slot(void)
 		open_all();
 		r = run_of(SWAP_WRITE, first, 4, 0);
 		for (unsigned i = 0; i < 4; i++)
-			fill(r.page[i], 1);
+			pattern_fill(r.page[i], 1);
 		CHECK_EQ(perform(&r, queued), 0);
 		for (unsigned i = 1; i < 4; i++)
 			CHECK(slots_sum(&s->slots, first) != slots_sum(&s->slots, first + i));
@@ -656,7 +711,7 @@ static void random_disk(void)
 				shadow[from + i].busy = true;
 				if (write) {
 					shadow[from + i].version = ++version;
-					fill(run[k].page[i], version);
+					pattern_fill(run[k].page[i], version);
 				}
 			}
 			REQUIRE_EQ(swap_queue_add(q, &run[k]), 0);
@@ -665,7 +720,8 @@ static void random_disk(void)
 		}
 		if (unit_below(2))
 			swap_queue_flush(q);
-		r = swap_queue_reap(q, started == RUNS || k == DEPTH || unit_below(3) == 0);
+		r = swap_queue_reap(q, started == RUNS || k == DEPTH || unit_below(3) == 0,
+		                    unit_below(4) != 0);
 		if (!r)
 			continue;
 		in_use[r - run] = false;
@@ -680,7 +736,7 @@ static void random_disk(void)
 
 				/* The law: bytes that are called good are the last ones written. */
 				if (good)
-					REQUIRE(holds(r->page[i], w->version));
+					REQUIRE(pattern_holds(r->page[i], w->version));
 				bad_pages += !good;
 			}
 		}
@@ -777,15 +833,15 @@ static void queue_goes_from_thread_to_thread(void)
 		pthread_join(thread, NULL);
 		CHECK_EQ(poll(&p, 1, 5000), 1);
 		for (unsigned i = 0; i < DEPTH; i++) {
-			struct swap_run *r = swap_queue_reap(q, true);
+			struct swap_run *r = swap_queue_reap(q, true, round % 2);
 
 			REQUIRE(r != NULL);
 			CHECK_EQ(r->status, 0);
 			CHECK_EQ(r->bad, 0);
 			for (unsigned k = 0; k < 32; k++)
-				REQUIRE(holds(r->page[k], r->slot + k));
+				REQUIRE(pattern_holds(r->page[k], r->slot + k));
 		}
-		CHECK(swap_queue_reap(q, true) == NULL);
+		CHECK(swap_queue_reap(q, true, true) == NULL);
 	}
 	CHECK_EQ(a.failures, 0);
 	swap_queue_close(q);
@@ -805,6 +861,8 @@ int main(int argc, char **argv)
 		UNIT(interruptions_are_tried_again),
 		UNIT(submits_are_tried_again),
 		UNIT(goes_on_without_waiting),
+		UNIT(finished_without_starting),
+		UNIT(left_unstarted),
 		UNIT(errors_of_the_moment),
 		UNIT(full_disk),
 		UNIT(other_errors_are_final),

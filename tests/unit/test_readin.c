@@ -146,6 +146,7 @@ static void failures(void)
 static void no_queue_is_free(void)
 {
 	static const uint64_t pages[] = { 0, 1 };
+	struct swap_run *spare = NULL;
 	unsigned reads;
 
 	open_with_slots(4);
@@ -157,10 +158,56 @@ static void no_queue_is_free(void)
 		lock_release(&o->p.reads[i].lock);
 	CHECK_EQ(fake_disk_counts(o->disk).reads, reads);
 	CHECK_EQ(fake_owner_check(o), 0);
+	/* Nor is one that has no run to begin with. */
+	o->p.run_max = o->p.run_count;
+	while (o->p.free_runs) {
+		struct swap_run *run = run_get(&o->p);
+
+		run->owner = spare;
+		spare = run;
+	}
+	CHECK(!fake_owner_read(o, pages, 2));
+	while (spare) {
+		struct swap_run *run = spare;
+
+		spare = run->owner;
+		run_put(&o->p, run);
+	}
+	CHECK_EQ(fake_owner_check(o), 0);
 	CHECK(fake_owner_read(o, pages, 2));
 	readin_wait(&o->p, o->page[0].at);
 	readin_wait(&o->p, o->page[1].at);
 	check_read(pages, 2);
+	finish();
+}
+
+/* What was reserved is for one: the next gets another queue, until all are reserved. */
+static void reserved_and_given_back(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2 };
+	uint32_t c[READ_QUEUES + 1];
+	unsigned queues = 0;
+
+	open_with_slots(4);
+	for (int round = 0; round < 200; round++) { /* more than there are runs */
+		for (uint32_t i = 0; i <= READ_QUEUES; i++) {
+			c[i] = cluster_get(&o->p, false);
+			CHECK_EQ(readin_reserve(&o->p, c[i]), i < READ_QUEUES);
+			if (i < READ_QUEUES)
+				queues |= 1u << o->p.clusters[c[i]].queue;
+		}
+		CHECK_EQ(queues, (1u << READ_QUEUES) - 1);
+		for (uint32_t i = 0; i <= READ_QUEUES; i++) {
+			if (i < READ_QUEUES)
+				readin_cancel(&o->p, c[i]);
+			cluster_put(&o->p, c[i]);
+		}
+	}
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK(fake_owner_read(o, pages, 3));
+	while (poll_all())
+		;
+	check_read(pages, 3);
 	finish();
 }
 
@@ -224,6 +271,33 @@ static void the_reader(void)
 	finish();
 }
 
+/* Posts are reserved, too: as many as there is room for, used or not. */
+static void posts_are_bounded(void)
+{
+	static const uint64_t pages[] = { 0 };
+	uint32_t c = 0;
+
+	open_with_slots(4);
+	o->p.reader_started = true; /* and takes none for now */
+	c = cluster_get(&o->p, false);
+	for (uint32_t i = 0; i < READ_POSTS; i++)
+		CHECK(readin_reserve(&o->p, c));
+	CHECK(!readin_reserve(&o->p, c));
+	readin_cancel(&o->p, c);
+	CHECK(fake_owner_read(o, pages, 1));
+	CHECK(!readin_reserve(&o->p, c));
+	for (uint32_t i = 1; i < READ_POSTS; i++)
+		readin_cancel(&o->p, c);
+	CHECK_EQ(o->p.post_count, 1);
+	CHECK_EQ(o->p.post_reserved, 0);
+	cluster_put(&o->p, c);
+	CHECK_EQ(reader_start(&o->p), 0);
+	readin_wait(&o->p, o->page[0].at);
+	reader_stop(&o->p);
+	check_read(pages, 1);
+	finish();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
@@ -232,8 +306,10 @@ int main(int argc, char **argv)
 		UNIT(descriptors),
 		UNIT(failures),
 		UNIT(no_queue_is_free),
+		UNIT(reserved_and_given_back),
 		UNIT(submits_fail),
 		UNIT(the_reader),
+		UNIT(posts_are_bounded),
 		UNIT_END,
 	};
 

@@ -7,7 +7,9 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct fake_owner *o;
 
@@ -98,6 +100,33 @@ static void busy_page_goes_last(void)
 	CHECK_EQ(o->p.tail[CLUSTERS_STANDBY], a);
 	CHECK_EQ(fake_owner_check(o), 0);
 	o->page[5].busy = false;
+	finish();
+}
+
+/* One that is all being written keeps nobody: the younger, clean ones go, and no write is waited for. */
+static void younger_clean_pages_need_not_wait(void)
+{
+	uint32_t a, b;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 80), 0);
+	a = fake_owner_unmap(o, 0, 40);
+	b = fake_owner_unmap(o, 40, 40);
+	CHECK(fake_owner_write(o, b));
+	fake_owner_reap(o);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
+	                                              .op = FAKE_WRITE,
+	                                              .value = 1000,
+	                                              .times = 100 });
+	CHECK(fake_owner_write(o, a));
+	CHECK_EQ(o->p.head[CLUSTERS_STANDBY], a);
+	CHECK(fake_owner_step(o) > 0);
+	CHECK_EQ(o->takes, 0);
+	CHECK_EQ(o->retires, 40);
+	CHECK_EQ(o->retired[0], 40);
+	CHECK(swap_queue_in_flight(o->p.writes) > 0);
+	CHECK_EQ(atomic_load(&buffer_of(&o->p, o->page[0].at)->state), BUFFER_WRITING);
+	CHECK_EQ(fake_owner_check(o), 0);
 	finish();
 }
 
@@ -223,6 +252,26 @@ static void stopped_in_need(void)
 	finish();
 }
 
+/* The lock's holder is known by its own number in a child of fork, too. */
+static void holder_in_a_child(void)
+{
+	int status = -1;
+	pid_t child;
+
+	o = fake_owner_open(64, 64);
+	reclaim_enter(&o->p);
+	CHECK_EQ(atomic_load(&o->p.reclaimer_tid), gettid());
+	reclaim_leave(&o->p);
+	child = fork();
+	if (child == 0) {
+		reclaim_enter(&o->p);
+		_exit(atomic_load(&o->p.reclaimer_tid) != gettid());
+	}
+	REQUIRE_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	finish();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
@@ -230,11 +279,13 @@ int main(int argc, char **argv)
 		UNIT(free_memory_first),
 		UNIT(oldest_standby_goes),
 		UNIT(busy_page_goes_last),
+		UNIT(younger_clean_pages_need_not_wait),
 		UNIT(batch_is_taken_and_written),
 		UNIT(standby_in_need),
 		UNIT(no_progress_without_writes),
 		UNIT(the_thread),
 		UNIT(stopped_in_need),
+		UNIT(holder_in_a_child),
 		UNIT_END,
 	};
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/unit/test_registry.c - from an address to its region (vm/registry.c),
- * while regions come and go. The regions are records only: no memory is behind
- * their addresses.
+ * while regions come and go, and in children of fork. The regions are records
+ * only: no memory is behind their addresses.
  */
 #include "tests/unit/unit.h"
 #include "vm/vm.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define REGIONS 200u
 #define BASE UINT64_C(0x100000000000)
@@ -181,22 +183,33 @@ static void *come_and_go(void *arg)
 	return NULL;
 }
 
-static void while_regions_come_and_go(void)
-{
-	struct timespec slice = { .tv_nsec = 300000000 };
-	pthread_t looker[2], changer[2];
+static pthread_t looker[2], changer[2];
 
+static void start_threads(void)
+{
 	atomic_store(&stop, false);
 	for (uintptr_t i = 0; i < 2; i++) {
 		REQUIRE_EQ(pthread_create(&looker[i], NULL, look, (void *)i), 0);
 		REQUIRE_EQ(pthread_create(&changer[i], NULL, come_and_go, (void *)i), 0);
 	}
-	nanosleep(&slice, NULL);
+}
+
+static void stop_threads(void)
+{
 	atomic_store(&stop, true);
 	for (int i = 0; i < 2; i++) {
 		pthread_join(looker[i], NULL);
 		pthread_join(changer[i], NULL);
 	}
+}
+
+static void while_regions_come_and_go(void)
+{
+	struct timespec slice = { .tv_nsec = 300000000 };
+
+	start_threads();
+	nanosleep(&slice, NULL);
+	stop_threads();
 	CHECK_EQ(wrong, 0);
 	CHECK(found > 0);
 	for (unsigned i = 0; i < REGIONS; i++)
@@ -204,10 +217,59 @@ static void while_regions_come_and_go(void)
 	CHECK(registry_find(address(0)) == NULL);
 }
 
+/* => exit status of a child: what the process can do that has no regions, and one of its own */
+static int child(void)
+{
+	struct quire_region *mine = &region[0];
+
+	alarm(5); /* what hangs here hangs for ever */
+	for (unsigned i = 0; i < REGIONS * 10; i++)
+		if (registry_find(address(i * PAGE_BYTES)))
+			return 1;
+	atomic_store(&mine->users, 0);
+	mine->base = address(0);
+	mine->bytes = PAGE_BYTES;
+	atomic_store(&mine->alive, REGION_ALIVE);
+	if (registry_add(mine) != 0 || registry_find(mine->base) != mine)
+		return 2;
+	region_put(mine);
+	atomic_store(&mine->alive, REGION_GONE);
+	registry_remove(mine);
+	return registry_find(mine->base) ? 3 : 0;
+}
+
+static void children_have_no_regions(void)
+{
+	unsigned bad = 0;
+
+	start_threads();
+	for (unsigned i = 0; i < 100 && bad == 0; i++) {
+		struct timespec some = { .tv_nsec = 10000 * (i % 16) };
+		pid_t pid = fork();
+		int status = -1;
+
+		if (pid == 0)
+			_exit(child());
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
+			printf("child %u: status %#x\n", i, (unsigned)status);
+			bad++;
+		}
+		nanosleep(&some, NULL);
+	}
+	stop_threads();
+	CHECK_EQ(bad, 0);
+	CHECK_EQ(wrong, 0);
+	CHECK(find(address(0)) == NULL);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(bounds), UNIT(many_in_any_order), UNIT(ids), UNIT(while_regions_come_and_go),
+		UNIT(bounds),
+		UNIT(many_in_any_order),
+		UNIT(ids),
+		UNIT(while_regions_come_and_go),
+		UNIT(children_have_no_regions),
 		UNIT_END,
 	};
 

@@ -8,6 +8,7 @@
 #include "swapfile/checksum.h"
 #include "swapfile/header.h"
 #include "swapfile/store.h"
+#include "tests/unit/pattern.h"
 #include "tests/unit/unit.h"
 
 #include <errno.h>
@@ -94,24 +95,6 @@ static void *pages_new(unsigned n)
 	return p;
 }
 
-static void fill(void *page, uint64_t seed)
-{
-	uint64_t *w = page;
-
-	for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
-		w[i] = (seed + 1) * 0x9e3779b97f4a7c15u + i;
-}
-
-static bool holds(const void *page, uint64_t seed)
-{
-	const uint64_t *w = page;
-
-	for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
-		if (w[i] != (seed + 1) * 0x9e3779b97f4a7c15u + i)
-			return false;
-	return true;
-}
-
 static struct swap_run run_of(enum swap_op op, slot_t slot, unsigned count, void *pages)
 {
 	struct swap_run r = { .op = op, .slot = slot, .count = count };
@@ -127,7 +110,7 @@ static int write_slots(struct swapfile *s, slot_t first, unsigned count, void *p
 	struct swap_run r = run_of(SWAP_WRITE, first, count, pages);
 
 	for (unsigned i = 0; i < count; i++)
-		fill(r.page[i], first + i);
+		pattern_fill(r.page[i], first + i);
 	return swapfile_transfer(s, &r);
 }
 
@@ -139,7 +122,7 @@ static bool slots_hold(struct swapfile *s, slot_t first, unsigned count, void *p
 	if (swapfile_transfer(s, &r) != 0 || r.bad)
 		return false;
 	for (unsigned i = 0; i < count; i++)
-		if (!holds(r.page[i], first + i))
+		if (!pattern_holds(r.page[i], first + i))
 			return false;
 	return true;
 }
@@ -768,7 +751,7 @@ static void transfers_at(const char *place)
 						run[next].page[n - 1 - i] = t;
 					}
 					for (unsigned i = 0; i < n; i++)
-						fill(run[next].page[i], first + i);
+						pattern_fill(run[next].page[i], first + i);
 				} else {
 					memset(area, 0, n * PAGE_BYTES);
 					run[next].op = SWAP_READ;
@@ -777,16 +760,16 @@ static void transfers_at(const char *place)
 					break;
 				next++;
 			}
-			r = swap_queue_reap(q, true);
+			r = swap_queue_reap(q, true, true);
 			REQUIRE(r != NULL);
 			done++;
 			CHECK_EQ(r->status, 0);
 			CHECK_EQ(r->bad, 0);
 			for (unsigned i = 0; i < r->count; i++)
-				REQUIRE(holds(r->page[i], r->slot + i));
+				REQUIRE(pattern_holds(r->page[i], r->slot + i));
 		}
 		CHECK_EQ(swap_queue_in_flight(q), 0);
-		CHECK(swap_queue_reap(q, true) == NULL);
+		CHECK(swap_queue_reap(q, true, true) == NULL);
 	}
 	for (unsigned i = 0; i < RUNS; i++)
 		CHECK(slots_hold(s, run[i].slot, run[i].count, pages));

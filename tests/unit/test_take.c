@@ -6,14 +6,11 @@
  * thousands of operations against plain memory, with every invariant checked
  * on the way, and the same by several threads at once.
  */
-#include "tests/unit/fake_vm.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/vm_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
-
-static struct fake_vm *vm;
 
 static struct fake_vm *start(bool in_thread)
 {
@@ -24,43 +21,8 @@ static struct fake_vm *start(bool in_thread)
 	return vm;
 }
 
-static void finish(void)
-{
-	CHECK_EQ(fake_vm_check(vm), 0);
-	CHECK_EQ(fake_vm_close(vm), 0);
-}
-
-#define FOR_BOTH for (int in_thread = 0; in_thread < 2 && start(in_thread); in_thread++, finish())
-#define CHECK_VM() CHECK_EQ(fake_vm_check(vm), 0)
 #define CHECK_STATE(page, state) CHECK_EQ(fake_vm_state(vm, (page)), (state))
-#define COUNTER(name) counted(&vm->q->counters.name)
 #define USED() swapfile_used(vm->q->swap)
-
-static uint64_t value(uint64_t page)
-{
-	uint64_t v;
-	enum fault_result result = fake_read(vm->r, page, &v);
-
-	CHECK_EQ(result, FAULT_DONE);
-	return v;
-}
-
-static void put(uint64_t page, uint64_t v)
-{
-	CHECK_EQ(fake_write(vm->r, page, v), FAULT_DONE);
-}
-
-static void put_pages(uint64_t first, uint64_t n)
-{
-	for (uint64_t page = first; page < first + n; page++)
-		put(page, 1000 + page);
-}
-
-static void check_pages(uint64_t first, uint64_t n)
-{
-	for (uint64_t page = first; page < first + n; page++)
-		CHECK_EQ(value(page), 1000 + page);
-}
 
 static void make_clean(uint64_t first, uint64_t n)
 {

@@ -258,6 +258,101 @@ static void on_a_thread_of_the_program(void)
 	thread_is_ours = true;
 }
 
+/* Nor does it go on with what a thread of ours has started: it ends that by itself. */
+static void ends_what_others_started(void)
+{
+	uint32_t c;
+	unsigned submits;
+
+	o = fake_owner_open(256, 1024);
+	c = standby(10, 20);
+	fake_disk_fault(o->disk,
+	                (struct fake_fault){ .kind = FAKE_SHORT, .op = FAKE_WRITE, .value = 9000 });
+	CHECK(fake_owner_write(o, c));
+	submits = fake_disk_counts(o->disk).submits;
+	thread_is_ours = false;
+	CHECK_EQ(fake_owner_reap(o), 1);
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits);
+	CHECK_EQ(o->written, 20);
+	CHECK_EQ(state(29), BUFFER_CLEAN);
+	CHECK(memcmp(fake_disk_page(o->disk, slot(29)), buffer_address(&o->p, o->page[29].at),
+	             PAGE_BYTES) == 0);
+	/* Not even when it writes while others' writes are owed. */
+	thread_is_ours = true;
+	c = standby(40, 5);
+	fake_disk_fail_submits(o->disk, EAGAIN, 100000);
+	CHECK(fake_owner_write(o, c));
+	fake_disk_heal(o->disk);
+	submits = fake_disk_counts(o->disk).submits;
+	thread_is_ours = false;
+	CHECK(fake_owner_write(o, standby(50, 5)));
+	CHECK_EQ(state(50), BUFFER_CLEAN);
+	CHECK_EQ(fake_owner_reap(o), 0);
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits);
+	CHECK_EQ(state(40), BUFFER_WRITING);
+	thread_is_ours = true;
+	CHECK_EQ(fake_owner_reap(o), 1);
+	CHECK_EQ(state(40), BUFFER_CLEAN);
+	CHECK_EQ(fake_owner_check(o), 0);
+	CHECK_EQ(fake_owner_close(o), 0);
+}
+
+/* No run is free, and none is in a write: write-back gives up for now, and nothing changes. */
+static void runs_run_out(void)
+{
+	struct swap_run *run, *all = NULL;
+	uint32_t c;
+
+	o = fake_owner_open(256, 1024);
+	c = standby(10, 20);
+	while ((run = run_get(&o->p)) != NULL) {
+		run->owner = all;
+		all = run;
+	}
+	CHECK(!fake_owner_write(o, c));
+	CHECK_EQ(state(10), BUFFER_DIRTY);
+	CHECK_EQ(swapfile_used(o->swap), 0);
+	CHECK_EQ(o->failures[PAGER_SWAP_FULL], 0);
+	while ((run = all) != NULL) {
+		all = run->owner;
+		run_put(&o->p, run);
+	}
+	CHECK(fake_owner_write(o, c));
+	CHECK_EQ(fake_owner_reap(o), 1);
+	CHECK_EQ(state(10), BUFFER_CLEAN);
+	CHECK_EQ(fake_owner_close(o), 0);
+}
+
+/* What is told of a failure names a page that is still there to be written. */
+static void failures_name_what_is_left(void)
+{
+	uint32_t c;
+
+	for (int full = 0; full < 2; full++) {
+		o = fake_owner_open(256, 1024);
+		fail_writes(full ? ENOSPC : EIO, 1000);
+		c = standby(10, 8);
+		CHECK(fake_owner_write(o, c));
+		fake_owner_drop(o, 17); /* the last */
+		fake_owner_rescue(o, 16);
+		CHECK_EQ(fake_owner_reap(o), 1);
+		CHECK_EQ(o->failures[full ? PAGER_SWAP_FULL : PAGER_WRITE_FAILED], 1);
+		CHECK_EQ(o->failure_page, PAGE_ID(1, 15));
+		CHECK_EQ(fake_owner_close(o), 0);
+		/* All of them are gone. */
+		o = fake_owner_open(256, 1024);
+		fail_writes(full ? ENOSPC : EIO, 1000);
+		c = standby(10, 3);
+		CHECK(fake_owner_write(o, c));
+		for (uint64_t page = 10; page < 13; page++)
+			fake_owner_drop(o, page);
+		CHECK_EQ(fake_owner_reap(o), 1);
+		CHECK_EQ(o->failures[full ? PAGER_SWAP_FULL : PAGER_WRITE_FAILED], 1);
+		CHECK_EQ(o->failure_page, PAGE_ID_NONE);
+		CHECK_EQ(fake_owner_close(o), 0);
+	}
+}
+
 /* Short, delayed and interrupted writes, completing in any order. */
 static void random_disk(void)
 {
@@ -318,6 +413,9 @@ int main(int argc, char **argv)
 		UNIT(disk_without_room),
 		UNIT(slots_run_out),
 		UNIT(on_a_thread_of_the_program),
+		UNIT(ends_what_others_started),
+		UNIT(runs_run_out),
+		UNIT(failures_name_what_is_left),
 		UNIT(random_disk),
 		UNIT_END,
 	};

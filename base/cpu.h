@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/cpu.h - may this process spend CPU time that is of use to nobody else?
+ */
+#ifndef QUIRE_BASE_CPU_H
+#define QUIRE_BASE_CPU_H
+
+#include <stdbool.h>
+
+/*
+ * Is the CPU time of this process capped below what its CPUs would give, by the
+ * quota of a cgroup (v1 or v2) or of one above it? Then time that is spent
+ * waiting is taken from time for work. Reads files: not for fault paths.
+ */
+bool cpu_is_capped(void);
+
+/* The same, told of a file tree other than the system's. For tests. */
+bool cpu_is_capped_in(const char *proc_self_cgroup, const char *sys_fs_cgroup, int cpus);
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_look.c - reads waited for awake (swapfile/look.c), on the fake disk:
+ * found by looking, or slept for; refusals of the kernel's; when looking is given
+ * up, and taken up again; many threads. And through swapfile_transfer.
+ */
+#include "base/base.h"
+#include "swapfile/look.h"
+#include "swapfile/store.h"
+#include "tests/unit/fake_disk.h"
+#include "tests/unit/pattern.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#define PAGES 256
+#define SECOND UINT64_C(1000000000)
+#define NEVER 1000      /* looks of reap: more than fit into a nanosecond of looking */
+
+static struct fake_disk *disk;
+static struct look look;
+
+static void begin(uint64_t ns)
+{
+	disk = fake_disk_new(PAGES);
+	for (unsigned i = 0; i < PAGES; i++)
+		memset(fake_disk_page(disk, i), (int)i, PAGE_BYTES);
+	look_open(&look, &fake_disk_ops, -1, disk, ns);
+}
+
+static void end(void)
+{
+	for (unsigned i = 0; i < look.count; i++)
+		CHECK_EQ(look.rings[i].taken, 0);
+	look_close(&look, &fake_disk_ops);
+	fake_disk_free(disk);
+}
+
+/* => -1: declined; else the answer, and the bytes are right if it is a page */
+static int64_t read_page(unsigned page)
+{
+	_Alignas(PAGE_BYTES) static _Thread_local unsigned char bytes[PAGE_BYTES];
+	struct iovec iov = { bytes, PAGE_BYTES };
+	struct io_request request = { .iov = &iov, .iov_count = 1, .offset = page * PAGE_BYTES };
+	int64_t result = 0;
+
+	memset(bytes, 0xee, sizeof bytes);
+	if (!look_transfer(&look, &fake_disk_ops, &request, &result))
+		return -1;
+	for (size_t i = 0; result == (int64_t)PAGE_BYTES && i < PAGE_BYTES; i++)
+		if (bytes[i] != (unsigned char)page)
+			return -2;
+	return result;
+}
+
+static void delay(int64_t looks, unsigned times)
+{
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = looks,
+						   .times = times });
+}
+
+static void found_awake(void)
+{
+	begin(SECOND);
+	CHECK_EQ(look.count, LOOK_RINGS);
+	for (unsigned i = 0; i < PAGES; i++) {
+		delay(i * 3, 1);
+		CHECK_EQ(read_page(i), PAGE_BYTES);
+	}
+	/* None of them slept: one submit each. */
+	CHECK_EQ(fake_disk_counts(disk).submits, PAGES);
+	end();
+}
+
+static void slept_for(void)
+{
+	begin(1);
+	delay(NEVER, 1);
+	CHECK_EQ(read_page(7), PAGE_BYTES);
+	CHECK_EQ(fake_disk_counts(disk).submits, 2);
+	end();
+}
+
+static void never(void)
+{
+	begin(0);
+	CHECK_EQ(look.count, 0);
+	CHECK_EQ(read_page(7), -1);
+	CHECK_EQ(fake_disk_counts(disk).reads, 0);
+	end();
+}
+
+static void answers(void)
+{
+	begin(SECOND);
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .value = EIO });
+	CHECK_EQ(read_page(1), -EIO);
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_SHORT, .value = 100 });
+	CHECK_EQ(read_page(1), 100);
+	CHECK_EQ(read_page(1), PAGE_BYTES);
+	end();
+}
+
+/* The kernel is short of memory for a while: the request is started in the end, once. */
+static void not_started(void)
+{
+	begin(SECOND);
+	errno = EDOM;
+	fake_disk_fail_submits(disk, EAGAIN, 5);
+	CHECK_EQ(read_page(9), PAGE_BYTES);
+	CHECK_EQ(fake_disk_counts(disk).reads, 1);
+	CHECK_EQ(errno, EDOM);
+	end();
+}
+
+static void given_up_and_taken_up(void)
+{
+	unsigned vain = 0, declined = 0, again = 0;
+
+	begin(1);
+	delay(NEVER, 1000);
+	while (look.score > 0 && vain++ < 1000)
+		CHECK_EQ(read_page(3), PAGE_BYTES);
+	CHECK(vain < 20);
+	for (unsigned i = 0; i < 640; i++)
+		declined += read_page(3) == -1;
+	CHECK_EQ(declined, 630);
+	/* The disk is fast again: one of those that try finds out. */
+	fake_disk_heal(disk);
+	while (read_page(3) == -1)
+		again++;
+	CHECK(again <= 64);
+	CHECK_EQ(read_page(3), PAGE_BYTES);
+	end();
+}
+
+static void *reader(void *arg)
+{
+	uint64_t wrong = 0;
+
+	for (unsigned i = 0; i < 2000; i++) {
+		int64_t got = read_page(i * 7 % PAGES);
+
+		wrong += got != (int64_t)PAGE_BYTES && got != -1;
+	}
+	atomic_fetch_add((_Atomic uint64_t *)arg, wrong);
+	return NULL;
+}
+
+/* More threads than rings: nobody gets another's page. */
+static void many_threads(void)
+{
+	pthread_t thread[2 * LOOK_RINGS];
+	_Atomic uint64_t wrong = 0;
+
+	begin(SECOND);
+	delay(3, 1000);
+	for (unsigned i = 0; i < ARRAY_LENGTH(thread); i++)
+		REQUIRE_EQ(pthread_create(&thread[i], NULL, reader, &wrong), 0);
+	for (unsigned i = 0; i < ARRAY_LENGTH(thread); i++)
+		pthread_join(thread[i], NULL);
+	CHECK_EQ(wrong, 0);
+	end();
+}
+
+/* Through the door: short, failed and torn reads end as they do without looking. */
+static void through_transfer(void)
+{
+	_Alignas(PAGE_BYTES) static unsigned char bytes[PAGE_BYTES];
+	struct swapfile_options o = { .io_ops = &fake_disk_ops, .look_ns = SECOND };
+	struct swap_run run = { .op = SWAP_WRITE, .count = 1, .page = { bytes } };
+	struct swapfile *s;
+
+	o.io_arg = disk = fake_disk_new(PAGES);
+	REQUIRE_EQ(swapfile_open(&s, &o), 0);
+	REQUIRE_EQ(swapfile_alloc(s, 1, &run.slot), 1);
+	pattern_fill(bytes, 42);
+	REQUIRE_EQ(swapfile_transfer(s, &run), 0);
+	CHECK_EQ(fake_disk_counts(disk).submits, 0);
+	run.op = SWAP_READ;
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO });
+	CHECK_EQ(swapfile_transfer(s, &run), 0);
+	CHECK_EQ(run.bad, 0);
+	CHECK_EQ(fake_disk_counts(disk).submits, 2);
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN, .op = FAKE_READ, .value = 512 });
+	memset(bytes, 0, sizeof bytes);
+	CHECK_EQ(swapfile_transfer(s, &run), 0);
+	CHECK_EQ(run.bad, 1);
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO,
+						   .times = 10 });
+	CHECK_EQ(swapfile_transfer(s, &run), -EIO);
+	swapfile_unref(s, run.slot);
+	swapfile_close(s);
+	fake_disk_free(disk);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(found_awake),  UNIT(slept_for),
+		UNIT(never),        UNIT(answers),
+		UNIT(not_started),  UNIT(given_up_and_taken_up),
+		UNIT(many_threads), UNIT(through_transfer),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "look", tests);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_owner.c - what the program is told of failed writes
+ * (owner_failed in vm/owner.c): a region that is there, or none.
+ */
+#include "tests/unit/vm_fixture.h"
+
+#include <errno.h>
+
+/* n pages of the region, dirty, in standby. */
+static void standby(unsigned n)
+{
+	struct fake_vm_options o = { .in_thread = true };
+
+	vm = fake_vm_open(&o);
+	put_pages(0, n);
+	while (fake_vm_take(vm, false))
+		;
+	REQUIRE_EQ(fake_vm_state(vm, n - 1), ENTRY_STANDBY);
+}
+
+static void fail_writes(void)
+{
+	fake_disk_fault(vm->disk, (struct fake_fault){ .kind = FAKE_FAIL,
+	                                               .op = FAKE_WRITE,
+	                                               .value = EIO,
+	                                               .times = 1000 });
+}
+
+static void told_of_no_region(void)
+{
+	CHECK_EQ(vm->errors[QUIRE_ERROR_WRITE], 1);
+	CHECK_EQ(vm->last.kind, QUIRE_ERROR_WRITE);
+	CHECK_EQ(vm->last.error, EIO);
+	CHECK(vm->last.region == NULL);
+	CHECK_EQ(vm->last.offset, 0);
+	CHECK(vm->last.message != NULL);
+}
+
+static void names_what_stays(void)
+{
+	standby(8);
+	fail_writes();
+	fake_vm_write(vm);
+	fake_vm_reap(vm);
+	CHECK_EQ(vm->errors[QUIRE_ERROR_WRITE], 1);
+	CHECK(vm->last.region == vm->r);
+	CHECK(vm->last.offset < 8 * PAGE_BYTES);
+	CHECK_EQ(fake_vm_state(vm, vm->last.offset / PAGE_BYTES), ENTRY_STANDBY);
+	CHECK_EQ(fake_vm_buffer(vm, vm->last.offset / PAGE_BYTES)->state, BUFFER_DIRTY);
+	finish();
+}
+
+/* The region is given up while its pages are being written, and another has its number. */
+static void region_gone(void)
+{
+	quire_region_t *other;
+
+	standby(8);
+	fail_writes();
+	fake_vm_write(vm);
+	REQUIRE_EQ(quire_region_destroy(vm->r), 0);
+	REQUIRE_EQ(quire_region_create(vm->q, 1024 * PAGE_BYTES, NULL, &other), 0);
+	CHECK(other == vm->r);
+	fake_vm_reap(vm);
+	told_of_no_region();
+	finish();
+}
+
+/* The news comes late: what it is about has gone since. */
+static void late_news(void)
+{
+	page_id id;
+	quire_region_t *other;
+
+	/* The page was discarded. */
+	standby(8);
+	id = PAGE_ID(vm->r->id, 3);
+	REQUIRE_EQ(quire_advise(vm->r, 0, 8 * PAGE_BYTES, QUIRE_ADVISE_DONTNEED), 0);
+	vm_owner.failed(vm->q, PAGER_WRITE_FAILED, EIO, id);
+	told_of_no_region();
+	finish();
+	/* Its region was destroyed. */
+	standby(8);
+	id = PAGE_ID(vm->r->id, 3);
+	REQUIRE_EQ(quire_region_destroy(vm->r), 0);
+	vm_owner.failed(vm->q, PAGER_WRITE_FAILED, EIO, id);
+	told_of_no_region();
+	vm_owner.written(vm->q, id); /* nor is that counted anywhere */
+	CHECK_EQ(counted(&vm->r->counters.pages_out), 0);
+	/* A shorter one has its number. */
+	REQUIRE_EQ(quire_region_create(vm->q, 2 * PAGE_BYTES, NULL, &other), 0);
+	CHECK_EQ(other->id, PAGE_ID_REGION(id));
+	vm_owner.failed(vm->q, PAGER_SWAP_FULL, ENOSPC, id);
+	CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1);
+	CHECK(vm->last.region == NULL);
+	CHECK_EQ(atomic_load(&other->users), 0);
+	finish();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(names_what_stays),
+		UNIT(region_gone),
+		UNIT(late_news),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "owner", tests);
+}
