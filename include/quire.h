@@ -119,7 +119,7 @@ struct quire_options {
 	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;          /* QUIRE_IO: "auto" (default), "uring" */
 	const char *move;        /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 512 KiB; one page, the least: none */
+	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 1 MiB; one page, the least: none */
 	const char *spin;        /* QUIRE_SPIN: microseconds, "0" to "10000", for which a thread that waits for a
 	                            page to be read, or a handler thread for the next fault, stays awake before
 	                            it sleeps, yielding its CPU to whoever wants it; default "auto": not at all

@@ -104,8 +104,6 @@ void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind k
 	static const char *const words[] = {
 		[QUIRE_ERROR_READ] = "a page could not be read from the swap file",
 		[QUIRE_ERROR_CHECKSUM] = "a page of the swap file does not match its checksum",
-		[QUIRE_ERROR_WRITE] = "pages could not be written to the swap file and stay in memory",
-		[QUIRE_ERROR_SWAP_FULL] = "the swap file is full: pages stay in memory",
 		[QUIRE_ERROR_NO_MEMORY] = "no page could be evicted to make room for an access",
 		[QUIRE_ERROR_ENGINE] = "the kernel refused to install or remove a page",
 	};

@@ -37,7 +37,7 @@ static const struct option_row rows[] = {
 	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru"), 0, 0 },
 	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring"), 0, 0 },
 	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE"), 0, 0 },
-	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "512K", "widest readahead window in bytes; 4K: none"),
+	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "1M", "widest readahead window in bytes; 4K: none"),
 	  PAGE_BYTES, MEMORY_MAX },
 	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault"), 0, 0 },
 };

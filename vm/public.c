@@ -92,7 +92,7 @@ static int open_pager(struct quire *q, const struct quire_config *c)
 #define LOOK_AUTO_NS UINT64_C(200000)
 #define HANDLER_AUTO_NS UINT64_C(50000)
 
-static void choose_spin(struct quire *q, const struct quire_config *c, uint64_t *look_ns)
+static void choose_spin(struct quire *q, const struct quire_config *c)
 {
 	bool automatic = c->spin_us < 0;
 	uint64_t ns = automatic ? 0 : (uint64_t)c->spin_us * 1000;
@@ -101,7 +101,7 @@ static void choose_spin(struct quire *q, const struct quire_config *c, uint64_t 
 	if (automatic && cpu_is_capped())
 		automatic = false;
 	q->spin_ns = automatic ? HANDLER_AUTO_NS : ns;
-	*look_ns = automatic ? LOOK_AUTO_NS : ns;
+	q->look_ns = automatic ? LOOK_AUTO_NS : ns;
 }
 
 /* Each part knows whether it was opened. */
@@ -134,7 +134,8 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
-	choose_spin(q, c, &swap.look_ns);
+	choose_spin(q, c);
+	swap.look_ns = q->look_ns;
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
 	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);

@@ -15,6 +15,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -24,6 +25,17 @@
 static struct lock users_lock = LOCK_INIT(RANK_ENGINE);
 static unsigned users;                  /* users lock */
 static struct sigaction previous;       /* written under the users lock before ours is installed */
+
+/* Who held it is not there to release it. The handler stays: the child's own pagers use it. */
+static void forget_in_child(void)
+{
+	lock_init(&users_lock, RANK_ENGINE);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, forget_in_child);
+}
 
 /* Was the access a write? */
 static bool context_is_write(const ucontext_t *c)
@@ -134,9 +146,14 @@ static int signal_start(struct engine *e)
 		struct sigaction ours = { .sa_sigaction = on_sigbus,
 					  .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
+		struct sigaction now;
+
 		/* A handler of the program's must not run while an entry is held by its thread. */
 		sigfillset(&ours.sa_mask);
-		sigaction(SIGBUS, NULL, &previous);
+		/* In a child of a fork that interrupted this it may be ours already. */
+		if (sigaction(SIGBUS, NULL, &now) == 0 &&
+		    !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus))
+			previous = now;
 		if (sigaction(SIGBUS, &ours, NULL) != 0)
 			error = errno;
 	}

@@ -64,7 +64,6 @@ struct handler {
 	pthread_t thread;
 	int event;                      /* eventfd: replenished, or stop */
 	_Atomic uint32_t stop;
-	uint64_t spin_ns;
 	uint32_t deferred_count;
 	struct deferred deferred[DEFERRED_MAX];
 	struct lock refused_lock;
@@ -275,6 +274,20 @@ static uint32_t arrivals(struct handler *h)
 	return n;
 }
 
+static bool reads_in_flight(const struct handler *h)
+{
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		if (readin_fd(&h->e->q->pager, i) >= 0)
+			return true;
+	return false;
+}
+
+/* Until when to stay awake, if nothing more happens. */
+static uint64_t awake_until(const struct handler *h)
+{
+	return now_ns() + (reads_in_flight(h) ? h->e->q->look_ns : h->e->q->spin_ns);
+}
+
 static void sleep_for_work(struct handler *h)
 {
 	struct pollfd fds[2 + READ_QUEUES] = {
@@ -302,7 +315,7 @@ static void *handler_main(void *argument)
 	thread_is_ours = true;
 	prctl(PR_SET_NAME, "quire-handler");
 	while (!atomic_load(&h->stop)) {
-		uint64_t until = now_ns() + h->spin_ns;
+		uint64_t until = awake_until(h);
 		bool busy = false;
 
 		do {
@@ -311,13 +324,13 @@ static void *handler_main(void *argument)
 			now |= arrivals(h) > 0;
 			if (now) {
 				busy = true;
-				until = now_ns() + h->spin_ns;
+				until = awake_until(h);
 			} else {
-				cpu_relax();
+				sched_yield();
 			}
 			/* What was put off wants a look after each arrival. */
-		} while (h->spin_ns && !h->deferred_count && now_ns() < until);
-		if (!busy || !h->spin_ns)
+		} while (h->e->q->spin_ns && !h->deferred_count && now_ns() < until);
+		if (!busy || !h->e->q->spin_ns)
 			sleep_for_work(h);
 		serve_deferred(h);
 		if (h->refused_count)
@@ -338,7 +351,6 @@ static int thread_start(struct engine *e)
 	h = a.base;
 	h->self = a;
 	h->e = e;
-	h->spin_ns = e->q->spin_ns;
 	lock_init(&h->refused_lock, RANK_ENGINE);
 	h->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (h->event < 0) {

@@ -105,7 +105,7 @@ struct quire {
 	_Atomic uint32_t stamp;         /* evictions, in units of 16 pages */
 	quire_error_fn on_error;
 	void *on_error_arg;
-	uint64_t spin_ns;               /* a handler looks for the next fault so long */
+	uint64_t spin_ns, look_ns;      /* how long to wait awake: for the next fault; for a read */
 	bool use_move;
 	uint32_t readahead_max;         /* pages */
 	char swap_path[256];
