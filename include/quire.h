@@ -41,7 +41,12 @@
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros
- *                or old bytes.
+ *                or old bytes.  "No memory" means that nothing can be evicted:
+ *                a slow disk is waited for as long as it does not fail.  Under
+ *                the engine uffd before Linux 6.6, si_code is SI_QUEUE.
+ *   Locking      mlock(2) on a region keeps its resident pages in memory, and
+ *                within the budget; what is reserved after mlockall(2) is not
+ *                locked by it. quire_pin is the way to keep pages resident.
  */
 #ifndef QUIRE_H
 #define QUIRE_H
