@@ -99,11 +99,11 @@ static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run
 			reap(p, q, true);
 		run->op = SWAP_READ;
 		run->slot = cl->buffer[i].slot;
-		/* The first page alone: the program waits for it. */
+		/* A page that the program waits for is read alone, before the others. */
 		do {
 			run->page[k] = buffer_address(p, c * CLUSTER_PAGES + i);
 			k++, i++;
-		} while (i < n && i > 1 && cl->buffer[i].slot == run->slot + k);
+		} while (i < n && (i > 1 || !cl->started) && cl->buffer[i].slot == run->slot + k);
 		run->count = k;
 		atomic_fetch_add(&q->in_flight, 1);
 		if (swap_queue_add(q->io, run) != 0) {

@@ -337,7 +337,7 @@ void fake_owner_drop(struct fake_owner *o, uint64_t page)
 	op->state = OWNED_EMPTY;
 }
 
-bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
+static bool start_read(struct fake_owner *o, const uint64_t *pages, unsigned n, uint64_t started)
 {
 	uint32_t c = cluster_get(&o->p, true);
 
@@ -347,6 +347,7 @@ bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
 		return false;
 	}
 	o->p.clusters[c].used = (uint8_t)n;
+	o->p.clusters[c].started = started;
 	for (unsigned i = 0; i < n; i++) {
 		struct owned_page *op = &o->page[pages[i]];
 
@@ -359,6 +360,16 @@ bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
 	cluster_to_standby(&o->p, c);
 	cluster_put(&o->p, c);
 	return true;
+}
+
+bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n)
+{
+	return start_read(o, pages, n, 1);
+}
+
+bool fake_owner_read_ahead(struct fake_owner *o, const uint64_t *pages, unsigned n)
+{
+	return start_read(o, pages, n, 0);
 }
 
 /* ----------------------------------------------------------------- reclaim */

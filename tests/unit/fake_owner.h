@@ -56,6 +56,8 @@ void fake_owner_rescue(struct fake_owner *o, uint64_t page);
 void fake_owner_drop(struct fake_owner *o, uint64_t page);
 /* Start to read these pages (slots) into one cluster. => false: no queue is free; nothing has changed */
 bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n);
+/* The same with nobody waiting for the first of them. */
+bool fake_owner_read_ahead(struct fake_owner *o, const uint64_t *pages, unsigned n);
 /* Does the page's buffer hold its value? */
 bool fake_owner_holds(struct fake_owner *o, uint64_t page);
 

@@ -65,6 +65,21 @@ static void first_alone_then_neighbours(void)
 	finish();
 }
 
+static void neighbours_together_if_nobody_waits(void)
+{
+	static const uint64_t pages[] = { 10, 11, 12, 13, 14, 40, 41 };
+	unsigned reads;
+
+	open_with_slots(60);
+	reads = fake_disk_counts(o->disk).reads;
+	CHECK(fake_owner_read_ahead(o, pages, 7));
+	CHECK_EQ(fake_disk_counts(o->disk).reads - reads, 2);
+	while (poll_all())
+		;
+	check_read(pages, 7);
+	finish();
+}
+
 static void waits_for_the_one(void)
 {
 	static const uint64_t pages[] = { 0, 1, 2, 3 };
@@ -302,6 +317,7 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(first_alone_then_neighbours),
+		UNIT(neighbours_together_if_nobody_waits),
 		UNIT(waits_for_the_one),
 		UNIT(descriptors),
 		UNIT(failures),
