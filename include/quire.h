@@ -44,9 +44,9 @@
  *                or old bytes.  "No memory" means that nothing can be evicted:
  *                a slow disk is waited for as long as it does not fail.  Under
  *                the engine uffd before Linux 6.6, si_code is SI_QUEUE.
- *   Locking      mlock(2) on a region keeps its resident pages in memory, and
- *                within the budget; what is reserved after mlockall(2) is not
- *                locked by it. quire_pin is the way to keep pages resident.
+ *   Locking      mlock(2) does not keep pages of a region resident: they are
+ *                evicted like others (those that an older kernel does not give
+ *                up stay, within the budget). quire_pin does.
  */
 #ifndef QUIRE_H
 #define QUIRE_H

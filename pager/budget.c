@@ -18,6 +18,8 @@
 /* How long a thread looks for memory, while reclaim is stuck, before its access is refused. */
 #define PATIENCE_NS UINT64_C(500000000)
 #define PAUSE_NS UINT64_C(500000)
+/* Of the time between two looks, so much counts. */
+#define LOOK_NS UINT64_C(100000000)
 
 static uint32_t clamp(uint64_t v, uint32_t low, uint32_t high)
 {
@@ -95,6 +97,18 @@ bool reclaim_is_stuck(struct pager *p, uint32_t *seen)
 	return stuck;
 }
 
+bool patience_ends(struct pager *p, struct patience *w)
+{
+	uint64_t now = now_ns();
+
+	if (!reclaim_is_stuck(p, &w->progress) || w->looked == 0)
+		w->stuck = 0;
+	else
+		w->stuck += MIN(now - w->looked, LOOK_NS);
+	w->looked = now;
+	return w->stuck > PATIENCE_NS;
+}
+
 static void pause_reclaim(void)
 {
 	_Atomic uint32_t never = 0;
@@ -104,8 +118,7 @@ static void pause_reclaim(void)
 
 int credits_get(struct pager *p, uint32_t n)
 {
-	uint32_t seen = 0;
-	uint64_t give_up = 0;
+	struct patience patience = { .looked = 0 };
 
 	if (likely(credits_try(p, n)))
 		return 0;
@@ -124,9 +137,7 @@ int credits_get(struct pager *p, uint32_t n)
 		 * Nothing can be evicted now. Pages held by other threads' faults
 		 * become evictable in a moment; a full disk does not go away.
 		 */
-		if (!reclaim_is_stuck(p, &seen) || give_up == 0)
-			give_up = now_ns() + PATIENCE_NS;
-		else if (now_ns() > give_up)
+		if (patience_ends(p, &patience))
 			return -ENOMEM;
 		pause_reclaim();
 	}
@@ -134,8 +145,8 @@ int credits_get(struct pager *p, uint32_t n)
 
 int budget_set(struct pager *p, uint64_t pages)
 {
-	uint64_t old, give_up = 0;
-	uint32_t seen = 0;
+	struct patience patience = { .looked = 0 };
+	uint64_t old;
 	bool fits;
 
 	reclaim_enter(p);
@@ -151,9 +162,7 @@ int budget_set(struct pager *p, uint64_t pages)
 		uint32_t n = reclaim_step(p);
 
 		/* Judged after a step: who had the lock meanwhile may have had it for long. */
-		if (!reclaim_is_stuck(p, &seen) || give_up == 0)
-			give_up = now_ns() + PATIENCE_NS;
-		else if (now_ns() > give_up)
+		if (patience_ends(p, &patience))
 			break;
 		if (n == 0) {
 			/* Others need the lock to finish what they hold. */

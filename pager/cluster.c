@@ -43,7 +43,22 @@ static void list_remove(struct pager *p, uint32_t c)
 	cl->list = CLUSTERS_NOWHERE;
 }
 
-/* At the tail; the free lists are used from the tail, the standby list from the head. */
+static void list_prepend(struct pager *p, uint32_t c, enum cluster_list list)
+{
+	struct cluster *cl = &p->clusters[c];
+
+	list_remove(p, c);
+	cl->list = (uint8_t)list;
+	cl->prev = CLUSTER_NONE;
+	cl->next = p->head[list];
+	if (cl->next != CLUSTER_NONE)
+		p->clusters[cl->next].prev = c;
+	else
+		p->tail[list] = c;
+	p->head[list] = c;
+	p->length[list]++;
+}
+
 static void list_append(struct pager *p, uint32_t c, enum cluster_list list)
 {
 	struct cluster *cl = &p->clusters[c];
@@ -60,13 +75,32 @@ static void list_append(struct pager *p, uint32_t c, enum cluster_list list)
 	p->length[list]++;
 }
 
-uint32_t cluster_get(struct pager *p, bool warm)
+static bool has_much(struct pager *p, uint32_t c)
+{
+	return __builtin_popcountll(atomic_load(&p->clusters[c].populated)) >= CLUSTER_PAGES / 2;
+}
+
+/* A free cluster into its list. Those with much memory are at the head of the warm ones. */
+static void list_free(struct pager *p, uint32_t c)
+{
+	if (!atomic_load(&p->clusters[c].populated))
+		list_append(p, c, CLUSTERS_EMPTY);
+	else if (has_much(p, c))
+		list_prepend(p, c, CLUSTERS_WARM);
+	else
+		list_append(p, c, CLUSTERS_WARM);
+}
+
+uint32_t cluster_get(struct pager *p, uint32_t want)
 {
 	uint32_t c;
 
 	lock_acquire(&p->standby_lock);
-	c = p->tail[warm ? CLUSTERS_WARM : CLUSTERS_EMPTY];
-	if (c == CLUSTER_NONE && warm)
+	if (want == 0)
+		c = p->tail[CLUSTERS_EMPTY];
+	else
+		c = want >= CLUSTER_PAGES / 4 ? p->head[CLUSTERS_WARM] : p->tail[CLUSTERS_WARM];
+	if (c == CLUSTER_NONE && want)
 		c = p->tail[CLUSTERS_EMPTY];
 	if (c == CLUSTER_NONE && p->cluster_count < p->cluster_max)
 		c = p->cluster_count++;
@@ -90,7 +124,7 @@ void cluster_put(struct pager *p, uint32_t c)
 	if (refs > 1)
 		return;
 	lock_acquire(&p->standby_lock);
-	list_append(p, c, atomic_load(&cl->populated) ? CLUSTERS_WARM : CLUSTERS_EMPTY);
+	list_free(p, c);
 	lock_release(&p->standby_lock);
 }
 
@@ -114,7 +148,7 @@ bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
 	return true;
 }
 
-uint32_t clusters_release(struct pager *p, int64_t want)
+uint32_t clusters_release(struct pager *p, int64_t want, bool keep)
 {
 	uint32_t total = 0;
 
@@ -125,6 +159,8 @@ uint32_t clusters_release(struct pager *p, int64_t want)
 
 		lock_acquire(&p->standby_lock);
 		c = p->head[CLUSTERS_WARM];
+		if (keep && c != CLUSTER_NONE && has_much(p, c))
+			c = p->clusters[c].next;
 		if (c != CLUSTER_NONE)
 			list_remove(p, c);
 		lock_release(&p->standby_lock);

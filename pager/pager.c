@@ -58,6 +58,7 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	    (error = arena_open(&p->run_arena, RUNS * sizeof *p->runs, false, "quire runs")) ||
 	    (error = open_queues(p))) {
 		pager_close(p);
+		p->owner_ops = NULL;
 		return error;
 	}
 	p->frames = p->frame_arena.base;

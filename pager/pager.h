@@ -254,6 +254,17 @@ uint32_t credits_batch(struct pager *p);
  * refuse an access: while writes are in flight, and do not fail, there is hope.
  */
 bool reclaim_is_stuck(struct pager *p, uint32_t *seen);
+/*
+ * The patience of one who looks for memory again and again; all zeros at first.
+ * Time in which nobody looked (the process was stopped, the machine paused)
+ * counts for little: reclaim had no chance either.
+ */
+struct patience {
+	uint32_t progress;
+	uint64_t looked, stuck; /* ns: when last; for how long it was stuck */
+};
+/* One look. => true: reclaim has been stuck for too long */
+bool patience_ends(struct pager *p, struct patience *w);
 /* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
 int budget_set(struct pager *p, uint64_t pages);
 
@@ -280,16 +291,21 @@ bool frame_claim_cold(struct pager *p, uint32_t frame);
 
 /*
  * A free cluster with one operation reference.
- * => warm: one with memory if there is one; else one without
+ * => want: how many of its buffers are to have memory, if there is such a
+ *    cluster; 0: one without any
  * => CLUSTER_NONE: all are in use
  */
-uint32_t cluster_get(struct pager *p, bool warm);
+uint32_t cluster_get(struct pager *p, uint32_t want);
 /* Drop one reference; the last one frees the cluster. */
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */
 bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
-/* Give the memory of free clusters back until credits reach want. => credits regained */
-uint32_t clusters_release(struct pager *p, int64_t want);
+/*
+ * Give the memory of free clusters back until credits reach want.
+ * => keep: one with much memory stays as it is, for what comes next
+ * => credits regained
+ */
+uint32_t clusters_release(struct pager *p, int64_t want, bool keep);
 /* Give the memory of standby clusters' free buffers back. Reclaim lock held. => credits regained */
 uint32_t clusters_trim(struct pager *p);
 /* Put a cluster into the standby list, at its young end. */

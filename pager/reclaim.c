@@ -6,7 +6,7 @@
  * from standby to its slot (written if dirty, then given up oldest first), and
  * from there to free credits. A step does the cheapest of these that is due:
  *
- *   1. free clusters that still have memory give it back;
+ *   1. free clusters that still have memory give it back, but for one;
  *   2. standby above its target gives up its oldest cluster;
  *   3. a batch of victims is unmapped into standby, its dirty pages written;
  *   4. nothing else to be had: standby below its target, then wait for writes.
@@ -25,6 +25,9 @@
 /* Fruitless rounds: how long the thread waits before it looks again. */
 #define PAUSE_MIN_NS UINT64_C(500000)
 #define PAUSE_MAX_NS UINT64_C(100000000)
+
+/* Pages of budget from which on a free cluster may keep its memory. */
+#define KEEP_FROM (32 * CLUSTER_PAGES)
 
 SIGNAL_SAFE_TLS bool thread_is_ours;
 
@@ -154,8 +157,11 @@ static uint32_t step(struct pager *p)
 	uint64_t target = atomic_load(&p->standby_target);
 	uint32_t n;
 
+	/* The next batch of victims is copied into memory that is there, if that is not much of the budget. */
+	bool keep = atomic_load(&p->budget) >= KEEP_FROM;
+
 	writeback_reap(p, false);
-	n = clusters_release(p, high);
+	n = clusters_release(p, high, keep);
 	credits = atomic_load(&p->credits);
 	if (n && credits >= high)
 		return n;
@@ -174,6 +180,8 @@ static uint32_t step(struct pager *p)
 	n = retire_oldest(p);
 	if (n == 0)
 		n = clusters_trim(p);
+	if (n == 0)
+		n = clusters_release(p, high, false);
 	return n ? n : write_some(p);
 }
 

@@ -90,6 +90,12 @@ static bool found_in_time(struct look *l, const struct io_ops *io, void *ring, i
 	return false;
 }
 
+/* The kernel may take the request a moment later. */
+static bool passes(int error)
+{
+	return error == 0 || error == -EAGAIN || error == -EBUSY || error == -EINTR;
+}
+
 bool look_transfer(struct look *l, const struct io_ops *io, const struct io_request *request,
 		   int64_t *result)
 {
@@ -97,6 +103,7 @@ bool look_transfer(struct look *l, const struct io_ops *io, const struct io_requ
 	int saved = errno;
 	bool found;
 	void *tag;
+	int error;
 
 	if (!r)
 		return false;
@@ -104,7 +111,16 @@ bool look_transfer(struct look *l, const struct io_ops *io, const struct io_requ
 		atomic_store_explicit(&r->taken, 0, memory_order_release);
 		return false;
 	}
-	found = io->submit(r->ring, false) == 0 && found_in_time(l, io, r->ring, result);
+	error = io->submit(r->ring, false);
+	if (!passes(error)) {
+		/*
+		 * This thread may not start requests (its seccomp filter forbids it).
+		 * What is prepared cannot be taken back: the ring stays taken for good.
+		 */
+		errno = saved;
+		return false;
+	}
+	found = error == 0 && found_in_time(l, io, r->ring, result);
 	learn(l, found);
 	/* What could not be started is started by this, too. */
 	while (!found && !io->reap(r->ring, &tag, result))

@@ -11,6 +11,7 @@
 #define QUIRE_VM_ENGINE_H
 
 #include "base/base.h"
+#include "base/lock.h"
 
 struct quire;
 struct engine;
@@ -76,6 +77,9 @@ struct uffd_state {
 	bool vector_drop;       /* process_madvise(MADV_DONTNEED) on ourselves works */
 	int pidfd;
 	char *zeros;            /* CLUSTER_PAGES pages of zeros to copy from */
+	struct lock reading_lock;
+	struct take_page **reading; /* pages that the reclaimer may fault on just now; reading lock */
+	unsigned reading_count;
 	void *handler;          /* struct handler of the handler thread */
 };
 

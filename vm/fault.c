@@ -389,7 +389,7 @@ static enum fault_result read_alone(struct fault *f)
 	/* One credit for the page, and one lent to the buffer if that has no memory yet. */
 	if (credits_get(p, 2) != 0)
 		return give_up(f, FAULT_NOMEM);
-	c = cluster_get(p, true);
+	c = cluster_get(p, 1);
 	run = run_get(p);
 	credits_put(p, 1);
 	if (c != CLUSTER_NONE && run) {

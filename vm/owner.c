@@ -282,7 +282,7 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 	gather(q, &b, clean_only);
 	if (b.n == 0)
 		return 0;
-	c = cluster_get(&q->pager, wants_memory(q, &b));
+	c = cluster_get(&q->pager, wants_memory(q, &b) ? b.n : 0);
 	for (uint32_t i = 0; i < b.n; i++)
 		pages[i] = (struct take_page){
 			.page = region_page(b.page[i].region, PAGE_ID_PAGE(b.page[i].id)),

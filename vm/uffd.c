@@ -90,6 +90,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	uint64_t needed = NEEDED | (in_thread ? NEEDED_SIGNAL : NEEDED_THREAD), offered = 0;
 	int why = 0, fd = descriptor(in_thread, &why), error;
 
+	lock_init(&u->reading_lock, RANK_ENGINE);
 	u->fd = u->pidfd = -1;
 	if (fd < 0)
 		return error_set(ENOTSUP,
@@ -132,6 +133,7 @@ void uffd_close(struct engine *e)
 		close(u->pidfd);
 	if (u->zeros)
 		munmap(u->zeros, CLUSTER_PAGES * PAGE_BYTES);
+	lock_init(&u->reading_lock, RANK_ENGINE);
 	u->fd = u->pidfd = -1;
 	u->zeros = NULL;
 }

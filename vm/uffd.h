@@ -52,4 +52,7 @@ struct uffd_restless {
 void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,
 		 struct uffd_restless *restless);
 
+/* A fault of the reclaimer's own, on a page that it takes: zeros. => false: it is not one (uffd_take.c) */
+bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a);
+
 #endif

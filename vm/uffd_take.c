@@ -34,15 +34,52 @@
 #define MOVE_RUN 4u
 
 /*
+ * The pages that this thread, the reclaimer, is about to touch, or none. Only
+ * there is a fault of its number its own: a message read before it became the
+ * reclaimer may be of any page.
+ */
+static void reading(struct engine *e, struct take_page **list, unsigned n)
+{
+	lock_acquire(&e->uffd.reading_lock);
+	e->uffd.reading = list;
+	e->uffd.reading_count = n;
+	lock_release(&e->uffd.reading_lock);
+}
+
+bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a)
+{
+	char *page = (char *)((uintptr_t)a->address & ~(uintptr_t)(PAGE_BYTES - 1));
+	bool found = false;
+
+	if (a->tid != atomic_load(&e->q->pager.reclaimer_tid))
+		return false;
+	/* Held while the zeros go in: the page is not dropped, nor its entry published, before. */
+	lock_acquire(&e->uffd.reading_lock);
+	for (unsigned i = 0; i < e->uffd.reading_count && !found; i++)
+		found = e->uffd.reading[i]->page == page;
+	if (found)
+		uffd_map(e, page, e->uffd.zeros, 1, a->write);
+	lock_release(&e->uffd.reading_lock);
+	if (found)
+		uffd_wake(e, page, 1);
+	return found;
+}
+
+/*
  * EBUSY: shared with a child of fork(2), or pinned. Writing to a shared page
  * makes it our own again, and MADV_POPULATE_WRITE writes without changing it.
  */
-static bool make_own(struct engine *e, const struct take_page *p)
+static bool make_own(struct engine *e, struct take_page *p)
 {
+	bool done;
+
 	if (!p->dirty)
 		return false;
 	uffd_unprotect(e, p->page, 1);
-	return kernel_madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
+	reading(e, &p, 1);
+	done = kernel_madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
+	reading(e, NULL, 0);
+	return done;
 }
 
 /*
@@ -83,7 +120,7 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 			break;
 		case EEXIST:
 			/* The buffer has memory of its own. */
-			if (!emptied && kernel_madvise(pages[i].buffer, PAGE_BYTES, MADV_DONTNEED) == 0) {
+			if (!emptied && kernel_drop(pages[i].buffer, PAGE_BYTES) == 0) {
 				emptied = true;
 				continue;
 			}
@@ -147,8 +184,7 @@ static bool is_absent(struct engine *e, char *page)
 {
 	if (uffd_map(e, page, e->uffd.zeros, 1, false) != 1)
 		return false;
-	return kernel_madvise(page, PAGE_BYTES, MADV_DONTNEED) == 0 ||
-	       kernel_madvise(page, PAGE_BYTES, MADV_DONTNEED_LOCKED) == 0;
+	return kernel_drop(page, PAGE_BYTES) == 0;
 }
 
 /* Read the pages' bytes without touching them ourselves: a page that is not there is an error, not a fault. */
@@ -179,14 +215,14 @@ static void copy(struct engine *e, struct take_page **list, unsigned n)
 	}
 }
 
-/* Pages that the kernel does not drop (the program locked them with mlock) stay; their copies go. */
+/* Pages that the kernel does not drop (locked with mlock, before Linux 5.18) stay; their copies go. */
 static void keep(struct take_page **list, unsigned n, char *base, size_t bytes)
 {
 	for (unsigned i = 0; i < n; i++) {
 		if (list[i]->page < base || list[i]->page >= base + bytes)
 			continue;
 		list[i]->result = TAKE_KEPT;
-		kernel_madvise(list[i]->buffer, PAGE_BYTES, MADV_DONTNEED);
+		kernel_drop(list[i]->buffer, PAGE_BYTES);
 	}
 }
 
@@ -212,7 +248,7 @@ static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 			return;
 	}
 	for (unsigned i = 0; i < k; i++)
-		if (kernel_madvise(v[i].iov_base, v[i].iov_len, MADV_DONTNEED) != 0)
+		if (kernel_drop(v[i].iov_base, v[i].iov_len) != 0)
 			keep(list, n, v[i].iov_base, v[i].iov_len);
 }
 
@@ -242,6 +278,8 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 			list[copied++] = &pages[i];
 	if (copied == 0 || !protect(e, list, copied))
 		return;
+	reading(e, list, copied);
 	copy(e, list, copied);
+	reading(e, NULL, 0);
 	drop_copied(e, list, copied);
 }

@@ -43,14 +43,15 @@
 #define DEFERRED_MAX 1024
 #define REFUSED_MAX 64
 
-/* How long a fault waits for memory before it is refused, and how long a refusal stands. */
-#define PATIENCE_NS UINT64_C(500000000)
+/* Looks for work, each a system call or more, between two turns of others. */
+#define YIELD_EVERY 8
+
+/* How long a refusal stands. */
 #define REFUSAL_NS UINT64_C(50000000)
 
 struct deferred {
 	struct uffd_access access;
-	uint64_t since;         /* ns: the first time, or the last that reclaim got anywhere */
-	uint32_t progress;      /* pager.progress then */
+	struct patience patience;
 };
 
 /* An access to it was refused (it is poisoned, if the kernel can); later ones are to be tried anew. */
@@ -88,16 +89,10 @@ static bool is_deferred(const struct handler *h, const struct uffd_access *a)
 	return false;
 }
 
-/* again: the fault was put off before, for want of memory; NULL if not. */
-static void defer(struct handler *h, const struct uffd_access *a, const struct deferred *again)
+static void defer(struct handler *h, const struct uffd_access *a, struct patience patience)
 {
-	uint32_t progress = again ? again->progress : 0;
-	bool stuck = reclaim_is_stuck(&h->e->q->pager, &progress) && again;
-
 	if (h->deferred_count < DEFERRED_MAX)
-		h->deferred[h->deferred_count++] = (struct deferred){
-			*a, stuck ? again->since : now_ns(), progress
-		};
+		h->deferred[h->deferred_count++] = (struct deferred){ *a, patience };
 	else
 		uffd_wake(h->e, page_of(a), 1);         /* it faults again */
 }
@@ -177,8 +172,10 @@ static bool refuse(struct handler *h, struct quire_region *r, const struct uffd_
 	return true;
 }
 
-static void serve(struct handler *h, const struct uffd_access *a, const struct deferred *again)
+/* patience: what is left of it if the fault was put off before, for want of memory; else zeros. */
+static void serve(struct handler *h, const struct uffd_access *a, struct patience patience)
 {
+	static const struct patience anew;
 	struct quire_region *r = registry_find(a->address);
 	bool refused = false;
 	struct fault f;
@@ -198,8 +195,8 @@ static void serve(struct handler *h, const struct uffd_access *a, const struct d
 	case FAULT_WAITING:
 		break;
 	case FAULT_DEFERRED:
-		if (!again || now_ns() - again->since < PATIENCE_NS) {
-			defer(h, a, again);
+		if (!patience_ends(&h->e->q->pager, &patience)) {
+			defer(h, a, patience);
 			break;
 		}
 		fault_report(r, f.page, QUIRE_ERROR_NO_MEMORY, ENOMEM);
@@ -207,7 +204,7 @@ static void serve(struct handler *h, const struct uffd_access *a, const struct d
 		break;
 	case FAULT_CONGESTED:
 		/* The disk is slow, which is no lack of memory: patience begins anew. */
-		defer(h, a, NULL);
+		defer(h, a, anew);
 		break;
 	case FAULT_IOERR:
 	case FAULT_NOMEM:
@@ -216,7 +213,7 @@ static void serve(struct handler *h, const struct uffd_access *a, const struct d
 		break;
 	}
 	if (refused && !refuse(h, r, a))
-		defer(h, a, NULL);
+		defer(h, a, anew);
 	region_put(r);
 }
 
@@ -231,14 +228,10 @@ static void message(struct handler *h, const struct uffd_msg *m)
 
 	if (m->event != UFFD_EVENT_PAGEFAULT)
 		return;
-	if (a.tid == atomic_load(&h->e->q->pager.reclaimer_tid) &&
-	    !(flags & UFFD_PAGEFAULT_FLAG_WP)) {
-		uffd_map(h->e, page_of(&a), h->e->uffd.zeros, 1, a.write);
-		uffd_wake(h->e, page_of(&a), 1);
+	if (!(flags & UFFD_PAGEFAULT_FLAG_WP) && uffd_answer_reclaimer(h->e, &a))
 		return;
-	}
 	if (!is_deferred(h, &a))
-		serve(h, &a, NULL);
+		serve(h, &a, (struct patience){ .looked = 0 });
 }
 
 static void serve_deferred(struct handler *h)
@@ -250,7 +243,7 @@ static void serve_deferred(struct handler *h)
 	for (uint32_t i = 0; i < n; i++) {
 		struct deferred d = h->deferred[i];
 
-		serve(h, &d.access, &d);
+		serve(h, &d.access, d.patience);
 	}
 }
 
@@ -316,6 +309,7 @@ static void *handler_main(void *argument)
 	prctl(PR_SET_NAME, "quire-handler");
 	while (!atomic_load(&h->stop)) {
 		uint64_t until = awake_until(h);
+		uint32_t idle = 0;
 		bool busy = false;
 
 		do {
@@ -325,7 +319,8 @@ static void *handler_main(void *argument)
 			if (now) {
 				busy = true;
 				until = awake_until(h);
-			} else {
+				idle = 0;
+			} else if (++idle % YIELD_EVERY == 0) {
 				sched_yield();
 			}
 			/* What was put off wants a look after each arrival. */

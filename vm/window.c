@@ -47,9 +47,9 @@ static uint64_t hold_slot(struct quire_region *r, uint64_t page)
  * A cluster with a queue reserved to read into it.
  * => CLUSTER_NONE: *congested says whether for want of a queue
  */
-static uint32_t reserve(struct pager *p, bool *congested)
+static uint32_t reserve(struct pager *p, uint32_t want, bool *congested)
 {
-	uint32_t c = cluster_get(p, true);
+	uint32_t c = cluster_get(p, want);
 
 	*congested = false;
 	if (c == CLUSTER_NONE || readin_reserve(p, c))
@@ -84,7 +84,7 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 	*taken = 0;
 	if (want == 0 && !demand)
 		return false;
-	c = reserve(p, &congested);
+	c = reserve(p, want + (demand ? 1 : 0), &congested);
 	if (demand)
 		demand->congested = congested;
 	if (c == CLUSTER_NONE)

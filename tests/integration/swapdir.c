@@ -10,9 +10,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,14 +75,18 @@ static void read_only(void)
 /* Directories that are there, even writable by their mode, and take no files. */
 static void no_place_for_files(void)
 {
-	static const char *const dirs[] = { "/proc", "/sys" };
+	static const struct {
+		const char *dir;
+		long type;
+	} dirs[] = { { "/proc", PROC_SUPER_MAGIC }, { "/sys", SYSFS_MAGIC } };
+	struct statfs fs;
 
 	for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
-		if (access(dirs[i], W_OK | X_OK)) {
-			note_skipped(dirs[i], "not there, or not for this user");
-			continue;
-		}
-		refuses(dirs[i], EACCES, "lets no file be made in it");
+		if (statfs(dirs[i].dir, &fs) || fs.f_type != dirs[i].type ||
+		    access(dirs[i].dir, W_OK | X_OK))
+			note_skipped(dirs[i].dir, "not mounted, or not for this user");
+		else
+			refuses(dirs[i].dir, EACCES, "lets no file be made in it");
 	}
 }
 

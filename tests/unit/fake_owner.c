@@ -67,7 +67,7 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 	}
 	if (n == 0)
 		return 0;
-	*cluster = cluster_get(&o->p, false);
+	*cluster = cluster_get(&o->p, 0);
 	ASSERT(*cluster != CLUSTER_NONE);
 	o->p.clusters[*cluster].used = (uint8_t)n;
 	for (unsigned i = 0; i < n; i++)
@@ -280,7 +280,7 @@ int fake_owner_map(struct fake_owner *o, uint64_t first, unsigned n)
 
 uint32_t fake_owner_unmap(struct fake_owner *o, uint64_t first, unsigned n)
 {
-	uint32_t c = cluster_get(&o->p, false), used = 0;
+	uint32_t c = cluster_get(&o->p, 0), used = 0;
 
 	ASSERT(c != CLUSTER_NONE);
 	for (uint64_t page = first; page < first + n; page++)
@@ -339,7 +339,7 @@ void fake_owner_drop(struct fake_owner *o, uint64_t page)
 
 static bool start_read(struct fake_owner *o, const uint64_t *pages, unsigned n, uint64_t started)
 {
-	uint32_t c = cluster_get(&o->p, true);
+	uint32_t c = cluster_get(&o->p, 1);
 
 	ASSERT(c != CLUSTER_NONE && cluster_populate(&o->p, c, n));
 	if (!readin_reserve(&o->p, c)) {

@@ -112,7 +112,7 @@ static void last_credits_are_taken_once(void)
 {
 	o = fake_owner_open(64, 256);
 	for (unsigned n = 1; n <= 4; n++) {
-		uint32_t c = cluster_get(&o->p, true);
+		uint32_t c = cluster_get(&o->p, 1);
 
 		CHECK(cluster_populate(&o->p, c, 4));
 		cluster_put(&o->p, c);

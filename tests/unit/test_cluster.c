@@ -27,7 +27,7 @@ static void memory_is_credit(void)
 	uint32_t c, d;
 
 	o = fake_owner_open(128, 256);
-	c = cluster_get(&o->p, true);
+	c = cluster_get(&o->p, 1);
 	CHECK(cluster_populate(&o->p, c, 10));
 	CHECK_EQ(atomic_load(&o->p.credits), 118);
 	CHECK(cluster_populate(&o->p, c, 7));
@@ -38,21 +38,27 @@ static void memory_is_credit(void)
 	cluster_put(&o->p, c);
 	CHECK_EQ(o->p.clusters[c].list, CLUSTERS_WARM);
 	/* The warm one is had again, or not, as asked. */
-	d = cluster_get(&o->p, false);
+	d = cluster_get(&o->p, 0);
 	CHECK(d != c);
-	CHECK_EQ(cluster_get(&o->p, true), c);
+	CHECK_EQ(cluster_get(&o->p, 1), c);
 	cluster_put(&o->p, c);
 	CHECK(cluster_populate(&o->p, d, CLUSTER_PAGES));
 	CHECK_EQ(atomic_load(&o->p.clusters[d].populated), UINT64_MAX);
 	cluster_put(&o->p, d);
 	CHECK_EQ(fake_owner_check(o), 0);
-	/* Memory goes back, the oldest free cluster's first, and no further than wanted. */
+	/* Who wants much gets much. */
+	CHECK_EQ(cluster_get(&o->p, CLUSTER_PAGES), d);
+	cluster_put(&o->p, d);
+	CHECK_EQ(cluster_get(&o->p, 1), c);
+	cluster_put(&o->p, c);
+	/* Memory goes back, that of the fullest first, and no further than wanted; one may stay. */
 	memset(buffer_address(&o->p, c * CLUSTER_PAGES), 1, 12 * PAGE_BYTES);
-	CHECK_EQ(clusters_release(&o->p, 60), 12);
+	CHECK_EQ(clusters_release(&o->p, 60, true), 12);
 	CHECK_EQ(o->p.clusters[c].list, CLUSTERS_EMPTY);
 	CHECK_EQ(o->p.clusters[d].list, CLUSTERS_WARM);
-	CHECK_EQ(clusters_release(&o->p, 60), 0);
-	clusters_release(&o->p, INT64_MAX);
+	CHECK_EQ(clusters_release(&o->p, 60, false), 0);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, true), 0);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), CLUSTER_PAGES);
 	CHECK_EQ(atomic_load(&o->p.populated), 0);
 	CHECK_EQ(atomic_load(&o->p.credits), 128);
 	CHECK_EQ(*(char *)buffer_address(&o->p, c * CLUSTER_PAGES), 0);
@@ -66,7 +72,7 @@ static void no_credit_no_memory(void)
 
 	o = fake_owner_open(64, 256);
 	CHECK(credits_try(&o->p, 60));
-	c = cluster_get(&o->p, true);
+	c = cluster_get(&o->p, 1);
 	CHECK(!cluster_populate(&o->p, c, 5));
 	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 0);
 	CHECK(cluster_populate(&o->p, c, 4));
@@ -88,11 +94,11 @@ static void all_in_use(void)
 	}
 	CHECK_EQ(n, o->p.cluster_max);
 	cluster_put(&o->p, last);
-	CHECK_EQ(cluster_get(&o->p, true), last);
+	CHECK_EQ(cluster_get(&o->p, 1), last);
 	CHECK(cluster_populate(&o->p, last, 1));
 	cluster_put(&o->p, last);
 	/* A warm one is better than none. */
-	CHECK_EQ(cluster_get(&o->p, false), last);
+	CHECK_EQ(cluster_get(&o->p, 0), last);
 	for (c = 0; c < n; c++)
 		cluster_put(&o->p, c);
 	finish();
@@ -231,7 +237,7 @@ static void locked_memory(void)
 	void *at;
 
 	o = fake_owner_open(256, 256);
-	c = cluster_get(&o->p, false);
+	c = cluster_get(&o->p, 0);
 	REQUIRE(cluster_populate(&o->p, c, CLUSTER_PAGES));
 	at = buffer_address(&o->p, c * CLUSTER_PAGES);
 	memset(at, 1, CLUSTER_PAGES * PAGE_BYTES);
@@ -243,7 +249,7 @@ static void locked_memory(void)
 		return;
 	}
 	cluster_put(&o->p, c);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX), CLUSTER_PAGES);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), CLUSTER_PAGES);
 	CHECK_EQ(present(c), 0);
 	CHECK_EQ(atomic_load(&o->p.credits), 256);
 	CHECK_EQ(fake_owner_check(o), 0);
@@ -283,7 +289,7 @@ static void *where_madvise_fails(void *arg)
 	              prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 	if (!r->filtered)
 		return NULL;
-	r->released = clusters_release(&o->p, INT64_MAX);
+	r->released = clusters_release(&o->p, INT64_MAX, false);
 	reclaim_enter(&o->p);
 	r->trimmed = clusters_trim(&o->p);
 	reclaim_leave(&o->p);
@@ -298,8 +304,8 @@ static void memory_that_stays(void)
 	pthread_t thread;
 
 	o = fake_owner_open(256, 256);
-	c = cluster_get(&o->p, false);
-	d = cluster_get(&o->p, false);
+	c = cluster_get(&o->p, 0);
+	d = cluster_get(&o->p, 0);
 	CHECK(cluster_populate(&o->p, c, 10) && cluster_populate(&o->p, d, 20));
 	memset(buffer_address(&o->p, c * CLUSTER_PAGES), 1, 10 * PAGE_BYTES);
 	memset(buffer_address(&o->p, d * CLUSTER_PAGES), 1, 20 * PAGE_BYTES);
@@ -322,9 +328,9 @@ static void memory_that_stays(void)
 	CHECK_EQ(atomic_load(&o->p.credits), 256 - 50);
 	CHECK_EQ(fake_owner_check(o), 0);
 	/* It serves the next use; and goes when it can. */
-	CHECK_EQ(cluster_get(&o->p, true), c);
+	CHECK_EQ(cluster_get(&o->p, 1), c);
 	cluster_put(&o->p, c);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX), 30);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), 30);
 	reclaim_enter(&o->p);
 	CHECK_EQ(clusters_trim(&o->p), 10);
 	reclaim_leave(&o->p);

@@ -206,7 +206,7 @@ static void reserved_and_given_back(void)
 	open_with_slots(4);
 	for (int round = 0; round < 200; round++) { /* more than there are runs */
 		for (uint32_t i = 0; i <= READ_QUEUES; i++) {
-			c[i] = cluster_get(&o->p, false);
+			c[i] = cluster_get(&o->p, 0);
 			CHECK_EQ(readin_reserve(&o->p, c[i]), i < READ_QUEUES);
 			if (i < READ_QUEUES)
 				queues |= 1u << o->p.clusters[c[i]].queue;
@@ -294,7 +294,7 @@ static void posts_are_bounded(void)
 
 	open_with_slots(4);
 	o->p.reader_started = true; /* and takes none for now */
-	c = cluster_get(&o->p, false);
+	c = cluster_get(&o->p, 0);
 	for (uint32_t i = 0; i < READ_POSTS; i++)
 		CHECK(readin_reserve(&o->p, c));
 	CHECK(!readin_reserve(&o->p, c));

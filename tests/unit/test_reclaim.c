@@ -46,7 +46,7 @@ static void free_memory_first(void)
 
 	o = fake_owner_open(256, 256);
 	CHECK_EQ(fake_owner_map(o, 0, 192), 0);
-	c = cluster_get(&o->p, true);
+	c = cluster_get(&o->p, 1);
 	CHECK(cluster_populate(&o->p, c, 64));
 	cluster_put(&o->p, c);
 	CHECK_EQ(credits(), 0);

@@ -285,7 +285,7 @@ static bool is_present(uint64_t page)
 /* One page through the engine's take, by copying, its entry held; then it is put back. */
 static enum take_result take(uint64_t page, bool *dirty)
 {
-	uint32_t c = cluster_get(&q->pager, true);
+	uint32_t c = cluster_get(&q->pager, 1);
 	struct take_page t = { .page = region_page(r, page),
 		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES) };
 	uint64_t held;
@@ -384,18 +384,23 @@ static void zeros_for_the_reclaimer(void)
 {
 	char buffer[16] = "not zeros";
 	struct iovec to = { buffer, sizeof buffer }, from;
+	struct take_page page, *list = &page;
 	struct access a;
 	pthread_t thread;
 	uint64_t held;
 
 	start("uffd", 0);
 	*at(5, 0) = 77;
+	page = (struct take_page){ .page = region_page(r, 5) };
+	q->engine.uffd.reading = &list;
+	q->engine.uffd.reading_count = 1;
 	from = (struct iovec){ region_page(r, 5), sizeof buffer };
 	reclaim_enter(&q->pager);
 	held = entry_hold(r, 5);
 	REQUIRE_EQ(syscall(SYS_madvise, region_page(r, 5), PAGE_BYTES, MADV_DONTNEED), 0);
 	CHECK_EQ(process_vm_readv(getpid(), &to, 1, &from, 1, 0), (ssize_t)sizeof buffer);
 	CHECK_EQ(memcmp(buffer, (char[16]){ 0 }, 16), 0);
+	q->engine.uffd.reading_count = 0;
 	a = (struct access){ .word = at(5, 1), .write = true, .value = 78 };
 	REQUIRE_EQ(pthread_create(&thread, NULL, access_thread, &a), 0);
 	nap(100);
