@@ -197,7 +197,7 @@ static int check(const struct quire_options *given, const struct quire_options *
 	c->policy = o->policy ? o->policy : "clock";
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
-	c->readahead = o->readahead ? o->readahead : 2 * CLUSTER_PAGES * PAGE_BYTES;
+	c->readahead = o->readahead ? o->readahead : 4 * CLUSTER_PAGES * PAGE_BYTES;
 	/* Those of the environment were looked at when they were read. */
 	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
 		uint64_t bytes = rows[i].kind == BYTES ? field_of(given, &rows[i]) : 0;

@@ -10,8 +10,8 @@
  *   - no memory: the fault is put off until the reclaimer has some;
  *   - no queue for a read: it is put off until reads arrive, however long the
  *     disk takes.
- * So it cannot be part of a circle of waits. One more danger is met by number:
- * the thread that reclaims may itself run into an absent page while it copies
+ * So it cannot be part of a circle of waits. One more danger is met by number
+ * and page (uffd_answer_reclaimer): the thread that reclaims may itself run into an absent page while it copies
  * one out (the program discarded it under its hands); that fault is answered
  * with zeros at once, whatever the entry says; write-protected ones, as it will
  * drop the page: a write of the program's waits for the entry.
