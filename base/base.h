@@ -21,7 +21,7 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(p, type, member) ((type *)(void *)((char *)(p) - offsetof(type, member)))
+#define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -52,6 +52,20 @@ static inline uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* count bits from bit first on; 1 <= count, first + count <= 64 */
+static inline uint64_t bits(unsigned first, unsigned count)
+{
+	return ~UINT64_C(0) >> (64 - count) << first;
+}
+
+/* The length of the row of set bits that begins at bit first; that one is set. */
+static inline unsigned bit_row(uint64_t set, unsigned first)
+{
+	uint64_t clear = ~(set >> first);
+
+	return clear ? (unsigned)__builtin_ctzll(clear) : 64;
 }
 
 static inline void cpu_relax(void)

@@ -128,15 +128,10 @@ void cluster_put(struct pager *p, uint32_t c)
 	lock_release(&p->standby_lock);
 }
 
-static uint64_t low_bits(uint32_t n)
-{
-	return n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
-}
-
 bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
 {
 	struct cluster *cl = &p->clusters[c];
-	uint64_t missing = low_bits(n) & ~atomic_load(&cl->populated);
+	uint64_t missing = bits(0, n) & ~atomic_load(&cl->populated);
 	uint32_t wanted = (uint32_t)__builtin_popcountll(missing);
 
 	if (wanted == 0)
@@ -168,8 +163,9 @@ uint32_t clusters_release(struct pager *p, int64_t want, bool keep)
 			break;
 		cl = &p->clusters[c];
 		dropped = kernel_drop(buffer_address(p, c * CLUSTER_PAGES),
-				      CLUSTER_PAGES * PAGE_BYTES) == 0;
-		n = dropped ? (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0)) : 0;
+		                      CLUSTER_PAGES * PAGE_BYTES) == 0;
+		n = dropped ? (uint32_t)__builtin_popcountll(atomic_exchange(&cl->populated, 0)) :
+		              0;
 		uncount(&p->populated, n);
 		lock_acquire(&p->standby_lock);
 		list_append(p, c, dropped ? CLUSTERS_EMPTY : CLUSTERS_WARM);
@@ -244,7 +240,7 @@ void buffer_release(struct pager *p, uint32_t id, bool moved)
 
 	if (moved) {
 		atomic_fetch_and(&p->clusters[id / CLUSTER_PAGES].populated,
-				 ~(UINT64_C(1) << id % CLUSTER_PAGES));
+		                 ~(UINT64_C(1) << id % CLUSTER_PAGES));
 		uncount(&p->populated, 1);
 	}
 	/* An abandoned one is the writer's to free. */
@@ -262,12 +258,12 @@ static uint32_t trim(struct pager *p, uint32_t c)
 		if (atomic_load(&cl->buffer[i].state) == BUFFER_FREE)
 			idle |= UINT64_C(1) << i;
 	idle &= atomic_load(&cl->populated);
-	for (uint32_t i = 0, n; i < CLUSTER_PAGES; i += n) {
-		for (n = 1; i + n < CLUSTER_PAGES && (idle >> (i + n) & 1) == (idle >> i & 1); n++)
-			;
-		if (idle >> i & 1 &&
-		    kernel_drop(buffer_address(p, c * CLUSTER_PAGES + i), n * PAGE_BYTES) == 0)
-			dropped |= low_bits(n) << i;
+	while (idle) {
+		unsigned i = (unsigned)__builtin_ctzll(idle), n = bit_row(idle, i);
+
+		if (kernel_drop(buffer_address(p, c * CLUSTER_PAGES + i), n * PAGE_BYTES) == 0)
+			dropped |= bits(i, n);
+		idle &= ~bits(i, n);
 	}
 	atomic_fetch_and(&cl->populated, ~dropped);
 	return (uint32_t)__builtin_popcountll(dropped);
@@ -318,26 +314,4 @@ uint32_t standby_next(struct pager *p, uint32_t c)
 	}
 	lock_release(&p->standby_lock);
 	return c;
-}
-
-struct swap_run *run_get(struct pager *p)
-{
-	struct swap_run *run;
-
-	lock_acquire(&p->standby_lock);
-	run = p->free_runs;
-	if (run)
-		p->free_runs = run->owner;
-	else if (p->run_count < p->run_max)
-		run = &p->runs[p->run_count++];
-	lock_release(&p->standby_lock);
-	return run;
-}
-
-void run_put(struct pager *p, struct swap_run *run)
-{
-	lock_acquire(&p->standby_lock);
-	run->owner = p->free_runs;
-	p->free_runs = run;
-	lock_release(&p->standby_lock);
 }

@@ -7,7 +7,9 @@
 
 #define WRITE_DEPTH 64u
 #define READ_DEPTH 128u
-#define RUNS (WRITE_DEPTH + READ_QUEUES * READ_DEPTH)
+/* What the write queue holds, and one in the hand of a thread that writes by itself. */
+#define WRITE_RUNS (WRITE_DEPTH + 1u)
+#define READ_RUNS (READ_QUEUES * READ_DEPTH)
 
 void budget_init(struct pager *p, uint64_t pages);
 
@@ -41,7 +43,6 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	p->cluster_max = o->cluster_max;
 	p->frame_max = (uint32_t)MIN(o->budget_max, FRAME_NONE - 1);
 	p->frame_free = FRAME_NONE;
-	p->run_max = RUNS;
 	for (int i = 0; i < CLUSTERS_LISTS; i++)
 		p->head[i] = p->tail[i] = CLUSTER_NONE;
 	lock_init(&p->policy_lock, RANK_POLICY);
@@ -50,20 +51,19 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	lock_init(&p->post_lock, RANK_READ);
 	budget_init(p, o->budget);
 	if ((error = arena_open(&p->frame_arena, p->frame_max * sizeof *p->frames, false,
-				"quire frames")) ||
+	                        "quire frames")) ||
 	    (error = arena_open(&p->node_arena, p->frame_max * sizeof *p->policy.nodes, false,
-				"quire policy")) ||
+	                        "quire policy")) ||
 	    (error = arena_open(&p->cluster_arena, p->cluster_max * sizeof *p->clusters, false,
-				"quire clusters")) ||
-	    (error = arena_open(&p->run_arena, RUNS * sizeof *p->runs, false, "quire runs")) ||
-	    (error = open_queues(p))) {
+	                        "quire clusters")) ||
+	    (error = run_pool_open(p, SWAP_READ, READ_RUNS)) ||
+	    (error = run_pool_open(p, SWAP_WRITE, WRITE_RUNS)) || (error = open_queues(p))) {
 		pager_close(p);
 		p->owner_ops = NULL;
 		return error;
 	}
 	p->frames = p->frame_arena.base;
 	p->clusters = p->cluster_arena.base;
-	p->runs = p->run_arena.base;
 	policy_init(&p->policy, o->policy, p->node_arena.base);
 	return 0;
 }
@@ -85,12 +85,14 @@ void pager_close(struct pager *p)
 	arena_close(&p->frame_arena);
 	arena_close(&p->node_arena);
 	arena_close(&p->cluster_arena);
-	arena_close(&p->run_arena);
+	run_pool_close(p, SWAP_READ);
+	run_pool_close(p, SWAP_WRITE);
 }
 
 uint64_t pager_metadata(const struct pager *p)
 {
-	return round_up(p->frame_count * (sizeof *p->frames + sizeof *p->policy.nodes), PAGE_BYTES) +
+	return round_up(p->frame_count * (sizeof *p->frames + sizeof *p->policy.nodes),
+	                PAGE_BYTES) +
 	       round_up(p->cluster_count * sizeof *p->clusters, PAGE_BYTES) +
-	       round_up(p->run_count * sizeof *p->runs, PAGE_BYTES);
+	       run_pool_metadata(p, SWAP_READ) + run_pool_metadata(p, SWAP_WRITE);
 }

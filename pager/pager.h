@@ -11,6 +11,7 @@
  *   budget.c     credits; watermarks; waking the reclaimer; direct reclaim
  *   frame.c      records of mapped pages, and the policy's lists
  *   cluster.c    buffers: populated or not, free, in use, in standby
+ *   run_pool.c   requests to the swap file, for the next two
  *   reclaim.c    the reclaimer thread and one step of reclaim
  *   writeback.c  dirty standby buffers to the swap file, in slot order
  *   readin.c     reads in flight for readahead and for handler threads
@@ -85,23 +86,23 @@ struct page_owner {
 
 /* A mapped page. Its policy_node is kept beside it, by the same number. */
 struct frame {
-	_Atomic page_id page;   /* written by the holder of the page's entry; read by the reclaimer */
-	slot_t slot;            /* its clean copy, or SLOT_NONE: dirty. Entry */
-	uint16_t pins;          /* entry */
-	bool listed;            /* in the policy's lists. Policy lock */
-	bool readahead;         /* mapped by readahead or fault-around, not touched. Entry */
+	_Atomic page_id page; /* written by the holder of the page's entry; read by the reclaimer */
+	slot_t slot;          /* its clean copy, or SLOT_NONE: dirty. Entry */
+	uint16_t pins;        /* entry */
+	bool listed;          /* in the policy's lists. Policy lock */
+	bool readahead;       /* mapped by readahead or fault-around, not touched. Entry */
 };
 
 /* -------------------------------------------------------------- clusters */
 
 enum buffer_state {
 	BUFFER_FREE = 0,
-	BUFFER_READING,         /* I/O into it is in flight */
-	BUFFER_CLEAN,           /* holds a standby page that its slot holds too */
-	BUFFER_DIRTY,           /* holds the only copy of a standby page */
-	BUFFER_WRITING,         /* being written to its slot */
-	BUFFER_ABANDONED,       /* being written, but its page was taken back: slot to be freed */
-	BUFFER_CLAIMED,         /* taken back; its bytes may still be needed for a moment */
+	BUFFER_READING,   /* I/O into it is in flight */
+	BUFFER_CLEAN,     /* holds a standby page that its slot holds too */
+	BUFFER_DIRTY,     /* holds the only copy of a standby page */
+	BUFFER_WRITING,   /* being written to its slot */
+	BUFFER_ABANDONED, /* being written, but its page was taken back: slot to be freed */
+	BUFFER_CLAIMED,   /* taken back; its bytes may still be needed for a moment */
 };
 
 /*
@@ -117,33 +118,41 @@ struct buffer {
 };
 
 struct cluster {
-	uint32_t prev, next;            /* list; standby lock */
-	_Atomic uint64_t populated;     /* bit i: buffer i has memory, and a credit is held for it */
-	_Atomic uint32_t refs;          /* buffers not FREE, and operations that hold it */
-	uint8_t list;                   /* enum cluster_list; standby lock */
-	_Atomic uint8_t queue;          /* readin: the queue its reads are in */
-	uint8_t used;                   /* buffers handed out, 0 .. CLUSTER_PAGES */
-	uint64_t started;               /* ns: when the fault that waits for buffer 0 began, or 0 */
+	uint32_t prev, next;        /* list; standby lock */
+	_Atomic uint64_t populated; /* bit i: buffer i has memory, and a credit is held for it */
+	_Atomic uint32_t refs;      /* buffers not FREE, and operations that hold it */
+	uint8_t list;               /* enum cluster_list; standby lock */
+	_Atomic uint8_t queue;      /* readin: the queue its reads are in */
+	uint8_t used;               /* buffers handed out, 0 .. CLUSTER_PAGES */
+	uint64_t started;           /* ns: when the fault that waits for buffer 0 began, or 0 */
 	struct buffer buffer[CLUSTER_PAGES];
 };
 
 enum cluster_list {
-	CLUSTERS_NOWHERE,       /* held by an operation, or reads only */
-	CLUSTERS_EMPTY,         /* free, no memory */
-	CLUSTERS_WARM,          /* free, some buffers populated */
-	CLUSTERS_STANDBY,       /* holds standby pages, oldest first */
+	CLUSTERS_NOWHERE, /* held by an operation, or reads only */
+	CLUSTERS_EMPTY,   /* free, no memory */
+	CLUSTERS_WARM,    /* free, some buffers populated */
+	CLUSTERS_STANDBY, /* holds standby pages, oldest first */
 	CLUSTERS_LISTS
+};
+
+/* Runs of one kind. */
+struct run_pool {
+	struct arena arena;
+	struct swap_run *runs, *free;            /* free: linked by owner */
+	struct iovec (*pieces)[SWAP_RUN_PIECES]; /* of each run, or NULL */
+	uint32_t count, max;                     /* ever used; room */
 };
 
 #define READ_QUEUES 8u
 #define READ_POSTS 256u
 
 struct read_queue {
-	struct lock lock;               /* adding, flushing, reaping */
+	struct lock lock; /* adding, flushing, reaping */
 	struct swap_queue *io;
-	struct swap_run *run;           /* of who has reserved the queue; lock */
-	_Atomic uint32_t in_flight;     /* runs */
-	_Atomic uint32_t arrivals;      /* futex: changes when a run is done or the reaper leaves */
+	struct swap_run *run;       /* of who has reserved the queue; lock */
+	_Atomic uint32_t in_flight; /* runs */
+	_Atomic uint32_t arrivals;  /* futex: changes when a run is done or the reaper leaves */
 	_Atomic uint32_t sleepers;
 };
 
@@ -151,52 +160,50 @@ struct pager {
 	const struct page_owner *owner_ops;
 	void *owner;
 	struct swapfile *swap;
-	struct counters *counters;      /* of the whole */
+	struct counters *counters; /* of the whole */
 
 	/* budget.c */
-	_Atomic int64_t credits;        /* free */
-	_Atomic uint64_t budget;        /* pages */
-	_Atomic uint32_t low, high;     /* watermarks of credits, pages */
+	_Atomic int64_t credits;    /* free */
+	_Atomic uint64_t budget;    /* pages */
+	_Atomic uint32_t low, high; /* watermarks of credits, pages */
 	_Atomic uint32_t standby_target;
-	_Atomic uint32_t batch;         /* pages of one take, 1 .. CLUSTER_PAGES */
-	_Atomic uint32_t starved;       /* someone asked for credits in vain */
-	_Atomic uint32_t progress;      /* counts steps of reclaim that achieved something */
-	_Atomic uint32_t writing;       /* runs that are being written */
-	_Atomic bool write_failing;     /* the last that ended has failed */
+	_Atomic uint32_t batch;     /* pages of one take, 1 .. CLUSTER_PAGES */
+	_Atomic uint32_t starved;   /* someone asked for credits in vain */
+	_Atomic uint32_t progress;  /* counts steps of reclaim that achieved something */
+	_Atomic uint32_t writing;   /* runs that are being written */
+	_Atomic bool write_failing; /* the last that ended has failed */
 
 	/* frame.c */
 	struct arena frame_arena, node_arena;
 	struct frame *frames;
 	struct lock policy_lock;
 	struct policy policy;
-	uint32_t frame_count;           /* ever used; policy lock */
+	uint32_t frame_count; /* ever used; policy lock */
 	uint32_t frame_max;
-	uint32_t frame_free;            /* head of the free list through nodes[].next */
+	uint32_t frame_free; /* head of the free list through nodes[].next */
 
 	/* cluster.c */
 	struct arena cluster_arena;
 	struct cluster *clusters;
-	char *buffers;                  /* address of buffer 0; the owner's memory */
+	char *buffers; /* address of buffer 0; the owner's memory */
 	struct lock standby_lock;
 	uint32_t head[CLUSTERS_LISTS], tail[CLUSTERS_LISTS], length[CLUSTERS_LISTS];
-	uint32_t cluster_count;         /* ever used */
+	uint32_t cluster_count; /* ever used */
 	uint32_t cluster_max;
-	_Atomic uint64_t populated;     /* buffers with memory, pages */
-	_Atomic uint64_t standby;       /* buffers that hold a page */
+	_Atomic uint64_t populated; /* buffers with memory, pages */
+	_Atomic uint64_t standby;   /* buffers that hold a page */
 
-	/* runs, shared by writeback.c and readin.c */
-	struct arena run_arena;
-	struct swap_run *runs, *free_runs;
-	uint32_t run_count, run_max;
+	/* run_pool.c, by enum swap_op */
+	struct run_pool run_pools[2];
 
 	/* reclaim.c, writeback.c */
 	struct lock reclaim_lock;
-	_Atomic int32_t reclaimer_tid;  /* who holds the reclaim lock; 0: nobody */
-	struct swap_queue *writes;      /* reclaim lock */
-	uint64_t write_again_at;        /* after a failure; reclaim lock */
-	bool swap_full;                 /* told already; reclaim lock */
+	_Atomic int32_t reclaimer_tid; /* who holds the reclaim lock; 0: nobody */
+	struct swap_queue *writes;     /* reclaim lock */
+	uint64_t write_again_at;       /* after a failure; reclaim lock */
+	bool swap_full;                /* told already; reclaim lock */
 	pthread_t thread;
-	_Atomic uint32_t wake;          /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
+	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
 	_Atomic uint32_t stopping;
 	bool started;
 
@@ -206,21 +213,21 @@ struct pager {
 	struct lock post_lock;
 	struct read_post {
 		uint32_t cluster, n;
-	} post[READ_POSTS];             /* ring; post lock */
+	} post[READ_POSTS];                            /* ring; post lock */
 	uint32_t post_head, post_count, post_reserved; /* post lock */
-	_Atomic uint32_t posted;        /* futex of the reader: counts posts */
+	_Atomic uint32_t posted;                       /* futex of the reader: counts posts */
 	_Atomic uint32_t reader_stop;
 	bool reader_started;
 	pthread_t reader;
 };
 
 struct pager_options {
-	uint64_t budget;                /* pages */
-	uint64_t budget_max;            /* pages: what set_memory may raise it to */
+	uint64_t budget;     /* pages */
+	uint64_t budget_max; /* pages: what set_memory may raise it to */
 	const struct policy_ops *policy;
 	const struct page_owner *owner_ops;
 	void *owner;
-	char *buffers;                  /* address space for cluster_max * CLUSTER_PAGES buffers */
+	char *buffers; /* address space for cluster_max * CLUSTER_PAGES buffers */
 	uint32_t cluster_max;
 	struct swapfile *swap;
 	struct counters *counters;
@@ -340,8 +347,15 @@ bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slo
 /* Done with a claimed or abandoned buffer. moved: its memory went with the page (UFFDIO_MOVE). */
 void buffer_release(struct pager *p, uint32_t id, bool moved);
 
-/* Write-back and read-in requests. */
-struct swap_run *run_get(struct pager *p);
+/* ------------------------------------------------------------ run_pool.c */
+
+/* Called by pager_open and pager_close. */
+int run_pool_open(struct pager *p, enum swap_op op, uint32_t max);
+void run_pool_close(struct pager *p, enum swap_op op);
+uint64_t run_pool_metadata(const struct pager *p, enum swap_op op);
+
+/* A run with op and pieces set, the rest to be filled in. => NULL: all are in use */
+struct swap_run *run_get(struct pager *p, enum swap_op op);
 void run_put(struct pager *p, struct swap_run *run);
 
 /* ------------------------------------------------------------- reclaim.c */

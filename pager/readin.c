@@ -29,11 +29,14 @@
 
 static void complete(struct pager *p, struct swap_run *run)
 {
+	uint32_t first = buffer_at(p, run->base);
+	uint64_t bad = run->bad;
+
 	count(&p->counters->pages_in, run->count);
-	for (unsigned i = 0; i < run->count; i++) {
-		uint32_t id = buffer_at(p, run->page[i]);
+	for (uint64_t left = run->pages; left; left &= left - 1, bad >>= 1) {
+		uint32_t id = first + (uint32_t)__builtin_ctzll(left);
 		struct buffer *b = buffer_of(p, id);
-		int error = run->status ? -run->status : run->bad >> i & 1 ? EBADMSG : 0;
+		int error = run->status ? -run->status : bad & 1 ? EBADMSG : 0;
 		bool good = error == 0;
 		page_id page = b->page;
 
@@ -95,16 +98,16 @@ static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run
 		uint32_t k = 0;
 
 		/* The first is in flight by now, or was given: there is something to wait for. */
-		while (!run && !(run = run_get(p)))
+		while (!run && !(run = run_get(p, SWAP_READ)))
 			reap(p, q, true);
-		run->op = SWAP_READ;
 		run->slot = cl->buffer[i].slot;
+		run->base = buffer_address(p, c * CLUSTER_PAGES + i);
 		/* A page that the program waits for is read alone, before the others. */
 		do {
-			run->page[k] = buffer_address(p, c * CLUSTER_PAGES + i);
 			k++, i++;
 		} while (i < n && (i > 1 || !cl->started) && cl->buffer[i].slot == run->slot + k);
 		run->count = k;
+		run->pages = bits(0, k);
 		atomic_fetch_add(&q->in_flight, 1);
 		if (swap_queue_add(q->io, run) != 0) {
 			atomic_fetch_sub(&q->in_flight, 1);
@@ -150,7 +153,7 @@ static bool reserve_queue(struct pager *p, struct read_queue *q)
 	if (atomic_load(&q->in_flight) >= CLUSTER_PAGES || !lock_try(&q->lock))
 		return false;
 	/* Nobody adds without the lock: a cluster of single pages still fits the ring. */
-	if (atomic_load(&q->in_flight) < CLUSTER_PAGES && (q->run = run_get(p)) != NULL)
+	if (atomic_load(&q->in_flight) < CLUSTER_PAGES && (q->run = run_get(p, SWAP_READ)) != NULL)
 		return true;
 	lock_release(&q->lock);
 	return false;
@@ -221,7 +224,7 @@ static struct swap_run *reader_run(struct pager *p, struct read_queue *q)
 {
 	struct swap_run *run;
 
-	while (!(run = run_get(p)))
+	while (!(run = run_get(p, SWAP_READ)))
 		if (reap(p, q, true))
 			announce(q);
 		else

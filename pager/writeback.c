@@ -21,11 +21,12 @@
 static void finish(struct pager *p, struct swap_run *run)
 {
 	bool good = run->status == 0;
-	uint32_t returned = 0;
+	uint32_t first = buffer_at(p, run->base), returned = 0;
+	slot_t slot = run->slot;
 	page_id kept = PAGE_ID_NONE;
 
-	for (unsigned i = 0; i < run->count; i++) {
-		uint32_t id = buffer_at(p, run->page[i]);
+	for (uint64_t left = run->pages; left; left &= left - 1, slot++) {
+		uint32_t id = first + (uint32_t)__builtin_ctzll(left);
 		struct buffer *b = buffer_of(p, id);
 		uint32_t writing = BUFFER_WRITING;
 		page_id page = b->page;
@@ -33,7 +34,7 @@ static void finish(struct pager *p, struct swap_run *run)
 		if (!good)
 			b->slot = SLOT_NONE;
 		if (atomic_compare_exchange_strong(&b->state, &writing,
-						   good ? BUFFER_CLEAN : BUFFER_DIRTY)) {
+		                                   good ? BUFFER_CLEAN : BUFFER_DIRTY)) {
 			if (good) {
 				p->owner_ops->written(p->owner, page);
 			} else {
@@ -43,7 +44,7 @@ static void finish(struct pager *p, struct swap_run *run)
 		} else {
 			ASSERT(writing == BUFFER_ABANDONED);
 			if (good)
-				swapfile_unref(p->swap, run->slot + i);
+				swapfile_unref(p->swap, slot);
 			atomic_store(&b->state, BUFFER_FREE);
 			cluster_put(p, id / CLUSTER_PAGES);
 		}
@@ -80,29 +81,28 @@ uint32_t writeback_reap(struct pager *p, bool wait)
 	return reaped;
 }
 
-/* Take the next dirty buffers of a cluster, from *at on, into WRITING. => how many are in run->page */
-static unsigned gather(struct pager *p, uint32_t c, unsigned *at, struct swap_run *run)
+/* Take a cluster's dirty buffers into WRITING. => which they are */
+static uint64_t gather(struct pager *p, uint32_t c)
 {
 	struct cluster *cl = &p->clusters[c];
-	unsigned n = 0;
+	uint64_t gathered = 0;
 
-	for (; *at < cl->used; ++*at) {
+	for (unsigned i = 0; i < cl->used; i++) {
 		uint32_t dirty = BUFFER_DIRTY;
 
-		if (atomic_compare_exchange_strong(&cl->buffer[*at].state, &dirty, BUFFER_WRITING))
-			run->page[n++] = buffer_address(p, c * CLUSTER_PAGES + *at);
+		if (atomic_compare_exchange_strong(&cl->buffer[i].state, &dirty, BUFFER_WRITING))
+			gathered |= bits(i, 1);
 	}
-	return n;
+	return gathered;
 }
 
 /* WRITING buffers for which there is no slot: as they were. => one of their pages, or PAGE_ID_NONE */
-static page_id ungather(struct pager *p, void **page, unsigned n)
+static page_id ungather(struct pager *p, uint32_t c, uint64_t gathered)
 {
 	page_id kept = PAGE_ID_NONE;
 
-	for (unsigned i = 0; i < n; i++) {
-		uint32_t id = buffer_at(p, page[i]);
-		struct buffer *b = buffer_of(p, id);
+	for (uint64_t left = gathered; left; left &= left - 1) {
+		struct buffer *b = &p->clusters[c].buffer[__builtin_ctzll(left)];
 		uint32_t writing = BUFFER_WRITING;
 		page_id dirty = b->page;
 
@@ -110,7 +110,7 @@ static page_id ungather(struct pager *p, void **page, unsigned n)
 			kept = dirty;
 		} else {
 			atomic_store(&b->state, BUFFER_FREE);
-			cluster_put(p, id / CLUSTER_PAGES);
+			cluster_put(p, c);
 		}
 	}
 	return kept;
@@ -119,9 +119,11 @@ static page_id ungather(struct pager *p, void **page, unsigned n)
 static void submit(struct pager *p, struct swap_run *run)
 {
 	unsigned bucket = 31u - (unsigned)__builtin_clz(run->count);
+	uint32_t first = buffer_at(p, run->base);
+	slot_t slot = run->slot;
 
-	for (unsigned i = 0; i < run->count; i++)
-		buffer_of(p, buffer_at(p, run->page[i]))->slot = run->slot + i;
+	for (uint64_t left = run->pages; left; left &= left - 1, slot++)
+		buffer_of(p, first + (uint32_t)__builtin_ctzll(left))->slot = slot;
 	count(&p->counters->writeback_requests, 1);
 	count(&p->counters->writeback_sizes[MIN(bucket, WRITEBACK_BUCKETS - 1u)], 1);
 	atomic_fetch_add(&p->writing, 1);
@@ -144,19 +146,29 @@ static struct swap_run *next_run(struct pager *p)
 {
 	struct swap_run *run;
 
-	while ((run = run_get(p)) == NULL)
+	while ((run = run_get(p, SWAP_WRITE)) == NULL)
 		if (writeback_reap(p, true) == 0)
 			return NULL;
-	run->op = SWAP_WRITE;
 	return run;
+}
+
+/* The lowest n of these buffers; they leave the set. */
+static uint64_t lowest(uint64_t *set, unsigned n)
+{
+	uint64_t rest = *set, taken;
+
+	while (n-- > 0)
+		rest &= rest - 1;
+	taken = *set & ~rest;
+	*set = rest;
+	return taken;
 }
 
 bool writeback_start(struct pager *p, uint32_t c)
 {
 	struct swap_run *run;
-	void *page[CLUSTER_PAGES];
-	unsigned at = 0, n, done = 0;
 	bool starved = false;
+	uint64_t rest;
 	page_id kept;
 
 	if (p->write_again_at && now_ns() < p->write_again_at)
@@ -165,36 +177,33 @@ bool writeback_start(struct pager *p, uint32_t c)
 	run = next_run(p);
 	if (!run)
 		return false;
-	n = gather(p, c, &at, run);
-	for (unsigned i = 0; i < n; i++)
-		page[i] = run->page[i];
+	rest = gather(p, c);
 	/* A synchronous write may fail on the way: then the rest is not tried. */
-	while (done < n && !p->write_again_at) {
+	while (rest && !p->write_again_at) {
+		unsigned got, want = (unsigned)__builtin_popcountll(rest);
 		slot_t first;
-		unsigned got;
 
 		if (!run)
 			run = next_run(p);
 		starved = !run;
-		got = starved ? 0 : swapfile_alloc(p->swap, n - done, &first);
+		got = starved ? 0 : swapfile_alloc(p->swap, want, &first);
 		if (got == 0)
 			break;
 		run->slot = first;
 		run->count = got;
-		for (unsigned i = 0; i < got; i++)
-			run->page[i] = page[done + i];
+		run->base = buffer_address(p, c * CLUSTER_PAGES);
+		run->pages = lowest(&rest, got);
 		submit(p, run);
 		run = NULL;
-		done += got;
 	}
 	if (run)
 		run_put(p, run);
 	if (thread_is_ours)
 		swap_queue_flush(p->writes);
-	kept = ungather(p, page + done, n - done);
+	kept = ungather(p, c, rest);
 	if (p->write_again_at || starved)
 		return false;
-	if (done == n)
+	if (!rest)
 		return true;
 	p->write_again_at = now_ns() + BACKOFF_NS;
 	if (!p->swap_full)

@@ -23,16 +23,24 @@
 #define HASTE 8
 #define PAUSE_NS 100000
 
+static unsigned char *page_at(const struct swap_run *run, unsigned i)
+{
+	return (unsigned char *)run->base + i * PAGE_BYTES;
+}
+
 void run_start(struct swapfile *s, struct swap_run *run)
 {
-	ASSERT(run->count >= 1 && run->count <= SWAP_RUN_MAX);
-	ASSERT(run->slot != SLOT_NONE && run->slot + run->count <= s->slots.control->extent);
-	for (unsigned i = 0; i < run->count; i++) {
-		ASSERT(run->page[i] && (uintptr_t)run->page[i] % PAGE_BYTES == 0);
-		DEBUG_ASSERT(slots_references(&s->slots, run->slot + i) > 0);
+	slot_t slot = run->slot;
+
+	ASSERT(run->count >= 1 && run->count == (unsigned)__builtin_popcountll(run->pages));
+	ASSERT(run->base && (uintptr_t)run->base % PAGE_BYTES == 0);
+	ASSERT(slot != SLOT_NONE && slot + run->count <= s->slots.control->extent);
+	for (uint64_t left = run->pages; left; left &= left - 1, slot++) {
+		DEBUG_ASSERT(slots_references(&s->slots, slot) > 0);
 		if (run->op == SWAP_WRITE)
-			slots_set_sum(&s->slots, run->slot + i,
-			              checksum_page(run->slot + i, run->page[i]));
+			slots_set_sum(
+				&s->slots, slot,
+				checksum_page(slot, page_at(run, (unsigned)__builtin_ctzll(left))));
 	}
 	run->status = 0;
 	run->bad = 0;
@@ -43,22 +51,23 @@ void run_start(struct swapfile *s, struct swap_run *run)
 
 void run_request(struct swap_run *run, struct io_request *request)
 {
-	struct iovec *last = NULL;
+	struct iovec *piece = run->pieces ? run->pieces : &run->piece;
+	unsigned room = run->pieces ? SWAP_RUN_PIECES : 1, n = 0;
+	uint64_t left = run->pages;
 
-	run->iov_count = 0;
-	for (unsigned i = run->done / PAGE_BYTES; i < run->count; i++) {
-		/* Neighbours in memory are one buffer: fewer pieces for kernel and disk. */
-		if (last && (char *)last->iov_base + last->iov_len == run->page[i]) {
-			last->iov_len += PAGE_BYTES;
-			continue;
-		}
-		last = &run->iov[run->iov_count++];
-		*last = (struct iovec){ run->page[i], PAGE_BYTES };
+	for (unsigned done = run->done / PAGE_BYTES; done > 0; done--)
+		left &= left - 1;
+	/* Neighbours in memory are one piece: less work for kernel and disk. */
+	for (; left && n < room; n++) {
+		unsigned first = (unsigned)__builtin_ctzll(left), pages = bit_row(left, first);
+
+		piece[n] = (struct iovec){ page_at(run, first), pages * PAGE_BYTES };
+		left &= ~bits(first, pages);
 	}
 	*request = (struct io_request){
 		.write = run->op == SWAP_WRITE,
-		.iov = run->iov,
-		.iov_count = run->iov_count,
+		.iov = piece,
+		.iov_count = n,
 		.offset = (uint64_t)run->slot * PAGE_BYTES + run->done,
 		.tag = run,
 	};
@@ -76,13 +85,15 @@ void run_pause(void)
 
 static enum run_step finish(struct swapfile *s, struct swap_run *run, int status)
 {
+	slot_t slot = run->slot;
+
 	run->status = status;
 	if (status != 0 || run->op == SWAP_WRITE)
 		return RUN_DONE;
-	for (unsigned i = 0; i < run->count; i++)
-		if (checksum_page(run->slot + i, run->page[i]) !=
-		    slots_sum(&s->slots, run->slot + i))
-			run->bad |= UINT64_C(1) << i;
+	for (uint64_t left = run->pages, bit = 1; left; left &= left - 1, bit <<= 1, slot++)
+		if (checksum_page(slot, page_at(run, (unsigned)__builtin_ctzll(left))) !=
+		    slots_sum(&s->slots, slot))
+			run->bad |= bit;
 	return RUN_DONE;
 }
 

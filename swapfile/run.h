@@ -20,7 +20,7 @@ enum run_step { RUN_DONE, RUN_CONTINUE };
 /* Check what the caller filled in, forget earlier results; note the checksums of a write. */
 void run_start(struct swapfile *s, struct swap_run *run);
 
-/* The rest of the run as one request. It refers to the run's iov. */
+/* The rest of the run as one request, as far as there is room for its pieces; these stay the run's. */
 void run_request(struct swap_run *run, struct io_request *request);
 
 /*

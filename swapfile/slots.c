@@ -106,12 +106,6 @@ void slots_set_backed(struct slots *s, uint32_t count)
 
 /* ---------------------------------------------------------------- marking */
 
-/* Bits first .. first + count - 1 of a cluster. */
-static uint64_t bits(unsigned first, unsigned count)
-{
-	return ~UINT64_C(0) >> (64 - count) << first;
-}
-
 /* Bring the summaries up to date with a cluster. => holds .lock */
 static void summarise(struct slots *s, uint32_t cluster)
 {

@@ -34,14 +34,15 @@ struct io_ops;
 typedef uint32_t slot_t;
 #define SLOT_NONE ((slot_t)0)
 
-/* Most pages in one transfer. */
+/* Most pages in one transfer, and most pieces of memory that so many can be in. */
 #define SWAP_RUN_MAX 64u
+#define SWAP_RUN_PIECES (SWAP_RUN_MAX / 2)
 
 struct swapfile_options {
-	const char *path;            /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
-	uint64_t size_limit;         /* bytes; 0: no limit but the disk */
-	const char *io;              /* "auto", "uring", NULL = auto */
-	uint64_t look_ns;            /* a thread that waits for a page stays awake for so long; 0: it sleeps */
+	const char *path;    /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
+	uint64_t size_limit; /* bytes; 0: no limit but the disk */
+	const char *io;      /* "auto", "uring", NULL = auto */
+	uint64_t look_ns; /* a thread that waits for a page stays awake for so long; 0: it sleeps */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
 	void *io_arg;                /* handed to io_ops->open */
 };
@@ -95,10 +96,11 @@ bool swapfile_check(struct swapfile *s);
 enum swap_op { SWAP_READ, SWAP_WRITE };
 
 /*
- * One transfer between count neighbouring slots and as many page buffers.
- * The caller owns it and fills the first part; it and the buffers must stay
- * until it is reaped, and the bytes of a write unchanged from add to reap.
- * Buffers are page aligned.
+ * One transfer between count neighbouring slots and as many pages of memory,
+ * which rise with the slots and lie within SWAP_RUN_MAX pages: writes leave out
+ * what is clean. The caller owns the run and fills the first part; it and the
+ * pages must stay until it is reaped, and the bytes of a write unchanged from
+ * add to reap.
  *
  * Interrupted and short transfers are continued, EAGAIN and EIO tried again a
  * few times; status is what was left of that. After a failed write the content
@@ -109,18 +111,30 @@ struct swap_run {
 	enum swap_op op;
 	slot_t slot;
 	unsigned count; /* 1 .. SWAP_RUN_MAX */
-	void *page[SWAP_RUN_MAX];
+	void *base;     /* page aligned */
+	uint64_t pages; /* count bits. Bit i: the page at base + i pages */
+	/* Room for SWAP_RUN_PIECES; without it (NULL) pages with gaps are a request for each piece. */
+	struct iovec *pieces;
 	void *owner; /* the caller's, untouched here */
 	/* result, valid once reaped */
 	int status;   /* 0, or -errno: no page of the run can be relied on */
 	uint64_t bad; /* status 0, SWAP_READ: bit i: page i failed its checksum */
 	/* private to swapfile/ */
-	struct iovec iov[SWAP_RUN_MAX];
-	unsigned iov_count;
+	struct iovec piece;
 	uint32_t done;  /* bytes, in whole pages */
 	uint16_t again; /* interruptions since the last progress */
 	uint8_t tries;  /* failures so far */
 };
+
+/* The address of a run's page number i, 0 .. count - 1. */
+static inline void *swap_run_page(const struct swap_run *run, unsigned i)
+{
+	uint64_t pages = run->pages;
+
+	while (i-- > 0)
+		pages &= pages - 1;
+	return (char *)run->base + ((size_t)__builtin_ctzll(pages) << 12);
+}
 
 /*
  * Read or write a run now, on this thread, and return run->status.

@@ -87,10 +87,10 @@ void fault_account(struct quire_region *r, bool major, uint64_t started)
 	}
 }
 
-#define COUNT(r, name, n)                                                                          \
-	do {                                                                                       \
-		count(&(r)->counters.name, n);                                                     \
-		count(&(r)->q->counters.name, n);                                                  \
+#define COUNT(r, name, n)                         \
+	do {                                      \
+		count(&(r)->counters.name, n);    \
+		count(&(r)->q->counters.name, n); \
 	} while (0)
 
 static void count_resident(struct quire_region *r, uint64_t n)
@@ -107,8 +107,11 @@ void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind k
 		[QUIRE_ERROR_NO_MEMORY] = "no page could be evicted to make room for an access",
 		[QUIRE_ERROR_ENGINE] = "the kernel refused to install or remove a page",
 	};
-	struct quire_error e = { .kind = kind, .error = error, .region = r,
-				 .offset = page << PAGE_SHIFT, .message = words[kind] };
+	struct quire_error e = { .kind = kind,
+		                 .error = error,
+		                 .region = r,
+		                 .offset = page << PAGE_SHIFT,
+		                 .message = words[kind] };
 
 	if (kind == QUIRE_ERROR_READ || kind == QUIRE_ERROR_CHECKSUM)
 		COUNT(r, read_errors, 1);
@@ -341,7 +344,7 @@ static enum fault_result mapped(struct fault *f)
 }
 
 /* Read one slot on this thread and map it; the entry is held, one credit too. */
-static enum fault_result read_one(struct fault *f, struct swap_run *run, uint32_t c)
+static enum fault_result read_one(struct fault *f, uint32_t c)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
@@ -349,20 +352,21 @@ static enum fault_result read_one(struct fault *f, struct swap_run *run, uint32_
 	bool writable = f->write || fault_expects_write(r);
 	page_id id = PAGE_ID(r->id, f->page);
 	enum policy_entry how = POLICY_FAULTED;
+	struct swap_run run = { .op = SWAP_READ,
+		                .slot = slot,
+		                .count = 1,
+		                .pages = 1,
+		                .base = buffer_address(&q->pager, c * CLUSTER_PAGES) };
 	uint32_t frame;
 	int n;
 
-	run->op = SWAP_READ;
-	run->slot = slot;
-	run->count = 1;
-	run->page[0] = buffer_address(&q->pager, c * CLUSTER_PAGES);
-	if (swapfile_transfer(q->swap, run) != 0 || run->bad) {
-		fault_report(r, f->page, run->status ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM,
-			     run->status ? -run->status : EBADMSG);
+	if (swapfile_transfer(q->swap, &run) != 0 || run.bad) {
+		fault_report(r, f->page, run.status ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM,
+		             run.status ? -run.status : EBADMSG);
 		return FAULT_IOERR;
 	}
 	COUNT(r, pages_in, 1);
-	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run->page[0], 1, writable);
+	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
 	if (n != 1)
 		return FAULT_REFUSED;
@@ -382,7 +386,6 @@ static enum fault_result read_alone(struct fault *f)
 {
 	struct pager *p = &f->region->q->pager;
 	enum fault_result result = FAULT_NOMEM;
-	struct swap_run *run;
 	bool populated;
 	uint32_t c;
 
@@ -390,18 +393,14 @@ static enum fault_result read_alone(struct fault *f)
 	if (credits_get(p, 2) != 0)
 		return give_up(f, FAULT_NOMEM);
 	c = cluster_get(p, 1);
-	run = run_get(p);
 	credits_put(p, 1);
-	if (c != CLUSTER_NONE && run) {
+	if (c != CLUSTER_NONE) {
 		while (!(populated = cluster_populate(p, c, 1)) && credits_get(p, 1) == 0)
 			credits_put(p, 1);
 		if (populated)
-			result = read_one(f, run, c);
-	}
-	if (run)
-		run_put(p, run);
-	if (c != CLUSTER_NONE)
+			result = read_one(f, c);
 		cluster_put(p, c);
+	}
 	if (result != FAULT_DONE) {
 		credits_put(p, 1);
 		return give_up(f, result);

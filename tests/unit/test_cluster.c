@@ -339,43 +339,14 @@ static void memory_that_stays(void)
 	finish();
 }
 
-static void runs(void)
-{
-	struct swap_run *run, *all = NULL;
-	unsigned n = 0;
-
-	o = fake_owner_open(64, 256);
-	while ((run = run_get(&o->p)) != NULL && n <= o->p.run_max) {
-		run->owner = all;
-		all = run;
-		n++;
-	}
-	CHECK_EQ(n, o->p.run_max);
-	while ((run = all) != NULL) {
-		all = run->owner;
-		run_put(&o->p, run);
-	}
-	run = run_get(&o->p);
-	CHECK(run != NULL);
-	run_put(&o->p, run);
-	CHECK_EQ(o->p.run_count, n);
-	finish();
-}
-
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(memory_is_credit),
-		UNIT(no_credit_no_memory),
-		UNIT(all_in_use),
-		UNIT(references),
-		UNIT(moved_away),
-		UNIT(claims),
-		UNIT(half_empty_standby),
-		UNIT(locked_memory),
-		UNIT(memory_that_stays),
-		UNIT(runs),
-		UNIT_END,
+		UNIT(memory_is_credit),   UNIT(no_credit_no_memory),
+		UNIT(all_in_use),         UNIT(references),
+		UNIT(moved_away),         UNIT(claims),
+		UNIT(half_empty_standby), UNIT(locked_memory),
+		UNIT(memory_that_stays),  UNIT_END,
 	};
 
 	return unit_main(argc, argv, "cluster", tests);

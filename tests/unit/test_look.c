@@ -17,7 +17,7 @@
 
 #define PAGES 256
 #define SECOND UINT64_C(1000000000)
-#define NEVER 1000      /* looks of reap: more than fit into a nanosecond of looking */
+#define NEVER 1000 /* looks of reap: more than fit into a nanosecond of looking */
 
 static struct fake_disk *disk;
 static struct look look;
@@ -57,8 +57,8 @@ static int64_t read_page(unsigned page)
 
 static void delay(int64_t looks, unsigned times)
 {
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = looks,
-						   .times = times });
+	fake_disk_fault(
+		disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = looks, .times = times });
 }
 
 static void found_awake(void)
@@ -170,7 +170,7 @@ static void through_transfer(void)
 {
 	_Alignas(PAGE_BYTES) static unsigned char bytes[PAGE_BYTES];
 	struct swapfile_options o = { .io_ops = &fake_disk_ops, .look_ns = SECOND };
-	struct swap_run run = { .op = SWAP_WRITE, .count = 1, .page = { bytes } };
+	struct swap_run run = { .op = SWAP_WRITE, .count = 1, .base = bytes, .pages = 1 };
 	struct swapfile *s;
 
 	o.io_arg = disk = fake_disk_new(PAGES);
@@ -180,16 +180,20 @@ static void through_transfer(void)
 	REQUIRE_EQ(swapfile_transfer(s, &run), 0);
 	CHECK_EQ(fake_disk_counts(disk).submits, 0);
 	run.op = SWAP_READ;
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO });
+	fake_disk_fault(disk,
+	                (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO });
 	CHECK_EQ(swapfile_transfer(s, &run), 0);
 	CHECK_EQ(run.bad, 0);
 	CHECK_EQ(fake_disk_counts(disk).submits, 2);
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN, .op = FAKE_READ, .value = 512 });
+	fake_disk_fault(disk,
+	                (struct fake_fault){ .kind = FAKE_TORN, .op = FAKE_READ, .value = 512 });
 	memset(bytes, 0, sizeof bytes);
 	CHECK_EQ(swapfile_transfer(s, &run), 0);
 	CHECK_EQ(run.bad, 1);
-	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO,
-						   .times = 10 });
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_FAIL,
+	                                           .op = FAKE_READ,
+	                                           .value = EIO,
+	                                           .times = 10 });
 	CHECK_EQ(swapfile_transfer(s, &run), -EIO);
 	swapfile_unref(s, run.slot);
 	swapfile_close(s);
@@ -199,11 +203,9 @@ static void through_transfer(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(found_awake),  UNIT(slept_for),
-		UNIT(never),        UNIT(answers),
-		UNIT(not_started),  UNIT(given_up_and_taken_up),
-		UNIT(many_threads), UNIT(through_transfer),
-		UNIT_END,
+		UNIT(found_awake),  UNIT(slept_for),        UNIT(never),
+		UNIT(answers),      UNIT(not_started),      UNIT(given_up_and_taken_up),
+		UNIT(many_threads), UNIT(through_transfer), UNIT_END,
 	};
 
 	return unit_main(argc, argv, "look", tests);

@@ -62,12 +62,13 @@ static struct swap_run run_of(enum swap_op op, slot_t slot, unsigned count, unsi
 {
 	struct swap_run r = { .op = op, .slot = slot, .count = count };
 
+	r.base = pages + at * PAGE_BYTES;
+	r.pages = bits(0, count);
 	for (unsigned i = 0; i < count; i++) {
-		r.page[i] = pages + (at + i) * PAGE_BYTES;
 		if (op == SWAP_WRITE)
-			pattern_fill(r.page[i], slot + i);
+			pattern_fill(swap_run_page(&r, i), slot + i);
 		else
-			memset(r.page[i], 0xee, PAGE_BYTES);
+			memset(swap_run_page(&r, i), 0xee, PAGE_BYTES);
 	}
 	return r;
 }
@@ -98,7 +99,7 @@ static int read_run(slot_t slot, unsigned count, bool queued, uint64_t *bad)
 
 	*bad = r.bad;
 	for (unsigned i = 0; status == 0 && i < count; i++)
-		CHECK(pattern_holds(r.page[i], slot + i) == !(r.bad >> i & 1));
+		CHECK(pattern_holds(swap_run_page(&r, i), slot + i) == !(r.bad >> i & 1));
 	return status;
 }
 
@@ -158,20 +159,75 @@ static void closing_waits(void)
 
 static void neighbours_are_one_piece(void)
 {
-	struct swap_run r;
-
 	open_all();
 	CHECK_EQ(write_run(first, 64, true), 0);
 	CHECK_EQ(fake_disk_counts(disk).iov_most, 1);
 	CHECK_EQ(fake_disk_counts(disk).writes, 1);
-	r = run_of(SWAP_WRITE, first, 6, 0);
-	r.page[3] = pages + 40 * PAGE_BYTES; /* 0 1 2 . 4 5, and one apart */
-	pattern_fill(r.page[3], first + 3);
-	CHECK_EQ(perform(&r, true), 0);
-	CHECK_EQ(fake_disk_counts(disk).iov_most, 3);
-	for (unsigned i = 0; i < 6; i++)
-		CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
 	close_all();
+}
+
+/* Pages with gaps are one request where there is room for the pieces, and one each without. */
+static void gaps_are_pieces(void)
+{
+	static const uint64_t sets[] = { 0x37,         0x8000000000000001, 0x5555555555555555,
+		                         ~UINT64_C(1), 0xaaaaaaaaaaaaaaaa, 0xff00ff00ff00ff00 };
+	struct iovec pieces[SWAP_RUN_PIECES];
+
+	IN_BOTH_WAYS
+	for (unsigned k = 0; k < 2 * ARRAY_LENGTH(sets); k++) {
+		uint64_t set = sets[k / 2], rows = set & ~(set << 1);
+		unsigned n = (unsigned)__builtin_popcountll(set), requests;
+		struct swap_run r = { .op = SWAP_WRITE, .slot = 0, .count = n, .pages = set };
+
+		open_all();
+		r.slot = first;
+		r.base = pages;
+		r.pieces = k % 2 ? pieces : NULL;
+		for (unsigned i = 0; i < n; i++)
+			pattern_fill(swap_run_page(&r, i), first + i);
+		/* Ends within the second page or piece: what is left goes on from there. */
+		if (k % 4 == 1)
+			fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_SHORT,
+			                                           .value = PAGE_BYTES + 100 });
+		CHECK_EQ(perform(&r, queued), 0);
+		requests = k % 2 ? 1 : (unsigned)__builtin_popcountll(rows);
+		CHECK_EQ(fake_disk_counts(disk).writes, requests + (k % 4 == 1));
+		if (k % 2)
+			CHECK_EQ(fake_disk_counts(disk).iov_most, __builtin_popcountll(rows));
+		for (unsigned i = 0; i < n; i++)
+			CHECK(pattern_holds(fake_disk_page(disk, first + i), first + i));
+		r.op = SWAP_READ;
+		memset(pages, 0xee, 64 * PAGE_BYTES);
+		CHECK_EQ(perform(&r, queued), 0);
+		CHECK_EQ(r.bad, 0);
+		for (unsigned i = 0, at = 0; i < 64; i++) {
+			unsigned char *page = (unsigned char *)pages + i * PAGE_BYTES;
+
+			if (set >> i & 1)
+				CHECK(pattern_holds(page, first + at++));
+			else
+				CHECK(page[0] == 0xee && page[PAGE_BYTES - 1] == 0xee);
+		}
+		close_all();
+	}
+}
+
+/* Which page of a run with gaps is bad is said by its place among the slots. */
+static void bad_pages_with_gaps(void)
+{
+	struct swap_run r;
+
+	IN_BOTH_WAYS
+	{
+		open_all();
+		CHECK_EQ(write_run(first, 4, queued), 0);
+		((char *)fake_disk_page(disk, first + 2))[7] ^= 1;
+		r = run_of(SWAP_READ, first, 4, 0);
+		r.pages = 0x99;
+		CHECK_EQ(perform(&r, queued), 0);
+		CHECK_EQ(r.bad, 1 << 2);
+		close_all();
+	}
 }
 
 static void out_of_order(void)
@@ -547,8 +603,8 @@ static void lost_writes_are_found(void)
 		open_all();
 		CHECK_EQ(write_run(first, 2, queued), 0);
 		r = run_of(SWAP_WRITE, first, 2, 0);
-		pattern_fill(r.page[0], 4711);
-		pattern_fill(r.page[1], 4712);
+		pattern_fill(swap_run_page(&r, 0), 4711);
+		pattern_fill(swap_run_page(&r, 1), 4712);
 		fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_TORN, .value = 0 });
 		CHECK_EQ(perform(&r, queued), 0);
 		r = run_of(SWAP_READ, first, 2, 0);
@@ -592,7 +648,7 @@ static void sum_is_bound_to_the_slot(void)
 		open_all();
 		r = run_of(SWAP_WRITE, first, 4, 0);
 		for (unsigned i = 0; i < 4; i++)
-			pattern_fill(r.page[i], 1);
+			pattern_fill(swap_run_page(&r, i), 1);
 		CHECK_EQ(perform(&r, queued), 0);
 		for (unsigned i = 1; i < 4; i++)
 			CHECK(slots_sum(&s->slots, first) != slots_sum(&s->slots, first + i));
@@ -711,7 +767,7 @@ static void random_disk(void)
 				shadow[from + i].busy = true;
 				if (write) {
 					shadow[from + i].version = ++version;
-					pattern_fill(run[k].page[i], version);
+					pattern_fill(swap_run_page(&run[k], i), version);
 				}
 			}
 			REQUIRE_EQ(swap_queue_add(q, &run[k]), 0);
@@ -736,7 +792,7 @@ static void random_disk(void)
 
 				/* The law: bytes that are called good are the last ones written. */
 				if (good)
-					REQUIRE(pattern_holds(r->page[i], w->version));
+					REQUIRE(pattern_holds(swap_run_page(r, i), w->version));
 				bad_pages += !good;
 			}
 		}
@@ -778,7 +834,8 @@ static void leaves_errno_alone(void)
 		r = (struct swap_run){ .op = SWAP_READ,
 			               .slot = first,
 			               .count = 1,
-			               .page = { pages } };
+			               .base = pages,
+			               .pages = 1 };
 		errno = 4242;
 		CHECK_EQ(swapfile_transfer(s, &r), -EFAULT); /* a page that can't be written to */
 		CHECK_EQ(errno, 4242);
@@ -839,7 +896,7 @@ static void queue_goes_from_thread_to_thread(void)
 			CHECK_EQ(r->status, 0);
 			CHECK_EQ(r->bad, 0);
 			for (unsigned k = 0; k < 32; k++)
-				REQUIRE(pattern_holds(r->page[k], r->slot + k));
+				REQUIRE(pattern_holds(swap_run_page(r, k), r->slot + k));
 		}
 		CHECK(swap_queue_reap(q, true, true) == NULL);
 	}
@@ -855,6 +912,8 @@ int main(int argc, char **argv)
 		UNIT(queue_basics),
 		UNIT(closing_waits),
 		UNIT(neighbours_are_one_piece),
+		UNIT(gaps_are_pieces),
+		UNIT(bad_pages_with_gaps),
 		UNIT(out_of_order),
 		UNIT(short_transfers_go_on),
 		UNIT(no_progress_ends),

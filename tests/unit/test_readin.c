@@ -161,7 +161,7 @@ static void failures(void)
 static void no_queue_is_free(void)
 {
 	static const uint64_t pages[] = { 0, 1 };
-	struct swap_run *spare = NULL;
+	struct swap_run *run, *spare = NULL;
 	unsigned reads;
 
 	open_with_slots(4);
@@ -174,17 +174,13 @@ static void no_queue_is_free(void)
 	CHECK_EQ(fake_disk_counts(o->disk).reads, reads);
 	CHECK_EQ(fake_owner_check(o), 0);
 	/* Nor is one that has no run to begin with. */
-	o->p.run_max = o->p.run_count;
-	while (o->p.free_runs) {
-		struct swap_run *run = run_get(&o->p);
-
+	while ((run = run_get(&o->p, SWAP_READ)) != NULL) {
 		run->owner = spare;
 		spare = run;
 	}
 	CHECK(!fake_owner_read(o, pages, 2));
 	while (spare) {
-		struct swap_run *run = spare;
-
+		run = spare;
 		spare = run->owner;
 		run_put(&o->p, run);
 	}

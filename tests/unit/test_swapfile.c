@@ -97,11 +97,11 @@ static void *pages_new(unsigned n)
 
 static struct swap_run run_of(enum swap_op op, slot_t slot, unsigned count, void *pages)
 {
-	struct swap_run r = { .op = op, .slot = slot, .count = count };
-
-	for (unsigned i = 0; i < count; i++)
-		r.page[i] = (char *)pages + i * PAGE_BYTES;
-	return r;
+	return (struct swap_run){ .op = op,
+		                  .slot = slot,
+		                  .count = count,
+		                  .base = pages,
+		                  .pages = bits(0, count) };
 }
 
 /* Write slots with what their number says, through a queue or without. => status */
@@ -110,7 +110,7 @@ static int write_slots(struct swapfile *s, slot_t first, unsigned count, void *p
 	struct swap_run r = run_of(SWAP_WRITE, first, count, pages);
 
 	for (unsigned i = 0; i < count; i++)
-		pattern_fill(r.page[i], first + i);
+		pattern_fill(swap_run_page(&r, i), first + i);
 	return swapfile_transfer(s, &r);
 }
 
@@ -122,7 +122,7 @@ static bool slots_hold(struct swapfile *s, slot_t first, unsigned count, void *p
 	if (swapfile_transfer(s, &r) != 0 || r.bad)
 		return false;
 	for (unsigned i = 0; i < count; i++)
-		if (!pattern_holds(r.page[i], first + i))
+		if (!pattern_holds(swap_run_page(&r, i), first + i))
 			return false;
 	return true;
 }
@@ -722,6 +722,7 @@ static void transfers_at(const char *place)
 {
 	enum { RUNS = 40 };
 	struct swap_run *run = calloc(RUNS, sizeof *run);
+	static struct iovec pieces[RUNS][SWAP_RUN_PIECES];
 	char *pages = pages_new(RUNS * SWAP_RUN_MAX);
 	struct swap_queue *q;
 	struct swapfile *s;
@@ -743,17 +744,17 @@ static void transfers_at(const char *place)
 					n = swapfile_alloc(s, 1 + (unsigned)unit_below(64), &first);
 					REQUIRE(n > 0);
 					run[next] = run_of(SWAP_WRITE, first, n, area);
-					/* Not in the order of memory: many pieces. */
-					for (unsigned i = 0; next % 2 && i < n / 2; i++) {
-						void *t = run[next].page[i];
-
-						run[next].page[i] = run[next].page[n - 1 - i];
-						run[next].page[n - 1 - i] = t;
+					/* Every second: many pieces. */
+					if (next % 2 && n <= SWAP_RUN_MAX / 2) {
+						run[next].pages = UINT64_C(0x5555555555555555) &
+						                  bits(0, 2 * n);
+						run[next].pieces = pieces[next];
 					}
 					for (unsigned i = 0; i < n; i++)
-						pattern_fill(run[next].page[i], first + i);
+						pattern_fill(swap_run_page(&run[next], i),
+						             first + i);
 				} else {
-					memset(area, 0, n * PAGE_BYTES);
+					memset(area, 0, SWAP_RUN_MAX * PAGE_BYTES);
 					run[next].op = SWAP_READ;
 				}
 				if (swap_queue_add(q, &run[next]) != 0)
@@ -766,7 +767,7 @@ static void transfers_at(const char *place)
 			CHECK_EQ(r->status, 0);
 			CHECK_EQ(r->bad, 0);
 			for (unsigned i = 0; i < r->count; i++)
-				REQUIRE(pattern_holds(r->page[i], r->slot + i));
+				REQUIRE(pattern_holds(swap_run_page(r, i), r->slot + i));
 		}
 		CHECK_EQ(swap_queue_in_flight(q), 0);
 		CHECK(swap_queue_reap(q, true, true) == NULL);

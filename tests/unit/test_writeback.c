@@ -305,7 +305,7 @@ static void runs_run_out(void)
 
 	o = fake_owner_open(256, 1024);
 	c = standby(10, 20);
-	while ((run = run_get(&o->p)) != NULL) {
+	while ((run = run_get(&o->p, SWAP_WRITE)) != NULL) {
 		run->owner = all;
 		all = run;
 	}
