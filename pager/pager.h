@@ -410,11 +410,20 @@ void readin_cancel(struct pager *p, uint32_t cluster);
  * Never blocks on I/O; cannot fail.
  */
 void readin_start(struct pager *p, uint32_t cluster, uint32_t n);
+/*
+ * What this thread starts from begin to end goes to the disk at end, in few
+ * requests to the kernel. It holds a queue's lock meanwhile: it must not wait
+ * for anything, nor complete reads.
+ */
+void readin_batch_begin(struct pager *p);
+void readin_batch_end(struct pager *p);
 /* Wait until buffer id is no longer being read, completing whatever arrives. */
 void readin_wait(struct pager *p, uint32_t id);
 /* Complete what has arrived on queue i, without waiting. => runs completed */
 uint32_t readin_poll(struct pager *p, uint32_t i);
 /* A descriptor that is readable when queue i has something; -1: nothing in flight. */
 int readin_fd(struct pager *p, uint32_t i);
+/* Queue i has reads that could not be started: that descriptor may stay silent, poll again in a while. */
+bool readin_owes(struct pager *p, uint32_t i);
 
 #endif

@@ -18,6 +18,11 @@
  * a read needs is reserved (readin_reserve) before any entry says so, and to
  * start it (readin_start) cannot fail.
  *
+ * To start a request costs more than all the rest of it, on a virtual disk
+ * above all: several that are started together cost hardly more than one. So a
+ * handler thread that has several faults before it starts their reads together
+ * (readin_batch_begin).
+ *
  * R1  while a buffer is READING its page's entry names it and nobody else
  *     changes either; the reaper ends it (owner->arrived).
  */
@@ -26,6 +31,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
+
+/* The reads that this thread gathers: in queue (locked), or none yet. p: NULL outside a batch */
+static SIGNAL_SAFE_TLS struct batch {
+	struct pager *p;
+	struct read_queue *queue;
+} batch;
 
 static void complete(struct pager *p, struct swap_run *run)
 {
@@ -159,13 +170,49 @@ static bool reserve_queue(struct pager *p, struct read_queue *q)
 	return false;
 }
 
+void readin_batch_begin(struct pager *p)
+{
+	batch = (struct batch){ .p = p };
+}
+
+void readin_batch_end(struct pager *p)
+{
+	struct read_queue *q = batch.queue;
+
+	ASSERT(batch.p == p);
+	batch = (struct batch){ .p = NULL };
+	if (!q)
+		return;
+	swap_queue_flush(q->io);
+	lock_release(&q->lock);
+}
+
+/* => this thread gathers reads in a queue that has room for more */
+static bool reserve_in_batch(struct pager *p)
+{
+	struct read_queue *q = batch.p == p ? batch.queue : NULL;
+
+	if (!q)
+		return false;
+	if (atomic_load(&q->in_flight) < CLUSTER_PAGES && (q->run = run_get(p, SWAP_READ)) != NULL)
+		return true;
+	readin_batch_end(p);
+	readin_batch_begin(p);
+	return false;
+}
+
 bool readin_reserve(struct pager *p, uint32_t c)
 {
-	uint32_t begin = atomic_fetch_add_explicit(&p->next_queue, 1, memory_order_relaxed);
+	uint32_t begin;
 
 	p->clusters[c].queue = 0;
 	if (p->reader_started)
 		return reserve_post(p);
+	if (reserve_in_batch(p)) {
+		p->clusters[c].queue = (uint8_t)(batch.queue - p->reads);
+		return true;
+	}
+	begin = atomic_fetch_add_explicit(&p->next_queue, 1, memory_order_relaxed);
 	for (uint32_t i = 0; i < READ_QUEUES; i++) {
 		uint32_t at = (begin + i) % READ_QUEUES;
 
@@ -186,6 +233,10 @@ void readin_start(struct pager *p, uint32_t c, uint32_t n)
 		return;
 	}
 	add_runs(p, q, q->run, c, n);
+	if (batch.p == p) {
+		batch.queue = q;
+		return;
+	}
 	swap_queue_flush(q->io);
 	lock_release(&q->lock);
 }
@@ -199,7 +250,8 @@ void readin_cancel(struct pager *p, uint32_t c)
 		return;
 	}
 	run_put(p, q->run);
-	lock_release(&q->lock);
+	if (batch.queue != q)
+		lock_release(&q->lock);
 }
 
 /* -------------------------------------------------------------- reader */
@@ -318,6 +370,13 @@ uint32_t readin_poll(struct pager *p, uint32_t i)
 	if (n)
 		announce(q);
 	return n;
+}
+
+bool readin_owes(struct pager *p, uint32_t i)
+{
+	struct read_queue *q = &p->reads[i];
+
+	return atomic_load(&q->in_flight) && swap_queue_owes(q->io);
 }
 
 int readin_fd(struct pager *p, uint32_t i)

@@ -48,10 +48,11 @@ struct io_ops {
 	 */
 	int (*submit)(void *ring, bool wait);
 	/*
-	 * Sleep until reap would succeed, or a signal came. Starts nothing.
-	 * => at least one request was started and not reaped
+	 * Sleep until reap would succeed, or a signal came. Starts nothing. The
+	 * caller knows of a request that was started and not reaped.
+	 * => 0, or -errno: this thread cannot sleep for the ring
 	 */
-	void (*wait)(void *ring);
+	int (*wait)(void *ring);
 	/* One completion, in any order. *result: bytes, or -errno. => false: none is there */
 	bool (*reap)(void *ring, void **tag, int64_t *result);
 	/* A descriptor that polls readable when reap would succeed. */

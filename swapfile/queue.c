@@ -34,7 +34,7 @@ struct swap_queue {
 	unsigned depth;
 	unsigned in_flight;
 	unsigned prepared; /* since all were started: so many at most are not */
-	bool owed;         /* runs are prepared that should have been started */
+	_Atomic bool owed; /* runs are prepared that should have been started */
 };
 
 #define SUBMIT_TRIES 1000
@@ -90,7 +90,8 @@ static void all_started(struct swap_queue *q)
 
 /*
  * Start what is prepared. A kernel that is short of memory is given a little
- * time; what it still can't take stays owed and is tried again by reap.
+ * time; what it still can't take stays owed (swap_queue_owes) and is tried again
+ * by reap.
  */
 static void submit(struct swap_queue *q)
 {
@@ -153,7 +154,9 @@ struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait, bool may_start
 			if (q->io->submit(q->ring, true) == 0)
 				all_started(q);
 		} else if (q->prepared < q->in_flight) {
-			q->io->wait(q->ring);
+			/* Its seccomp filter may forbid the call. What was started ends all the same. */
+			if (q->io->wait(q->ring) != 0)
+				run_pause();
 		} else {
 			/* Perhaps nothing was started: what would the sleep end by? */
 			run_pause();
@@ -163,6 +166,11 @@ struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait, bool may_start
 	if (q->owed && may_start)
 		submit(q);
 	return run;
+}
+
+bool swap_queue_owes(const struct swap_queue *q)
+{
+	return q->owed;
 }
 
 unsigned swap_queue_in_flight(const struct swap_queue *q)

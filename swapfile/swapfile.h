@@ -171,6 +171,12 @@ void swap_queue_flush(struct swap_queue *q);
  */
 struct swap_run *swap_queue_reap(struct swap_queue *q, bool wait, bool may_start);
 unsigned swap_queue_in_flight(const struct swap_queue *q);
+/*
+ * Is there a run that the kernel, short of memory, would not take yet? Then the
+ * descriptor need not tell of it: reap is to be called again in a while, with
+ * may_start. Safe from any thread.
+ */
+bool swap_queue_owes(const struct swap_queue *q);
 /* A descriptor that polls readable when reap would return a run. */
 int swap_queue_fd(const struct swap_queue *q);
 

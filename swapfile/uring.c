@@ -105,12 +105,13 @@ static int uring_submit(void *ring, bool wait)
 	return 0;
 }
 
-static void uring_wait(void *ring)
+static int uring_wait(void *ring)
 {
 	struct uring *u = ring;
 	struct io_uring_cqe *cqe;
+	int error = io_uring_wait_cqe(&u->ring, &cqe);
 
-	io_uring_wait_cqe(&u->ring, &cqe);
+	return error == -EINTR ? 0 : error;
 }
 
 static bool uring_reap(void *ring, void **tag, int64_t *result)

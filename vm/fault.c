@@ -382,6 +382,24 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 	return FAULT_DONE;
 }
 
+static void note_refault(struct quire_region *r, uint64_t held)
+{
+	uint32_t then = (uint32_t)(held >> ENTRY_STAMP_SHIFT & ENTRY_STAMP_MASK);
+	uint32_t now = atomic_load_explicit(&r->q->stamp, memory_order_relaxed) >> 4;
+	uint64_t since = (uint64_t)((now - then) & ENTRY_STAMP_MASK) << 4;
+
+	if (since < atomic_load(&r->q->pager.budget))
+		COUNT(r, refaults, 1);
+}
+
+/* The page is being read. Not before: a fault that is put off comes again. */
+static void note_major(struct fault *f)
+{
+	if (!f->major)
+		note_refault(f->region, f->held);
+	f->major = true;
+}
+
 static enum fault_result read_alone(struct fault *f)
 {
 	struct pager *p = &f->region->q->pager;
@@ -389,6 +407,7 @@ static enum fault_result read_alone(struct fault *f)
 	bool populated;
 	uint32_t c;
 
+	note_major(f);
 	/* One credit for the page, and one lent to the buffer if that has no memory yet. */
 	if (credits_get(p, 2) != 0)
 		return give_up(f, FAULT_NOMEM);
@@ -408,16 +427,6 @@ static enum fault_result read_alone(struct fault *f)
 	return FAULT_DONE;
 }
 
-static void note_refault(struct quire_region *r, uint64_t held)
-{
-	uint32_t then = (uint32_t)(held >> ENTRY_STAMP_SHIFT & ENTRY_STAMP_MASK);
-	uint32_t now = atomic_load_explicit(&r->q->stamp, memory_order_relaxed) >> 4;
-	uint64_t since = (uint64_t)((now - then) & ENTRY_STAMP_MASK) << 4;
-
-	if (since < atomic_load(&r->q->pager.budget))
-		COUNT(r, refaults, 1);
-}
-
 static enum fault_result read_slot(struct fault *f)
 {
 	struct quire_region *r = f->region;
@@ -426,9 +435,6 @@ static enum fault_result read_slot(struct fault *f)
 
 	if (f->held & ENTRY_LOST)
 		return give_up(f, FAULT_IOERR);
-	if (!f->major)
-		note_refault(r, f->held);
-	f->major = true;
 	/* A thread of the program's may start reads only through the reader. */
 	if (!f->no_readahead && (r->q->engine.ops->in_thread || !f->may_sleep))
 		window_plan(r, f->page, f->write, &plan);
@@ -439,6 +445,7 @@ static enum fault_result read_slot(struct fault *f)
 			return give_up(f, f->congested ? FAULT_CONGESTED : FAULT_DEFERRED);
 		return read_alone(f);
 	}
+	note_major(f);
 	if (!f->may_sleep)
 		return FAULT_WAITING;
 	/* If it does not arrive whole, the next attempt reads it alone and knows why. */

@@ -240,11 +240,13 @@ static void serve_deferred(struct handler *h)
 
 	/* Each puts back one at most, behind what has been looked at. */
 	h->deferred_count = 0;
+	readin_batch_begin(&h->e->q->pager);
 	for (uint32_t i = 0; i < n; i++) {
 		struct deferred d = h->deferred[i];
 
 		serve(h, &d.access, d.patience);
 	}
+	readin_batch_end(&h->e->q->pager);
 }
 
 /* => messages served */
@@ -253,8 +255,12 @@ static int receive(struct handler *h)
 	struct uffd_msg m[MESSAGES];
 	ssize_t n = read(h->e->uffd.fd, m, sizeof m);
 
+	if (n > (ssize_t)sizeof m[0])
+		readin_batch_begin(&h->e->q->pager);
 	for (ssize_t i = 0; i < n / (ssize_t)sizeof m[0]; i++)
 		message(h, &m[i]);
+	if (n > (ssize_t)sizeof m[0])
+		readin_batch_end(&h->e->q->pager);
 	return n > 0 ? (int)(n / (ssize_t)sizeof m[0]) : 0;
 }
 
@@ -288,6 +294,7 @@ static void sleep_for_work(struct handler *h)
 		{ .fd = h->event, .events = POLLIN },
 	};
 	nfds_t n = 2;
+	bool again = h->deferred_count > 0;
 	uint64_t ignored;
 
 	for (uint32_t i = 0; i < READ_QUEUES; i++) {
@@ -295,9 +302,10 @@ static void sleep_for_work(struct handler *h)
 
 		if (fd >= 0)
 			fds[n++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+		again |= readin_owes(&h->e->q->pager, i);
 	}
 	/* Deferred faults are retried now and then: a wake-up may have crossed with their deferral. */
-	if (poll(fds, n, h->deferred_count ? 2 : h->refused_count ? 50 : -1) >= 0 && fds[1].revents)
+	if (poll(fds, n, again ? 2 : h->refused_count ? 50 : -1) >= 0 && fds[1].revents)
 		(void)!read(h->event, &ignored, sizeof ignored);
 }
 

@@ -29,6 +29,7 @@ struct fake_disk {
 	enum fake_order order;
 	uint64_t random;
 	int submit_error;
+	int wait_error;
 	unsigned submit_failures;
 	struct fake_counts counts;
 };
@@ -90,6 +91,7 @@ void fake_disk_heal(struct fake_disk *d)
 	pthread_mutex_lock(&d->mutex);
 	d->faults = 0;
 	d->submit_failures = 0;
+	d->wait_error = 0;
 	pthread_mutex_unlock(&d->mutex);
 }
 
@@ -106,6 +108,13 @@ void fake_disk_fail_submits(struct fake_disk *d, int error, unsigned times)
 	pthread_mutex_lock(&d->mutex);
 	d->submit_error = error;
 	d->submit_failures = times;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void fake_disk_fail_waits(struct fake_disk *d, int error)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->wait_error = error;
 	pthread_mutex_unlock(&d->mutex);
 }
 
@@ -360,18 +369,23 @@ static int fake_submit(void *p, bool wait)
 	return error;
 }
 
-static void fake_wait(void *p)
+static int fake_wait(void *p)
 {
 	struct fake_ring *ring = p;
 	bool started = false;
+	int error;
 
 	for (unsigned i = 0; i < ring->depth; i++)
 		started = started || (ring->held[i].used && ring->held[i].started);
 	ASSERT(started); /* or the sleep would never end */
 	pthread_mutex_lock(&ring->disk->mutex);
-	pass_time(ring);
+	ring->disk->counts.waits++;
+	error = ring->disk->wait_error;
+	if (!error)
+		pass_time(ring);
 	tell(ring);
 	pthread_mutex_unlock(&ring->disk->mutex);
+	return -error;
 }
 
 static bool fake_reap(void *p, void **tag, int64_t *result)

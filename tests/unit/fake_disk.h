@@ -47,6 +47,7 @@ enum fake_order { FAKE_IN_ORDER, FAKE_LAST_FIRST, FAKE_SHUFFLED };
 struct fake_counts {
 	unsigned reads, writes; /* requests, of rings and of transfer */
 	unsigned submits;
+	unsigned waits;    /* without starting anything */
 	unsigned iov_most; /* most pieces in a request */
 	unsigned faults;   /* requests that a fault befell */
 };
@@ -61,6 +62,9 @@ void fake_disk_heal(struct fake_disk *d); /* forget all faults */
 void fake_disk_order(struct fake_disk *d, enum fake_order order, uint64_t seed);
 /* The next times submits start nothing and answer -error. */
 void fake_disk_fail_submits(struct fake_disk *d, int error, unsigned times);
+
+/* From now on nobody may sleep for a ring: -error at once. 0: one may again */
+void fake_disk_fail_waits(struct fake_disk *d, int error);
 
 void *fake_disk_page(struct fake_disk *d, uint64_t page); /* the bytes on the disk */
 struct fake_counts fake_disk_counts(struct fake_disk *d);

@@ -443,13 +443,16 @@ static void left_unstarted(void)
 	/* A flush that had to give up. */
 	CHECK_EQ(swap_queue_add(q, &a), 0);
 	fake_disk_fail_submits(disk, EAGAIN, 100000);
+	CHECK(!swap_queue_owes(q));
 	swap_queue_flush(q);
+	CHECK(swap_queue_owes(q));
 	fake_disk_heal(disk);
 	submits = fake_disk_counts(disk).submits;
 	CHECK(swap_queue_reap(q, true, false) == NULL);
 	CHECK(swap_queue_reap(q, false, false) == NULL);
 	CHECK_EQ(fake_disk_counts(disk).submits, submits);
 	CHECK(swap_queue_reap(q, false, true) == NULL); /* makes it good */
+	CHECK(!swap_queue_owes(q));
 	CHECK(swap_queue_reap(q, true, false) == &a);
 	/* One is under way, and one is not. */
 	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_DELAYED, .value = 20 });
@@ -462,6 +465,25 @@ static void left_unstarted(void)
 	CHECK_EQ(swap_queue_in_flight(q), 1);
 	CHECK_EQ(fake_disk_counts(disk).submits, submits);
 	CHECK(swap_queue_reap(q, true, true) == &b);
+	close_all();
+}
+
+/* A thread that is not allowed to sleep for the ring looks now and then, and not all the time. */
+static void may_not_sleep(void)
+{
+	struct swap_run r;
+
+	open_all();
+	r = run_of(SWAP_WRITE, first, 4, 0);
+	fake_disk_fault(disk, (struct fake_fault){ .kind = FAKE_SLOW, .value = 20 });
+	fake_disk_fail_waits(disk, EPERM);
+	CHECK_EQ(swap_queue_add(q, &r), 0);
+	swap_queue_flush(q);
+	CHECK(swap_queue_reap(q, true, false) == &r);
+	CHECK_EQ(r.status, 0);
+	CHECK(fake_disk_counts(disk).waits > 1);
+	CHECK(fake_disk_counts(disk).waits < 1000);
+	fake_disk_fail_waits(disk, 0);
 	close_all();
 }
 
@@ -922,6 +944,7 @@ int main(int argc, char **argv)
 		UNIT(goes_on_without_waiting),
 		UNIT(finished_without_starting),
 		UNIT(left_unstarted),
+		UNIT(may_not_sleep),
 		UNIT(errors_of_the_moment),
 		UNIT(full_disk),
 		UNIT(other_errors_are_final),

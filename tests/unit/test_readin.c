@@ -236,6 +236,105 @@ static void submits_fail(void)
 	finish();
 }
 
+/* Then the descriptor is silent, but it is known that somebody must come again. */
+static void reads_are_owed(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2 };
+	unsigned owing = 0;
+
+	open_with_slots(4);
+	fake_disk_fail_submits(o->disk, EAGAIN, 100000);
+	CHECK(fake_owner_read(o, pages, 3));
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		owing += readin_owes(&o->p, i);
+	CHECK_EQ(owing, 1);
+	fake_disk_heal(o->disk);
+	thread_is_ours = true;
+	while (poll_all() == 0)
+		;
+	thread_is_ours = false;
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		CHECK(!readin_owes(&o->p, i));
+	for (unsigned i = 0; i < 3; i++)
+		readin_wait(&o->p, o->page[i].at);
+	check_read(pages, 3);
+	finish();
+}
+
+static unsigned queues_held(void)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < READ_QUEUES; i++) {
+		if (lock_try(&o->p.reads[i].lock))
+			lock_release(&o->p.reads[i].lock);
+		else
+			n++;
+	}
+	return n;
+}
+
+/* Reads of a batch go to the disk together, when it ends; one that was given up leaves no trace. */
+static void started_together(void)
+{
+	unsigned submits;
+	uint32_t c;
+
+	open_with_slots(12);
+	submits = fake_disk_counts(o->disk).submits;
+	readin_batch_begin(&o->p);
+	CHECK_EQ(queues_held(), 0);
+	c = cluster_get(&o->p, 0);
+	CHECK(readin_reserve(&o->p, c));
+	readin_cancel(&o->p, c);
+	CHECK_EQ(queues_held(), 0);
+	for (uint64_t page = 0; page < 8; page += 2) {
+		uint64_t pages[] = { page, page + 1 };
+
+		CHECK(fake_owner_read(o, pages, 2));
+		CHECK(readin_reserve(&o->p, c));
+		readin_cancel(&o->p, c);
+		CHECK_EQ(queues_held(), 1);
+	}
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits);
+	readin_batch_end(&o->p);
+	CHECK_EQ(queues_held(), 0);
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits + 1);
+	while (poll_all())
+		;
+	for (uint64_t page = 0; page < 8; page++)
+		check_read(&page, 1);
+	/* After it, and in one that starts nothing, all is as before. */
+	readin_batch_begin(&o->p);
+	readin_batch_end(&o->p);
+	CHECK(fake_owner_read(o, (uint64_t[]){ 9 }, 1));
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits + 2);
+	readin_wait(&o->p, o->page[9].at);
+	cluster_put(&o->p, c);
+	finish();
+}
+
+/* A queue that is full is started, and the batch goes on in another. */
+static void a_long_batch(void)
+{
+	unsigned submits;
+
+	open_with_slots(200);
+	submits = fake_disk_counts(o->disk).submits;
+	readin_batch_begin(&o->p);
+	for (uint64_t page = 0; page < 160; page++)
+		CHECK(fake_owner_read(o, &page, 1));
+	CHECK_EQ(queues_held(), 1);
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits + 2);
+	readin_batch_end(&o->p);
+	CHECK_EQ(fake_disk_counts(o->disk).submits, submits + 3);
+	while (poll_all())
+		;
+	for (uint64_t page = 0; page < 160; page++)
+		check_read(&page, 1);
+	finish();
+}
+
 static _Atomic unsigned woken;
 
 static void *wait_for(void *arg)
@@ -320,6 +419,9 @@ int main(int argc, char **argv)
 		UNIT(no_queue_is_free),
 		UNIT(reserved_and_given_back),
 		UNIT(submits_fail),
+		UNIT(reads_are_owed),
+		UNIT(started_together),
+		UNIT(a_long_batch),
 		UNIT(the_reader),
 		UNIT(posts_are_bounded),
 		UNIT_END,
