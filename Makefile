@@ -91,7 +91,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 # ------------------------------------------------------------------ building
 
 .PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan soak \
-	bench clang check-includes check-symbols check-fresh format format-check install uninstall \
+	bench clang check-includes check-symbols check-demos check-fresh format format-check install uninstall \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -205,6 +205,9 @@ check-includes:
 check-symbols: $(BUILD)/libquire.so
 	$(Q)scripts/check-symbols $(BUILD)/libquire.so
 
+check-demos: demos
+	$(Q)scripts/check-demos $(BUILD)/demos
+
 check-fresh:
 	$(Q)scripts/check-fresh
 
@@ -247,6 +250,7 @@ help:
 	@echo 'make clang           full build by clang, warnings are errors'
 	@echo 'make check-includes  the rooms include one way only'
 	@echo 'make check-symbols   libquire.so exports what quire.h declares'
+	@echo 'make check-demos     the demos treat a command line alike'
 	@echo 'make check-fresh     the README commands on a bare system (root, debootstrap)'
 	@echo 'make format-check    clang-format agrees'
 	@echo 'make deps            install what is missing to build and test'

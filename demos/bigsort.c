@@ -361,14 +361,16 @@ static void help(void)
 	printf("Usage: %s [OPTION]... INPUT OUTPUT\n"
 	       "Sort the lines of INPUT by bytes, as LC_ALL=C sort does, into OUTPUT, in regions\n"
 	       "of memory larger than the budget.\n\n"
-	       "  --verify        run sort(1) on INPUT and compare its output with OUTPUT\n"
-	       "  --stats         print the statistics of the pager\n"
-	       "  --help          this text\n\n"
-	       "Without --memory the budget is an eighth of the file, at least 4M.\n"
-	       "Options of the library:\n",
+	       "  --memory SIZE     or QUIRE_MEMORY: budget (an eighth of the file, at least 4M)\n"
+	       "  --readahead SIZE  or QUIRE_READAHEAD: widest readahead window (such that those\n"
+	       "                    of all runs of a merge take an eighth of the budget; 1M from\n"
+	       "                    a budget of 64M on)\n"
+	       "  --verify          run sort(1) on INPUT and compare its output with OUTPUT\n"
+	       "  --stats           print the statistics of the pager\n"
+	       "  --help            this text\n",
 	       demo_name);
-	quire_options_print(stdout);
-	printf("\nExit status: 0: done, 1: failed, or sort(1) disagrees, 2: wrong usage.\n");
+	help_of_quire("--memory --readahead ");
+	printf("Exit status: 0: done, 1: failed, or sort(1) disagrees, 2: wrong usage.\n");
 }
 
 /*
@@ -382,7 +384,7 @@ static void choose_memory(struct quire_options *options, size_t length)
 	if (!options->memory)
 		options->memory = length / TIMES > MEMORY_MIN ? length / TIMES : MEMORY_MIN;
 	window = options->memory / 8 / (2 * FAN_IN);
-	if (!options->readahead && window < (256 << 10))
+	if (!options->readahead && !getenv("QUIRE_READAHEAD") && window < (256 << 10))
 		options->readahead = round_up(window, QUIRE_PAGE_SIZE);
 }
 
@@ -424,7 +426,7 @@ static void sort_file(struct sorter *s, const struct quire_options *options, int
 	       mib(stats.pages_in * QUIRE_PAGE_SIZE), mib(stats.pages_out * QUIRE_PAGE_SIZE),
 	       stats.major_faults, stats.readahead_issued, stats.readahead_hits);
 	if (print_stats)
-		quire_stats_print(s->q, stdout, QUIRE_FORMAT_STATUS);
+		check(quire_stats_print(s->q, stdout, QUIRE_FORMAT_STATUS), "printing");
 	check(quire_close(s->q), "closing");
 	free(s->runs);
 }
@@ -439,15 +441,14 @@ int main(int argc, char **argv)
 	int count = 0, fd;
 	double time;
 
-	option_memory_default(&options);
 	for (char **arg = argv + 1; argc && *arg; arg++) {
 		if (!strcmp(*arg, "--help"))
-			return help(), 0;
+			return help(), finish(0);
 		else if (!strcmp(*arg, "--verify"))
 			verified = true;
 		else if (!strcmp(*arg, "--stats"))
 			print_stats = true;
-		else if (!strncmp(*arg, "--", 2))
+		else if (!strncmp(*arg, "-", 1))
 			option_of_quire(&arg, &options);
 		else if (count == 2)
 			die_usage("one file too many", *arg);
@@ -456,6 +457,7 @@ int main(int argc, char **argv)
 	}
 	if (count != 2)
 		die_usage("missing", count ? "OUTPUT" : "INPUT");
+	option_memory_default(&options);
 	fd = open(names[0], O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &in))
 		die("%s: %s", names[0], strerror(errno));
@@ -475,10 +477,10 @@ int main(int argc, char **argv)
 	}
 	close(fd);
 	if (!verified)
-		return 0;
+		return finish(0);
 	if (!sort_agrees(names[0], names[1], options.memory ? options.memory : MEMORY_MIN, &time))
 		return 1;
 	printf("verified: the same as LC_ALL=C sort -S %zuK, which took %.2f s\n",
 	       (options.memory ? options.memory : MEMORY_MIN) / 1024, time);
-	return 0;
+	return finish(0);
 }

@@ -7,10 +7,12 @@
 #ifndef QUIRE_DEMO_H
 #define QUIRE_DEMO_H
 
+#include <errno.h>
 #include <quire.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,6 +41,14 @@ static inline _Noreturn void die_usage(const char *what, const char *word)
 {
 	fprintf(stderr, "%s: %s: %s\nTry '%s --help'.\n", demo_name, word, what, demo_name);
 	exit(2);
+}
+
+/* Leave main with this: what was printed and did not arrive is an error, too. */
+static inline int finish(int status)
+{
+	if (fflush(stdout) || ferror(stdout))
+		die("standard output: %s", strerror(errno));
+	return status;
 }
 
 /* The pattern of every call to quire in the demos: 0, or leave with its own words. */
@@ -100,7 +110,7 @@ static inline bool option_value(char ***arg, const char *name, const char **valu
 	return true;
 }
 
-/* A size with an optional K, M, G or T, as the options of the library take it. */
+/* A number, or a size with K, M, G or T (KiB, MiB, ...), as the options of the library take it. */
 static inline uint64_t option_size(const char *name, const char *value)
 {
 	static const char units[] = "KMGT";
@@ -109,13 +119,41 @@ static inline uint64_t option_size(const char *name, const char *value)
 	const char *unit = memchr(units, *end & ~0x20, sizeof units - 1);
 	unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
 
-	if (*value < '0' || *value > '9' || (*end && (!unit || end[1])) || number == 0 ||
+	if (unit)
+		end += strcasecmp(end + 1, "iB") ? 1 : 3;
+	if (*value < '0' || *value > '9' || *end || number == 0 ||
 	    number > (UINT64_MAX >> 1) >> shift) {
-		fprintf(stderr, "%s: --%s takes a size such as 64M, not '%s'\n", demo_name, name,
-		        value);
+		fprintf(stderr,
+		        "%s: --%s takes a number such as 4096 or 64M, not '%s'\nTry '%s --help'.\n",
+		        demo_name, name, value, demo_name);
 		exit(2);
 	}
 	return (uint64_t)number << shift;
+}
+
+/* The library's options, each in a line that begins with its flag. To be freed. */
+static inline char *table_of_quire(void)
+{
+	char *table = NULL;
+	size_t length;
+	FILE *f = open_memstream(&table, &length);
+
+	if (f)
+		quire_options_print(f);
+	if (!f || fclose(f))
+		die("no memory");
+	return table;
+}
+
+static inline bool is_option_of_quire(const char *name)
+{
+	char flag[70], *table = table_of_quire();
+	bool found;
+
+	snprintf(flag, sizeof flag, "--%s ", name);
+	found = strstr(table, flag) != NULL;
+	free(table);
+	return found;
 }
 
 /*
@@ -126,29 +164,48 @@ static inline void option_of_quire(char ***arg, struct quire_options *options)
 {
 	static char name[64];
 	const char *value = "";
-	size_t length = strcspn(**arg + 2, "=");
+	size_t length = strcspn(**arg, "=");
 
-	if (strncmp(**arg, "--", 2) || length == 0 || length >= sizeof name)
+	if (strncmp(**arg, "-", 1))
+		die_usage("unexpected argument", **arg);
+	if (strncmp(**arg, "--", 2) || length >= sizeof name)
 		die_usage("unknown option", **arg);
-	memcpy(name, **arg + 2, length);
-	name[length] = 0;
+	memcpy(name, **arg + 2, length - 2);
+	name[length - 2] = 0;
+	if (!is_option_of_quire(name))
+		die_usage("unknown option", **arg);
 	option_value(arg, name, &value);
 	if (quire_options_set(options, name, value)) {
-		fprintf(stderr, "%s: %s\nTry '%s --help'.\n", demo_name, quire_error_message(),
+		fprintf(stderr, "%s: --%s\nTry '%s --help'.\n", demo_name, quire_error_message(),
 		        demo_name);
 		exit(2);
 	}
 }
 
-/* The demos choose a budget by themselves, unless the environment or the command line says one. */
+/* The demos choose a budget by themselves, unless the command line or the environment says one. */
 static inline void option_memory_default(struct quire_options *options)
 {
 	const char *value = getenv("QUIRE_MEMORY");
 
-	if (value && *value && quire_options_set(options, "memory", value)) {
+	if (!options->memory && value && *value && quire_options_set(options, "memory", value)) {
 		fprintf(stderr, "%s: QUIRE_MEMORY: %s\n", demo_name, quire_error_message());
 		exit(2);
 	}
+}
+
+/* The options of the library, but for those that the program has described: own is their flags, each with a space. */
+static inline void help_of_quire(const char *own)
+{
+	char *table = table_of_quire(), flag[70];
+
+	printf("\nOptions of the library:\n");
+	for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n")) {
+		snprintf(flag, sizeof flag, "%.*s ", (int)strcspn(line + 2, " "), line + 2);
+		if (!strstr(own, flag))
+			puts(line);
+	}
+	printf("\nSIZE is in bytes, or with K, M, G or T (KiB, MiB, ...): powers of 1024.\n");
+	free(table);
 }
 
 /* -------------------------------------------------------- the progress bar */

@@ -225,7 +225,7 @@ static void run(const struct pattern *p, struct walk *w, quire_t *q, quire_regio
 }
 
 static void table(const struct quire_options *options, size_t size, uint64_t touches,
-                  const char *only, bool print_stats)
+                  const struct pattern *only, bool print_stats)
 {
 	static const struct quire_stats nothing;
 	struct quire_stats filled;
@@ -240,10 +240,7 @@ static void table(const struct quire_options *options, size_t size, uint64_t tou
 	w.pages = quire_region_length(region) / QUIRE_PAGE_SIZE;
 	w.budget = quire_memory(q) / QUIRE_PAGE_SIZE;
 	w.touches = touches;
-	if (w.pages < 2 * w.budget)
-		die("a region of %.1f MiB is less than twice the budget of %.1f MiB", mib(size),
-		    mib(quire_memory(q)));
-	printf("\npolicy %s: region %.1f MiB, budget %.1f MiB, engine %s, I/O %s\n",
+	printf("\npolicy %s: region %.2f MiB, budget %.2f MiB, engine %s, I/O %s\n",
 	       quire_policy_name(q), mib(size), mib(quire_memory(q)), quire_engine_name(q),
 	       quire_io_name(q));
 	print_head();
@@ -254,11 +251,11 @@ static void table(const struct quire_options *options, size_t size, uint64_t tou
 	check(quire_region_stats_get(region, &filled), "statistics");
 	print_row("(first touch)", w.pages, start, &nothing, &filled);
 	for (size_t i = 0; i < PATTERNS; i++)
-		if (!only || !strcmp(only, patterns[i].name))
+		if (!only || only == &patterns[i])
 			run(&patterns[i], &w, q, region);
 	if (print_stats) {
 		printf("\n");
-		quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS);
+		check(quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS), "printing");
 	}
 	check(quire_close(q), "closing");
 }
@@ -273,21 +270,33 @@ static void help(void)
 	printf("Usage: %s [OPTION]...\n"
 	       "Walk a region larger than the memory budget in patterns, check every word, and\n"
 	       "show what readahead and the replacement policy make of each.\n\n"
-	       "  --size SIZE     length of the region (256M)\n"
-	       "  --memory SIZE   budget (a quarter of the region)\n"
-	       "  --policy all    one table for each of clock, fifo and lru\n"
-	       "  --only PATTERN  this one only\n"
+	       "  --size SIZE     length of the region, at least twice the budget (256M)\n"
+	       "  --memory SIZE   or QUIRE_MEMORY: budget, at least %luK (a quarter of the region)\n"
+	       "  --policy NAME   clock, fifo or lru, or QUIRE_POLICY; all: a table for each (clock)\n"
+	       "  --only PATTERN  this one of the patterns below only\n"
 	       "  --touches N     visits of the patterns without an end (%d)\n"
 	       "  --stats         print all statistics after each table\n"
 	       "  --help          this text\n\nPatterns:\n",
-	       demo_name, TOUCHES);
+	       demo_name, QUIRE_MEMORY_MIN / 1024, TOUCHES);
 	for (size_t i = 0; i < PATTERNS; i++)
 		printf("  %-15s %s\n", patterns[i].name, patterns[i].what);
 	printf("\nColumns: pages visited; faults that read the swap file (major) and that did not\n"
 	       "(minor), and rescues from standby among them; pages read ahead, and how many of\n"
-	       "these were used; pages read from and written to the swap file; pages evicted.\n\n"
-	       "Options of the library:\n");
-	quire_options_print(stdout);
+	       "these were used; pages read from and written to the swap file; pages evicted.\n");
+	help_of_quire("--memory --policy ");
+	printf("Exit status: 0: done, 1: something failed, 2: wrong usage.\n");
+}
+
+static const struct pattern *find(const char *name)
+{
+	for (size_t i = 0; i < PATTERNS; i++)
+		if (!strcmp(name, patterns[i].name))
+			return &patterns[i];
+	fprintf(stderr, "%s: --only %s: no such pattern; there are", demo_name, name);
+	for (size_t i = 0; i < PATTERNS; i++)
+		fprintf(stderr, "%s %s", i ? "," : "", patterns[i].name);
+	fprintf(stderr, "\n");
+	exit(2);
 }
 
 static bool is_policy_all(char ***arg)
@@ -307,35 +316,40 @@ int main(int argc, char **argv)
 	struct quire_options options = { .size = sizeof options, .on_error = tell_error };
 	size_t size = SIZE;
 	uint64_t touches = TOUCHES;
-	const char *value, *only = NULL;
+	const char *value;
+	const struct pattern *only = NULL;
 	bool all = false, print_stats = false;
 
-	option_memory_default(&options);
 	for (char **arg = argv + 1; argc && *arg; arg++) {
 		if (!strcmp(*arg, "--help"))
-			return help(), 0;
+			return help(), finish(0);
 		else if (!strcmp(*arg, "--stats"))
 			print_stats = true;
 		else if (option_value(&arg, "size", &value))
 			size = round_up(option_size("size", value), QUIRE_PAGE_SIZE);
 		else if (option_value(&arg, "touches", &value))
 			touches = option_size("touches", value);
-		else if (option_value(&arg, "only", &only))
-			continue;
+		else if (option_value(&arg, "only", &value))
+			only = find(value);
 		else if (is_policy_all(&arg))
 			all = true;
 		else
 			option_of_quire(&arg, &options);
 	}
-	for (size_t i = 0; only && strcmp(only, patterns[i].name);)
-		if (++i == PATTERNS)
-			die_usage("no such pattern", only);
+	option_memory_default(&options);
 	if (!options.memory)
 		options.memory = size / 4 > QUIRE_MEMORY_MIN ? size / 4 : QUIRE_MEMORY_MIN;
+	if (size / 2 < options.memory) {
+		fprintf(stderr,
+		        "%s: a region of %zu bytes is less than twice the budget of %zu\n"
+		        "Try '%s --help'.\n",
+		        demo_name, size, options.memory, demo_name);
+		return 2;
+	}
 	for (size_t i = 0; i < (all ? sizeof policies / sizeof *policies : 1); i++) {
 		if (all)
 			options.policy = policies[i];
 		table(&options, size, touches, only, print_stats);
 	}
-	return 0;
+	return finish(0);
 }

@@ -223,14 +223,13 @@ static void help(void)
 	       "in a heap %d times the memory budget, and check every word and place against\n"
 	       "the same job in plain memory.\n\n"
 	       "  --limit SIZE    most text to index, an even sample of what is found (64M)\n"
+	       "  --memory SIZE   or QUIRE_MEMORY: budget; text is taken until the heap is %d times\n"
+	       "                  that (the heap of all the text divided by %d; with --no-check: 4M)\n"
 	       "  --no-check      the run in Quire only\n"
-	       "  --help          this text\n\n"
-	       "Without --memory the budget is the measured heap divided by %d; with it (or with\n"
-	       "--no-check: 4M) text is taken until the heap is %d times the budget.\n"
-	       "Options of the library:\n",
+	       "  --help          this text\n",
 	       demo_name, TIMES, TIMES, TIMES);
-	quire_options_print(stdout);
-	printf("\nExit status: 0: the answers are the same, 1: they differ or something failed,\n"
+	help_of_quire("--memory ");
+	printf("Exit status: 0: the answers are the same, 1: they differ or something failed,\n"
 	       "2: wrong usage.\n");
 }
 
@@ -279,12 +278,11 @@ int main(int argc, char **argv)
 	quire_region_t *region;
 	quire_t *q;
 
-	option_memory_default(&options);
 	for (char **arg = argv + 1; argc && *arg; arg++) {
 		const char *value;
 
 		if (!strcmp(*arg, "--help"))
-			return help(), 0;
+			return help(), finish(0);
 		else if (!strcmp(*arg, "--no-check"))
 			checked = false;
 		else if (option_value(&arg, "limit", &value))
@@ -295,6 +293,7 @@ int main(int argc, char **argv)
 			*roots++ = *arg; /* the names move to the front of argv */
 	}
 	*roots = NULL;
+	option_memory_default(&options);
 	find_text(&corpus, argv, limit);
 	/* Address space for the text and for the index, more than it can need. */
 	capacity = round_up(8 * corpus.bytes + ((size_t)64 << 20), QUIRE_PAGE_SIZE);
@@ -342,8 +341,8 @@ int main(int argc, char **argv)
 		       paged.check);
 	}
 	printf("\n");
-	quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS);
+	check(quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS), "printing");
 	check(quire_close(q), "closing");
 	corpus_free(&corpus);
-	return ok ? 0 : 1;
+	return finish(ok ? 0 : 1);
 }

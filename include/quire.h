@@ -44,6 +44,14 @@
  *                or old bytes.  "No memory" means that nothing can be evicted:
  *                a slow disk is waited for as long as it does not fail.  Under
  *                the engine uffd before Linux 6.6, si_code is SI_QUEUE.
+ *   Full swap    When the swap file cannot grow (QUIRE_ERROR_SWAP_FULL), pages
+ *                stay in memory.  Once all of the budget holds pages that were
+ *                written to, an access that needs a page of memory finds none:
+ *                the first touch of a page; any access, be it a read, to a
+ *                page on the swap file; without UFFDIO_MOVE also one to a page
+ *                in standby.  It gets SIGBUS after half a second.  Nothing is
+ *                lost: the same access succeeds once the budget is raised or
+ *                pages are discarded (DONTNEED, or a region destroyed).
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
  *                up stay, within the budget). quire_pin does.
@@ -117,8 +125,10 @@ const char *quire_error_message(void);
 struct quire_options {
 	size_t size;             /* sizeof(struct quire_options) */
 	size_t memory;           /* QUIRE_MEMORY: budget in bytes; default a quarter of RAM; rounded down to pages */
-	const char *swap_path;   /* QUIRE_SWAP: a directory (an unnamed file is made in it) or a file;
-	                            default $TMPDIR, then /var/tmp, then /tmp */
+	const char *swap_path;   /* QUIRE_SWAP: a directory, in which an unnamed file is made that goes with
+	                            the process; or a file, which is made (mode 0600) if it does not exist and
+	                            stays when the pager is closed, cut to its header of one page: remove it
+	                            yourself. Default $TMPDIR, then /var/tmp, then /tmp */
 	uint64_t swap_size;      /* QUIRE_SWAP_SIZE: most bytes the swap file may grow to; default: what the disk holds */
 	const char *engine;      /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
 	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
@@ -136,9 +146,11 @@ struct quire_options {
 /*
  * Set one option by its name ("memory", "swap", "swap-size", "engine",
  * "policy", "io", "move", "readahead", "spin"), as a command line gives it.
- * Sizes take K, M, G, T suffixes (powers of 1024). String fields keep the
- * pointer: value must live until quire_open returns.
- * -EINVAL: unknown name or a value that makes no sense (see the message).
+ * A size is a whole number of bytes, or of K, M, G or T, also written KiB, MiB,
+ * GiB and TiB, in either case: powers of 1024. The same in the environment.
+ * String fields keep the pointer: value must live until quire_open returns.
+ * -EINVAL: unknown name or a value that makes no sense (see the message); the
+ * options are as they were.
  */
 int quire_options_set(struct quire_options *options, const char *name, const char *value);
 
@@ -170,7 +182,7 @@ int quire_close(quire_t *q);
 /*
  * Change the budget. Raising takes effect at once. Lowering evicts first and
  * returns when the pager is within the new budget.
- * -EINVAL  less than QUIRE_MEMORY_MIN
+ * -EINVAL  less than QUIRE_MEMORY_MIN, or more than RAM and than quire_open had
  * -EBUSY   pinned pages, or pages that cannot be written out, do not fit; the
  *          old budget stays
  */
@@ -206,7 +218,9 @@ size_t quire_region_length(const quire_region_t *r);
 
 /*
  * Give up a region, its pages and its slots. Waits for faults in service.
- * Touching it from other threads is as after munmap(2).
+ * Touching it from other threads is as after munmap(2). Its memory goes back to
+ * the system, some of it a moment later; the records of frames and slots are
+ * kept for other regions until quire_close (see metadata in quire_stats).
  */
 int quire_region_destroy(quire_region_t *r);
 
@@ -234,13 +248,15 @@ int quire_advise(quire_region_t *r, size_t offset, size_t length, int advice);
 int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot);
 
 /*
- * Make a range resident and keep it so until as many unpins. Pins nest.
+ * Make a range resident and keep it so until as many unpins. Pins nest. At
+ * most 7/8 of the budget can be pinned, and all but 16 pages of it: the rest
+ * is for everything else.
  * Needed for memory given to the kernel under an engine whose faults system
  * calls cannot wait for (uffd-signal: EFAULT), and for O_DIRECT buffers on
  * kernels without UFFDIO_MOVE.
  * -EINVAL  bad range
- * -ENOMEM  it does not fit the budget beside what is pinned already; nothing
- *          is pinned
+ * -ENOMEM  it does not fit that limit beside what is pinned already, or no
+ *          memory could be freed for it; nothing is pinned
  * -EIO     a page could not be read; nothing is pinned
  */
 int quire_pin(quire_region_t *r, size_t offset, size_t length);
@@ -288,14 +304,14 @@ struct quire_stats {
 	uint64_t direct_reclaims;     /* times a faulting thread had to evict by itself */
 	uint64_t read_errors;         /* pages whose bytes could not be had */
 	uint64_t write_errors;        /* pages whose write failed */
-	/* now, in bytes */
+	/* now, in bytes; resident + standby + buffers <= budget, metadata is beside it */
 	uint64_t resident;            /* mapped */
 	uint64_t peak_resident;
 	uint64_t standby;             /* unmapped, still in memory (clean or waiting to be written) */
-	uint64_t buffers;             /* memory of I/O buffers that holds no page */
+	uint64_t buffers;             /* memory of I/O buffers that holds no page; kept for the next ones */
 	uint64_t pinned;
 	uint64_t swapped;             /* bytes whose only copy is on the swap file */
-	uint64_t metadata;            /* page tables, frame and slot records */
+	uint64_t metadata;            /* page tables, and the most frame and slot records there ever were */
 	uint64_t reserved;            /* length of the regions */
 	uint64_t budget;              /* of the pager */
 	struct quire_latency minor_latency;
@@ -316,7 +332,13 @@ enum quire_format {
 	QUIRE_FORMAT_JSON = 2     /* both, as one JSON object */
 };
 
-/* Print the statistics. -EINVAL: unknown format; -EIO: the stream has an error. */
+/*
+ * Print the statistics and flush the stream. In PMAP, control characters of a
+ * region's name, backslashes and bytes that are no UTF-8 are octal, as \012; in
+ * JSON, such bytes are U+FFFD.
+ * -EINVAL  unknown format
+ * -EIO     not all could be written, or the stream had an error before
+ */
 int quire_stats_print(const quire_t *q, FILE *stream, int format);
 
 #ifdef __cplusplus

@@ -77,7 +77,8 @@ static void list_append(struct pager *p, uint32_t c, enum cluster_list list)
 
 static bool has_much(struct pager *p, uint32_t c)
 {
-	return __builtin_popcountll(atomic_load(&p->clusters[c].populated)) >= CLUSTER_PAGES / 2;
+	return (unsigned)__builtin_popcountll(atomic_load(&p->clusters[c].populated)) >=
+	       CLUSTER_PAGES / 2;
 }
 
 /* A free cluster into its list. Those with much memory are at the head of the warm ones. */

@@ -205,6 +205,7 @@ struct pager {
 	pthread_t thread;
 	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
 	_Atomic uint32_t stopping;
+	_Atomic bool give_back;         /* asked to: the memory of free clusters */
 	bool started;
 
 	/* readin.c */
@@ -366,6 +367,8 @@ extern SIGNAL_SAFE_TLS bool thread_is_ours;
 int reclaimer_start(struct pager *p);
 void reclaimer_stop(struct pager *p);
 void reclaimer_kick(struct pager *p);
+/* Much was given up for good: let the thread return the memory of free clusters, but for one. Does not wait. */
+void reclaimer_give_back(struct pager *p);
 /* The oldest standby cluster behind c (CLUSTER_NONE: of all), with an operation reference. */
 uint32_t standby_next(struct pager *p, uint32_t c);
 /* Clusters in standby, just now. */

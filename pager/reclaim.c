@@ -151,17 +151,20 @@ static uint32_t wasted(struct pager *p)
 	return populated > standby ? (uint32_t)(populated - standby) : 0;
 }
 
+/* May a free cluster keep its memory for the next batch of victims? If that is not much of the budget. */
+static bool keeps_one(struct pager *p)
+{
+	return atomic_load(&p->budget) >= KEEP_FROM;
+}
+
 static uint32_t step(struct pager *p)
 {
 	int64_t high = atomic_load(&p->high), credits;
 	uint64_t target = atomic_load(&p->standby_target);
 	uint32_t n;
 
-	/* The next batch of victims is copied into memory that is there, if that is not much of the budget. */
-	bool keep = atomic_load(&p->budget) >= KEEP_FROM;
-
 	writeback_reap(p, false);
-	n = clusters_release(p, high, keep);
+	n = clusters_release(p, high, keeps_one(p));
 	credits = atomic_load(&p->credits);
 	if (n && credits >= high)
 		return n;
@@ -200,8 +203,14 @@ void reclaimer_kick(struct pager *p)
 		futex_wake(&p->wake, 1, false);
 }
 
-/* Leave nothing in flight behind, so that standby is clean when it is needed. */
-static void settle_writes(struct pager *p)
+void reclaimer_give_back(struct pager *p)
+{
+	atomic_store(&p->give_back, true);
+	reclaimer_kick(p);
+}
+
+/* Leave nothing in flight behind, so that standby is clean when it is needed. => false: something came up */
+static bool settle_writes(struct pager *p)
 {
 	for (;;) {
 		uint32_t n;
@@ -209,9 +218,25 @@ static void settle_writes(struct pager *p)
 		reclaim_enter(p);
 		n = writeback_reap(p, true);
 		reclaim_leave(p);
-		if (n == 0 || atomic_load(&p->wake) || atomic_load(&p->stopping))
-			return;
+		if (n == 0)
+			return true;
+		if (atomic_load(&p->wake) || atomic_load(&p->stopping))
+			return false;
 	}
+}
+
+/*
+ * In a working pager a free cluster's memory serves the next batch, and what is
+ * short of credits takes it back. When a region has gone it may be an eighth of
+ * the budget that nobody will ask for. Writes in flight were settled: theirs, too.
+ */
+static void give_back(struct pager *p)
+{
+	if (!atomic_exchange(&p->give_back, false))
+		return;
+	reclaim_enter(p);
+	clusters_release(p, INT64_MAX, keeps_one(p));
+	reclaim_leave(p);
 }
 
 static void *reclaimer(void *argument)
@@ -233,7 +258,8 @@ static void *reclaimer(void *argument)
 		}
 		if (progress) {
 			pause = PAUSE_MIN_NS;
-			settle_writes(p);
+			if (settle_writes(p))
+				give_back(p);
 			if (atomic_load(&p->credits) >= (int64_t)atomic_load(&p->low))
 				futex_wait(&p->wake, 0, 0, false);
 		} else {

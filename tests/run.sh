@@ -177,7 +177,8 @@ for group in "${groups[@]}"; do
 	case $group in
 	checks)
 		run checks/includes 60 scripts/check-includes
-		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so" ;;
+		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so"
+		run checks/demos 60 scripts/check-demos "$BUILD/demos" ;;
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 enum kind { BYTES, TEXT };
@@ -18,29 +19,85 @@ enum kind { BYTES, TEXT };
 struct option_row {
 	const char *name, *environment;
 	enum kind kind;
-	size_t offset;                  /* in struct quire_options */
+	size_t offset; /* in struct quire_options */
 	const char *fallback, *meaning;
-	uint64_t least, most;           /* BYTES: allowed */
+	uint64_t least, most; /* BYTES: allowed */
+	/* TEXT: does it make sense? => NULL, or else what is allowed */
+	const char *(*refuse)(const char *value);
 };
 
-#define ROW(field, ...) offsetof(struct quire_options, field), __VA_ARGS__
 #define SPIN_MAX_US 10000
-#define MEMORY_MAX (UINT64_C(1) << 52)  /* more than any machine has */
+#define MEMORY_MAX (UINT64_C(1) << 52) /* more than any machine has */
 
+static bool is_one_of(const char *value, const char *a, const char *b)
+{
+	return strcmp(value, a) == 0 || strcmp(value, b) == 0;
+}
+
+static const char *refuse_engine(const char *value)
+{
+	return strcmp(value, "auto") == 0 || engine_known(value) ? NULL : engine_names();
+}
+
+static const char *refuse_policy(const char *value)
+{
+	return policy_find(value) ? NULL : policy_names();
+}
+
+static const char *refuse_io(const char *value)
+{
+	return is_one_of(value, "auto", "uring") ? NULL : "auto, uring";
+}
+
+static const char *refuse_move(const char *value)
+{
+	return is_one_of(value, "auto", "off") ? NULL : "auto, off";
+}
+
+/* Digits alone: K and M are of bytes. */
+static bool parse_spin(const char *text, int *spin_us)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	*spin_us = -1;
+	if (strcmp(text, "auto") == 0)
+		return true;
+	if (digits == 0 || digits > 5 || text[digits] || atoi(text) > SPIN_MAX_US)
+		return false;
+	*spin_us = atoi(text);
+	return true;
+}
+
+static const char *refuse_spin(const char *value)
+{
+	int us;
+
+	return parse_spin(value, &us) ? NULL : "auto, 0 to 10000 microseconds";
+}
+
+#define SIZE(field, fallback, meaning, least, most) \
+	BYTES, offsetof(struct quire_options, field), fallback, meaning, least, most, NULL
+#define WORD(field, fallback, meaning, refuse) \
+	TEXT, offsetof(struct quire_options, field), fallback, meaning, 0, 0, refuse
+
+/* clang-format off */
 static const struct option_row rows[] = {
-	{ "memory", "QUIRE_MEMORY", BYTES, ROW(memory, "a quarter of RAM", "budget in bytes (K, M, G, T)"),
-	  QUIRE_MEMORY_MIN, MEMORY_MAX },
-	{ "swap", "QUIRE_SWAP", TEXT, ROW(swap_path, "$TMPDIR, /var/tmp or /tmp", "swap directory or file"), 0, 0 },
-	{ "swap-size", "QUIRE_SWAP_SIZE", BYTES, ROW(swap_size, "what the disk holds", "most bytes of the swap file"),
-	  2 * PAGE_BYTES, UINT64_MAX },
-	{ "engine", "QUIRE_ENGINE", TEXT, ROW(engine, "auto", "auto, uffd, uffd-signal"), 0, 0 },
-	{ "policy", "QUIRE_POLICY", TEXT, ROW(policy, "clock", "clock, fifo, lru"), 0, 0 },
-	{ "io", "QUIRE_IO", TEXT, ROW(io, "auto", "auto, uring"), 0, 0 },
-	{ "move", "QUIRE_MOVE", TEXT, ROW(move, "auto", "auto, off: never use UFFDIO_MOVE"), 0, 0 },
-	{ "readahead", "QUIRE_READAHEAD", BYTES, ROW(readahead, "1M", "widest readahead window in bytes; 4K: none"),
-	  PAGE_BYTES, MEMORY_MAX },
-	{ "spin", "QUIRE_SPIN", TEXT, ROW(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault"), 0, 0 },
+	{ "memory", "QUIRE_MEMORY", SIZE(memory, "a quarter of RAM", "budget in bytes",
+					 QUIRE_MEMORY_MIN, MEMORY_MAX) },
+	{ "swap", "QUIRE_SWAP", WORD(swap_path, "$TMPDIR, /var/tmp or /tmp",
+				     "swap directory, or a file, made if need be and kept", NULL) },
+	{ "swap-size", "QUIRE_SWAP_SIZE", SIZE(swap_size, "what the disk holds",
+					       "most bytes of the swap file", 2 * PAGE_BYTES, UINT64_MAX) },
+	{ "engine", "QUIRE_ENGINE", WORD(engine, "auto", "auto, uffd, uffd-signal", refuse_engine) },
+	{ "policy", "QUIRE_POLICY", WORD(policy, "clock", "clock, fifo, lru", refuse_policy) },
+	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring", refuse_io) },
+	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_move) },
+	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "1M", "widest readahead window in bytes; 4K: none",
+					       PAGE_BYTES, MEMORY_MAX) },
+	{ "spin", "QUIRE_SPIN", WORD(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault",
+				     refuse_spin) },
 };
+/* clang-format on */
 
 _Static_assert(sizeof(size_t) == sizeof(uint64_t), "Quire needs a 64-bit system");
 
@@ -52,7 +109,12 @@ static const struct option_row *find(const char *name)
 	return NULL;
 }
 
-/* "64M" and the like. => false: not a size, or it overflows */
+#define SIZES "a positive whole number, alone or with K, M, G or T (KiB, MiB, ...): powers of 1024"
+
+/*
+ * "4096", "64M" and "64MiB", in either case. Not "64MB": that is a power of 1000 to some.
+ * => false: not a size, or it overflows
+ */
 static bool parse_bytes(const char *text, uint64_t *out)
 {
 	static const char units[] = "KMGT";
@@ -72,10 +134,8 @@ static bool parse_bytes(const char *text, uint64_t *out)
 			return false;
 		shift = 10 * (unsigned)(unit - units + 1);
 		end++;
-		if (*end == 'i')
-			end++;
-		if (*end == 'B' || *end == 'b')
-			end++;
+		if (strcasecmp(end, "iB") == 0)
+			end += 2;
 	}
 	if (*end || (shift && *out >> (64 - shift)))
 		return false;
@@ -86,32 +146,45 @@ static bool parse_bytes(const char *text, uint64_t *out)
 static int check_bytes(const struct option_row *row, const char *source, uint64_t bytes)
 {
 	if (bytes < row->least)
-		return error_set(EINVAL, "%s: %llu bytes; the minimum is %llu (%llu pages)", source,
-				 (unsigned long long)bytes, (unsigned long long)row->least,
-				 (unsigned long long)pages_of(row->least));
+		return error_set(EINVAL, "%s: %llu bytes; the minimum is %llu (%llu page%s)",
+		                 source, (unsigned long long)bytes, (unsigned long long)row->least,
+		                 (unsigned long long)pages_of(row->least),
+		                 pages_of(row->least) == 1 ? "" : "s");
 	if (bytes > row->most)
-		return error_set(EINVAL, "%s: %llu bytes; the maximum is %llu, more than any machine has",
-				 source, (unsigned long long)bytes, (unsigned long long)row->most);
+		return error_set(EINVAL,
+		                 "%s: %llu bytes; the maximum is %llu, more than any machine has",
+		                 source, (unsigned long long)bytes, (unsigned long long)row->most);
 	return 0;
 }
 
+static int check_text(const struct option_row *row, const char *source, const char *value)
+{
+	const char *allowed = row->refuse ? row->refuse(value) : NULL;
+
+	if (*value == '\0')
+		return error_set(EINVAL, "%s: empty; allowed: %s", source,
+		                 allowed ? allowed : row->meaning);
+	return allowed ? error_set(EINVAL, "%s: \"%s\" makes no sense; allowed: %s", source, value,
+	                           allowed) :
+	                 0;
+}
+
 static int set(struct quire_options *o, const struct option_row *row, const char *source,
-	       const char *value)
+               const char *value)
 {
 	char *field = (char *)o + row->offset;
 	uint64_t bytes;
 	int error;
 
 	if (row->kind == TEXT) {
-		if (*value == '\0')
-			return error_set(EINVAL, "%s: empty; allowed: %s", source, row->meaning);
-		memcpy(field, &value, sizeof value);
-		return 0;
+		error = check_text(row, source, value);
+		if (!error)
+			memcpy(field, &value, sizeof value);
+		return error;
 	}
 	if (!parse_bytes(value, &bytes) || bytes == 0)
-		return error_set(EINVAL,
-				 "%s: \"%s\" is not a size; allowed: a positive number with K, M, G or T",
-				 source, value);
+		return error_set(EINVAL, "%s: \"%s\" is not a size; allowed: " SIZES, source,
+		                 value);
 	error = check_bytes(row, source, bytes);
 	if (!error)
 		memcpy(field, &bytes, sizeof bytes);
@@ -125,6 +198,17 @@ static uint64_t field_of(const struct quire_options *o, const struct option_row 
 
 	memcpy(&field, (const char *)o + row->offset, sizeof field);
 	return field;
+}
+
+/* A field that the program set. */
+static int check_field(const struct quire_options *o, const struct option_row *row)
+{
+	const char *text;
+
+	if (row->kind == BYTES)
+		return check_bytes(row, row->name, field_of(o, row));
+	memcpy(&text, (const char *)o + row->offset, sizeof text);
+	return check_text(row, row->name, text);
 }
 
 int quire_options_set(struct quire_options *options, const char *name, const char *value)
@@ -147,7 +231,7 @@ int quire_options_set(struct quire_options *options, const char *name, const cha
 }
 
 bool options_row(size_t i, const char **name, const char **environment, const char **fallback,
-		 const char **meaning)
+                 const char **meaning)
 {
 	if (i >= ARRAY_LENGTH(rows))
 		return false;
@@ -158,39 +242,10 @@ bool options_row(size_t i, const char **name, const char **environment, const ch
 	return true;
 }
 
-/* Digits alone: K and M are of bytes. */
-static bool parse_spin(const char *text, int *spin_us)
-{
-	size_t digits = strspn(text, "0123456789");
-
-	*spin_us = -1;
-	if (strcmp(text, "auto") == 0)
-		return true;
-	if (digits == 0 || digits > 5 || text[digits] || atoi(text) > SPIN_MAX_US)
-		return false;
-	*spin_us = atoi(text);
-	return true;
-}
-
-static bool is_one_of(const char *value, const char *a, const char *b)
-{
-	return strcmp(value, a) == 0 || strcmp(value, b) == 0;
-}
-
-/* The words say where the value came from: a field of the options, or the environment. */
-static int refuse(const char *field, const char *name, const char *value, const char *allowed)
-{
-	const struct option_row *row = find(name);
-
-	return error_set(EINVAL, "%s: \"%s\" makes no sense; allowed: %s",
-			 field ? name : row->environment, value, allowed);
-}
-
-static int check(const struct quire_options *given, const struct quire_options *o,
-		 struct quire_config *c)
+static void configure(const struct quire_options *o, struct quire_config *c)
 {
 	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES :
-				(size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES;
+	                        (size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES;
 	c->swap_path = o->swap_path;
 	c->swap_size = o->swap_size;
 	c->engine = o->engine ? o->engine : "auto";
@@ -198,50 +253,33 @@ static int check(const struct quire_options *given, const struct quire_options *
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
 	c->readahead = o->readahead ? o->readahead : 4 * CLUSTER_PAGES * PAGE_BYTES;
-	/* Those of the environment were looked at when they were read. */
-	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
-		uint64_t bytes = rows[i].kind == BYTES ? field_of(given, &rows[i]) : 0;
-		int error = bytes ? check_bytes(&rows[i], rows[i].name, bytes) : 0;
-
-		if (error)
-			return error;
-	}
-	if (strcmp(c->engine, "auto") != 0 && !engine_known(c->engine))
-		return refuse(given->engine, "engine", c->engine, engine_names());
-	if (!policy_find(c->policy))
-		return refuse(given->policy, "policy", c->policy, policy_names());
-	if (!is_one_of(c->io, "auto", "uring"))
-		return refuse(given->io, "io", c->io, "auto, uring");
-	if (!is_one_of(c->move, "auto", "off"))
-		return refuse(given->move, "move", c->move, "auto, off");
-	if (!parse_spin(o->spin ? o->spin : "auto", &c->spin_us))
-		return refuse(given->spin, "spin", o->spin, "auto, 0 to 10000 microseconds");
-	return 0;
+	parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
 }
 
 int options_resolve(const struct quire_options *options, struct quire_config *config)
 {
-	struct quire_options o = { .size = sizeof o }, given;
+	struct quire_options o = { .size = sizeof o };
 
 	if (options) {
 		static const struct quire_options zeroed;
 		bool defaults = memcmp(options, &zeroed, sizeof zeroed) == 0;
 
 		if (options->size != sizeof *options && !defaults)
-			return error_set(EINVAL, "quire_options.size is %zu, not %zu", options->size,
-					 sizeof *options);
+			return error_set(EINVAL, "quire_options.size is %zu, not %zu",
+			                 options->size, sizeof *options);
 		o = *options;
 	}
-	given = o;
 	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
 		const char *value = getenv(rows[i].environment);
-		int error;
+		int error = 0;
 
-		if (field_of(&o, &rows[i]) || !value)
-			continue;
-		error = set(&o, &rows[i], rows[i].environment, value);
+		if (field_of(&o, &rows[i]))
+			error = check_field(&o, &rows[i]);
+		else if (value)
+			error = set(&o, &rows[i], rows[i].environment, value);
 		if (error)
 			return error;
 	}
-	return check(&given, &o, config);
+	configure(&o, config);
+	return 0;
 }

@@ -109,9 +109,9 @@ static int pin_range(struct quire_region *r, uint64_t first, uint64_t n)
 
 	if (pinned + count_unpinned(r, first, n, limit + 1) > limit)
 		return error_set(ENOMEM,
-				 "pins of %llu more pages do not fit: of a budget of %llu pages at most "
+				 "%llu more page%s cannot be pinned: of a budget of %llu pages at most "
 				 "%llu may be pinned, %llu are",
-				 (unsigned long long)n,
+				 (unsigned long long)n, n == 1 ? "" : "s",
 				 (unsigned long long)atomic_load(&q->pager.budget),
 				 (unsigned long long)limit, (unsigned long long)pinned);
 	for (uint64_t i = 0; i < n; i++) {

@@ -9,8 +9,79 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #define KIB(bytes) ((bytes) >> 10)
+
+/* ------------------------------------------------------------- names */
+
+/* The character at s in UTF-8, in its shortest form. => its bytes; 0: what is there is none */
+static unsigned utf8_character(const unsigned char *s, uint32_t *character)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	unsigned n = s[0] < 0x80 ? 1 : s[0] < 0xc0 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+
+	if (n < 2) {
+		*character = s[0];
+		return n;
+	}
+	/* A byte too large leaves bits that are no character's. */
+	*character = s[0] & (n == 4 ? 0xfu : 0x7fu >> n);
+	for (unsigned i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		*character = *character << 6 | (s[i] & 0x3f);
+	}
+	if (*character < least[n] || *character > 0x10ffff || (*character >> 11) == 0x1b)
+		return 0;
+	return n;
+}
+
+static bool is_control(uint32_t character)
+{
+	return character < 0x20 || (character >= 0x7f && character < 0xa0);
+}
+
+/*
+ * A name in a line of text: what would break the line or play on a terminal, and
+ * what is no UTF-8, as the kernel writes it in /proc/PID/maps, \012 for a newline;
+ * and so the backslash.
+ */
+static void text_name(FILE *f, const char *name)
+{
+	const unsigned char *s = (const unsigned char *)name;
+
+	while (*s) {
+		uint32_t character;
+		unsigned n = utf8_character(s, &character);
+		bool raw = n && !is_control(character) && character != '\\';
+
+		for (n = MAX(n, 1); n > 0; n--, s++)
+			fprintf(f, raw ? "%c" : "\\%03o", *s);
+	}
+}
+
+static void json_string(FILE *f, const char *string)
+{
+	const unsigned char *s = (const unsigned char *)string;
+
+	fputc('"', f);
+	while (*s) {
+		uint32_t character;
+		unsigned n = utf8_character(s, &character);
+
+		if (n == 0)
+			fputs("\\ufffd", f);
+		else if (is_control(character))
+			fprintf(f, "\\u%04x", (unsigned)character);
+		else
+			fprintf(f, *s == '"' || *s == '\\' ? "\\%.*s" : "%.*s", (int)n, (const char *)s);
+		s += MAX(n, 1);
+	}
+	fputc('"', f);
+}
+
+/* ------------------------------------------------------------- text */
 
 static void print_pmap(const struct quire *q, FILE *f)
 {
@@ -27,9 +98,11 @@ static void print_pmap(const struct quire *q, FILE *f)
 		quire_region_stats_get(r, &s);
 		fprintf(f,
 			"%016" PRIxPTR " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
-			" %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  %s\n",
+			" %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  ",
 			(uintptr_t)r->base, KIB(s.reserved), KIB(s.resident), KIB(s.standby),
-			KIB(s.swapped), KIB(s.pinned), s.minor_faults, s.major_faults, r->name);
+			KIB(s.swapped), KIB(s.pinned), s.minor_faults, s.major_faults);
+		text_name(f, r->name);
+		fputc('\n', f);
 	}
 	fprintf(f,
 		"%-16s %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %9" PRIu64
@@ -48,11 +121,18 @@ static void print_latency(FILE *f, const char *name, const struct quire_latency 
 
 static void print_sizes(FILE *f, const struct quire_stats *s)
 {
+	const char *comma = "";
+
 	fprintf(f, "%-20s", "writeback_sizes:");
-	for (unsigned i = 0; i < WRITEBACK_BUCKETS; i++)
-		if (s->writeback_sizes[i])
-			fprintf(f, " %u-%u pages: %" PRIu64, 1u << i, (2u << i) - 1,
-				s->writeback_sizes[i]);
+	for (unsigned i = 0; i < WRITEBACK_BUCKETS; i++) {
+		if (!s->writeback_sizes[i])
+			continue;
+		fprintf(f, "%s %u", comma, 1u << i);
+		if (i)
+			fprintf(f, "-%u", (2u << i) - 1);
+		fprintf(f, " page%s: %" PRIu64, i ? "s" : "", s->writeback_sizes[i]);
+		comma = ",";
+	}
 	fputc('\n', f);
 }
 
@@ -83,28 +163,14 @@ static void print_status(const struct quire *q, FILE *f)
 	print_latency(f, "major_latency:", &s.major_latency);
 }
 
+/* ------------------------------------------------------------- JSON */
+
 static void json_latency(FILE *f, const char *name, const struct quire_latency *l)
 {
 	fprintf(f,
 		",\"%s\":{\"count\":%" PRIu64 ",\"mean_ns\":%" PRIu64 ",\"p50_ns\":%" PRIu64
 		",\"p99_ns\":%" PRIu64 ",\"p999_ns\":%" PRIu64 ",\"max_ns\":%" PRIu64 "}",
 		name, l->count, l->mean, l->p50, l->p99, l->p999, l->max);
-}
-
-static void json_string(FILE *f, const char *s)
-{
-	fputc('"', f);
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c == '"' || c == '\\')
-			fprintf(f, "\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			fprintf(f, "\\u%04x", c);
-		else
-			fputc(c, f);
-	}
-	fputc('"', f);
 }
 
 static void json_stats(FILE *f, const struct quire_stats *s)
@@ -177,7 +243,10 @@ int quire_stats_print(const quire_t *q, FILE *stream, int format)
 	default:
 		return error_set(EINVAL, "unknown format %d; allowed: pmap 0, status 1, json 2", format);
 	}
-	return ferror(stream) ? error_set(EIO, "the statistics could not be written") : 0;
+	/* What stays in the stream's buffer could still fail, and nobody would be told. */
+	if (fflush(stream) != 0)
+		return error_set(EIO, "the statistics could not be written: %s", strerror(errno));
+	return ferror(stream) ? error_set(EIO, "the stream of the statistics has an error") : 0;
 }
 
 void quire_options_print(FILE *stream)

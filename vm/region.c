@@ -175,6 +175,7 @@ static void destroy(struct quire_region *r)
 	discard_unmapped(r);
 	unreserve(r);
 	registry_give_id(q, r->id);
+	reclaimer_give_back(&q->pager);
 	forgive(q);
 }
 

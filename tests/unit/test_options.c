@@ -88,7 +88,7 @@ static void sizes(void)
 		const char *text;
 		uint64_t bytes;
 	} good[] = { { "300000", 300000 },        { "512K", 512 << 10 },      { "512k", 512 << 10 },
-		     { "7M", 7 << 20 },           { "7MiB", 7 << 20 },        { "7MB", 7 << 20 },
+		     { "7M", 7 << 20 },           { "7MiB", 7 << 20 },        { "7mib", 7 << 20 },
 		     { "2g", UINT64_C(2) << 30 }, { "1T", UINT64_C(1) << 40 } };
 	static const char *const bad[] = { "",
 		                           "0",
@@ -99,7 +99,11 @@ static void sizes(void)
 		                           "K",
 		                           "12Q",
 		                           "1GG",
-		                           "1KBx",
+		                           "1KiBx",
+		                           "1KB",
+		                           "1Ki",
+		                           "1iB",
+		                           "4096B",
 		                           "0x10",
 		                           "1 M",
 		                           "18446744073709551616",
@@ -155,20 +159,28 @@ static void every_name(void)
 
 static void unknown_names(void)
 {
+#define FIELD(name) offsetof(struct quire_options, name)
 	static const struct {
 		const char *name, *variable, *allowed;
-	} texts[] = { { "engine", "QUIRE_ENGINE", "uffd-signal" },
-		      { "policy", "QUIRE_POLICY", "clock, fifo, lru" },
-		      { "io", "QUIRE_IO", "uring" },
-		      { "move", "QUIRE_MOVE", "off" },
-		      { "spin", "QUIRE_SPIN", "10000" } };
+		size_t offset;
+	} texts[] = { { "engine", "QUIRE_ENGINE", "uffd-signal", FIELD(engine) },
+		      { "policy", "QUIRE_POLICY", "clock, fifo, lru", FIELD(policy) },
+		      { "io", "QUIRE_IO", "uring", FIELD(io) },
+		      { "move", "QUIRE_MOVE", "off", FIELD(move) },
+		      { "spin", "QUIRE_SPIN", "10000", FIELD(spin) } };
+#undef FIELD
+	const struct quire_options zeroed = none();
+	const char *nonsense = "nonsense";
 	struct quire_options o;
 	struct quire_config c;
 
 	clean();
 	for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
 		o = none();
-		CHECK_EQ(quire_options_set(&o, texts[i].name, "nonsense"), 0);
+		CHECK_EQ(quire_options_set(&o, texts[i].name, "nonsense"), -EINVAL);
+		CHECK(words(texts[i].allowed, "nonsense"));
+		CHECK(memcmp(&o, &zeroed, sizeof o) == 0);
+		memcpy((char *)&o + texts[i].offset, &nonsense, sizeof nonsense);
 		CHECK_EQ(options_resolve(&o, &c), -EINVAL);
 		CHECK(words(texts[i].allowed, "nonsense"));
 		CHECK(strstr(error_message(), texts[i].variable) == NULL);
@@ -187,8 +199,7 @@ static void unknown_names(void)
 	CHECK_EQ(quire_options_set(NULL, "memory", "1G"), -EINVAL);
 	CHECK_EQ(quire_options_set(&o, NULL, "1G"), -EINVAL);
 	CHECK_EQ(quire_options_set(&o, "memory", NULL), -EINVAL);
-	CHECK_EQ(quire_options_set(&o, "spin", "10001"), 0);
-	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+	CHECK_EQ(quire_options_set(&o, "spin", "10001"), -EINVAL);
 }
 
 static void budgets(void)
@@ -249,6 +260,7 @@ static void out_of_range(void)
 		memcpy((char *)&o + bad[i].offset, &bad[i].bytes, sizeof bad[i].bytes);
 		CHECK_EQ(options_resolve(&o, &c), -EINVAL);
 		CHECK(words(bad[i].name, bad[i].allowed));
+		CHECK(strstr(error_message(), "(1 pages)") == NULL);
 		CHECK(strstr(error_message(), bad[i].variable) == NULL);
 		setenv(bad[i].variable, bad[i].text, 1);
 		CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
@@ -260,7 +272,7 @@ static void out_of_range(void)
 
 		CHECK_EQ(quire_options_set(&o, "readahead", none_of_them[i]), -EINVAL);
 		CHECK(words("readahead", none_of_them[i]));
-		CHECK(words("K, M, G or T", "positive number"));
+		CHECK(words("K, M, G or T", "positive whole number"));
 		CHECK_EQ(o.readahead, 0);
 	}
 	{
