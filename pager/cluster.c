@@ -43,36 +43,27 @@ static void list_remove(struct pager *p, uint32_t c)
 	cl->list = CLUSTERS_NOWHERE;
 }
 
-static void list_prepend(struct pager *p, uint32_t c, enum cluster_list list)
+static void list_add(struct pager *p, uint32_t c, enum cluster_list list, bool at_head)
 {
 	struct cluster *cl = &p->clusters[c];
 
 	list_remove(p, c);
 	cl->list = (uint8_t)list;
-	cl->prev = CLUSTER_NONE;
-	cl->next = p->head[list];
-	if (cl->next != CLUSTER_NONE)
-		p->clusters[cl->next].prev = c;
-	else
-		p->tail[list] = c;
-	p->head[list] = c;
+	cl->prev = at_head ? CLUSTER_NONE : p->tail[list];
+	cl->next = at_head ? p->head[list] : CLUSTER_NONE;
+	*(cl->prev == CLUSTER_NONE ? &p->head[list] : &p->clusters[cl->prev].next) = c;
+	*(cl->next == CLUSTER_NONE ? &p->tail[list] : &p->clusters[cl->next].prev) = c;
 	p->length[list]++;
+}
+
+static void list_prepend(struct pager *p, uint32_t c, enum cluster_list list)
+{
+	list_add(p, c, list, true);
 }
 
 static void list_append(struct pager *p, uint32_t c, enum cluster_list list)
 {
-	struct cluster *cl = &p->clusters[c];
-
-	list_remove(p, c);
-	cl->list = (uint8_t)list;
-	cl->next = CLUSTER_NONE;
-	cl->prev = p->tail[list];
-	if (cl->prev != CLUSTER_NONE)
-		p->clusters[cl->prev].next = c;
-	else
-		p->head[list] = c;
-	p->tail[list] = c;
-	p->length[list]++;
+	list_add(p, c, list, false);
 }
 
 static bool has_much(struct pager *p, uint32_t c)

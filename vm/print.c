@@ -13,6 +13,18 @@
 
 #define KIB(bytes) ((bytes) >> 10)
 
+/* The figures of struct quire_stats that are bytes now; the events are COUNTERS. */
+#define GAUGES(GAUGE) \
+	GAUGE(budget) \
+	GAUGE(reserved) \
+	GAUGE(resident) \
+	GAUGE(peak_resident) \
+	GAUGE(standby) \
+	GAUGE(buffers) \
+	GAUGE(pinned) \
+	GAUGE(swapped) \
+	GAUGE(metadata)
+
 /* ------------------------------------------------------------- names */
 
 /* The character at s in UTF-8, in its shortest form. => its bytes; 0: what is there is none */
@@ -145,15 +157,7 @@ static void print_status(const struct quire *q, FILE *f)
 		"io:", quire_io_name(q), swapfile_is_direct(q->swap) ? ", O_DIRECT" : ", buffered",
 		"policy:", quire_policy_name(q));
 #define GAUGE(name) fprintf(f, "%-20s %10" PRIu64 " kB\n", #name ":", KIB(s.name));
-	GAUGE(budget)
-	GAUGE(reserved)
-	GAUGE(resident)
-	GAUGE(peak_resident)
-	GAUGE(standby)
-	GAUGE(buffers)
-	GAUGE(pinned)
-	GAUGE(swapped)
-	GAUGE(metadata)
+	GAUGES(GAUGE)
 #undef GAUGE
 #define EVENT(name, text) fprintf(f, "%-20s %10" PRIu64 "      %s\n", #name ":", s.name, text);
 	COUNTERS(EVENT)
@@ -185,15 +189,7 @@ static void json_stats(FILE *f, const struct quire_stats *s)
 		fprintf(f, "%s%" PRIu64, i ? "," : "", s->writeback_sizes[i]);
 	fputc(']', f);
 #define GAUGE(name) fprintf(f, ",\"" #name "\":%" PRIu64, s->name);
-	GAUGE(budget)
-	GAUGE(reserved)
-	GAUGE(resident)
-	GAUGE(peak_resident)
-	GAUGE(standby)
-	GAUGE(buffers)
-	GAUGE(pinned)
-	GAUGE(swapped)
-	GAUGE(metadata)
+	GAUGES(GAUGE)
 #undef GAUGE
 	json_latency(f, "minor_latency", &s->minor_latency);
 	json_latency(f, "major_latency", &s->major_latency);

@@ -175,6 +175,8 @@ static void pinned_full(void)
 /* ------------------------------------------------- disks that are slow or fail */
 
 #define PATIENCE_MS 500 /* that budget.c has */
+/* Said by then, on a machine with other things to do: what is meant is, not ever later. */
+#define LATEST_MS (5 * PATIENCE_MS)
 
 static void befall_writes(enum fake_kind kind, int64_t value, unsigned times)
 {
@@ -354,7 +356,7 @@ static void a_disk_that_fails(void)
 		REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c), 0);
 		pthread_join(thread, NULL);
 		CHECK_EQ(c.said, c.map ? -ENOMEM : -EBUSY);
-		CHECK(c.ms >= PATIENCE_MS && c.ms < 2 * PATIENCE_MS);
+		CHECK(c.ms >= PATIENCE_MS && c.ms < LATEST_MS);
 		reclaimer_stop(&o->p);
 		finish();
 	}
@@ -372,7 +374,7 @@ static void a_full_swap_file(void)
 	REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c), 0);
 	pthread_join(thread, NULL);
 	CHECK_EQ(c.said, -ENOMEM);
-	CHECK(c.ms >= PATIENCE_MS && c.ms < 2 * PATIENCE_MS);
+	CHECK(c.ms >= PATIENCE_MS && c.ms < LATEST_MS);
 	reclaimer_stop(&o->p);
 	finish();
 }

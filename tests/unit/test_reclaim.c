@@ -56,15 +56,22 @@ static void free_memory_first(void)
 	finish();
 }
 
+/* Two clusters of n pages in standby, unwritten: first a, of pages from a_first on, then b. */
+static void two_in_standby(unsigned mapped, uint64_t a_first, uint64_t b_first, uint32_t n,
+                           uint32_t *a, uint32_t *b)
+{
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, mapped), 0);
+	*a = fake_owner_unmap(o, a_first, n);
+	*b = fake_owner_unmap(o, b_first, n);
+}
+
 /* 2. Standby above its target: the oldest cluster goes, its pages in order, and no page is unmapped. */
 static void oldest_standby_goes(void)
 {
 	uint32_t a, b;
 
-	o = fake_owner_open(256, 1024);
-	CHECK_EQ(fake_owner_map(o, 0, 100), 0);
-	a = fake_owner_unmap(o, 50, 30);
-	b = fake_owner_unmap(o, 0, 30);
+	two_in_standby(100, 50, 0, 30, &a, &b);
 	CHECK(fake_owner_write(o, b));
 	CHECK(fake_owner_write(o, a));
 	fake_owner_reap(o);
@@ -84,10 +91,7 @@ static void busy_page_goes_last(void)
 {
 	uint32_t a, b;
 
-	o = fake_owner_open(256, 1024);
-	CHECK_EQ(fake_owner_map(o, 0, 80), 0);
-	a = fake_owner_unmap(o, 0, 40);
-	b = fake_owner_unmap(o, 40, 40);
+	two_in_standby(80, 0, 40, 40, &a, &b);
 	CHECK(fake_owner_write(o, a));
 	CHECK(fake_owner_write(o, b));
 	fake_owner_reap(o);
@@ -108,10 +112,7 @@ static void younger_clean_pages_need_not_wait(void)
 {
 	uint32_t a, b;
 
-	o = fake_owner_open(256, 1024);
-	CHECK_EQ(fake_owner_map(o, 0, 80), 0);
-	a = fake_owner_unmap(o, 0, 40);
-	b = fake_owner_unmap(o, 40, 40);
+	two_in_standby(80, 0, 40, 40, &a, &b);
 	CHECK(fake_owner_write(o, b));
 	fake_owner_reap(o);
 	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
