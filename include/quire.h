@@ -45,13 +45,13 @@
  *                a slow disk is waited for as long as it does not fail.  Under
  *                the engine uffd before Linux 6.6, si_code is SI_QUEUE.
  *   Full swap    When the swap file cannot grow (QUIRE_ERROR_SWAP_FULL), pages
- *                stay in memory.  Once all of the budget holds pages that were
- *                written to, an access that needs a page of memory finds none:
- *                the first touch of a page; any access, be it a read, to a
- *                page on the swap file; without UFFDIO_MOVE also one to a page
- *                in standby.  It gets SIGBUS after half a second.  Nothing is
- *                lost: the same access succeeds once the budget is raised or
- *                pages are discarded (DONTNEED, or a region destroyed).
+ *                stay in memory.  Once the budget holds nothing but pages that
+ *                were written to, the first touch of a page finds no memory
+ *                and gets SIGBUS after half a second; it succeeds once the
+ *                budget is raised or pages are discarded (DONTNEED, or a
+ *                region destroyed).  Pages that have contents can be read and
+ *                written all the time, slowly: the last few pages of the
+ *                budget are kept for them.
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
  *                up stay, within the budget). quire_pin does.

@@ -6,6 +6,12 @@
  *     while it lowers the budget the free count may be negative, and nobody
  *     gets a credit until it is positive again.
  *
+ * P2  the last few credits (reserve_of) are not for new contents (credits_try_new).
+ *     When nothing can be written out any more, because the swap file is full,
+ *     new contents would take every page of the budget for good, and what is
+ *     on the swap file could not be read. A page that is read in is clean, or
+ *     frees its slot: it can go again. So the reserve serves any number of them.
+ *
  * The reclaimer keeps the free count between two watermarks; a thread that
  * finds none reclaims by itself (credits_get), or goes away and is told when
  * there are some (credits_try and owner->replenished: handler threads, which
@@ -18,6 +24,8 @@
 /* How long a thread looks for memory, while reclaim is stuck, before its access is refused. */
 #define PATIENCE_NS UINT64_C(500000000)
 #define PAUSE_NS UINT64_C(500000)
+/* Credits that contents yet to come may not have. */
+#define RESERVE INT64_C(8)
 /* Of the time between two looks, so much counts. */
 #define LOOK_NS UINT64_C(100000000)
 
@@ -38,26 +46,43 @@ static void set_watermarks(struct pager *p, uint64_t budget)
 	atomic_store(&p->standby_target, clamp(budget / 8, 8, UINT32_MAX / 2));
 }
 
-bool credits_try(struct pager *p, uint32_t n)
+static bool try_above(struct pager *p, uint32_t n, int64_t reserve)
 {
 	int64_t have = atomic_load_explicit(&p->credits, memory_order_relaxed);
+	int64_t need = reserve + n;
 
 	do {
-		if (have < (int64_t)n) {
+		if (have < need) {
 			/* Set before the reclaimer can put: credits_put looks at it after adding. */
 			atomic_store(&p->starved, 1);
 			have = atomic_load(&p->credits);
-			if (have >= (int64_t)n)
+			if (have >= need)
 				continue;
 			reclaimer_kick(p);
 			return false;
 		}
-	} while (have < (int64_t)n ||
+	} while (have < need ||
 		 !atomic_compare_exchange_weak_explicit(&p->credits, &have, have - n,
 							memory_order_acq_rel, memory_order_relaxed));
 	if (have - n < (int64_t)atomic_load_explicit(&p->low, memory_order_relaxed))
 		reclaimer_kick(p);
 	return true;
+}
+
+bool credits_try(struct pager *p, uint32_t n)
+{
+	return try_above(p, n, 0);
+}
+
+/* Less than the high watermark: the reclaimer, once kicked, goes beyond it. */
+static int64_t reserve_of(struct pager *p)
+{
+	return MIN((int64_t)atomic_load_explicit(&p->low, memory_order_relaxed) - 1, RESERVE);
+}
+
+bool credits_try_new(struct pager *p, uint32_t n)
+{
+	return try_above(p, n, reserve_of(p));
 }
 
 void credits_put(struct pager *p, uint32_t n)
@@ -116,18 +141,18 @@ static void pause_reclaim(void)
 	futex_wait(&never, 0, PAUSE_NS, false);
 }
 
-int credits_get(struct pager *p, uint32_t n)
+static int get_above(struct pager *p, uint32_t n, int64_t reserve)
 {
 	struct patience patience = { .looked = 0 };
 
-	if (likely(credits_try(p, n)))
+	if (likely(try_above(p, n, reserve)))
 		return 0;
 	count(&p->counters->direct_reclaims, 1);
 	for (;;) {
 		bool got;
 
 		reclaim_enter(p);
-		while (!(got = credits_try(p, n)))
+		while (!(got = try_above(p, n, reserve)))
 			if (reclaim_step(p) == 0)
 				break;
 		reclaim_leave(p);
@@ -141,6 +166,16 @@ int credits_get(struct pager *p, uint32_t n)
 			return -ENOMEM;
 		pause_reclaim();
 	}
+}
+
+int credits_get(struct pager *p, uint32_t n)
+{
+	return get_above(p, n, 0);
+}
+
+int credits_get_new(struct pager *p, uint32_t n)
+{
+	return get_above(p, n, reserve_of(p));
 }
 
 int budget_set(struct pager *p, uint64_t pages)

@@ -201,6 +201,7 @@ struct pager {
 	_Atomic int32_t reclaimer_tid; /* who holds the reclaim lock; 0: nobody */
 	struct swap_queue *writes;     /* reclaim lock */
 	uint64_t write_again_at;       /* after a failure; reclaim lock */
+	uint64_t used_when_full; /* slots in use when the last one was asked for in vain; reclaim lock */
 	bool swap_full;                /* told already; reclaim lock */
 	pthread_t thread;
 	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
@@ -251,6 +252,9 @@ bool credits_try(struct pager *p, uint32_t n);
  * => -ENOMEM: nothing more can be evicted
  */
 int credits_get(struct pager *p, uint32_t n);
+/* The same two, for pages whose contents are new: a few credits stay for those there are (P2). */
+bool credits_try_new(struct pager *p, uint32_t n);
+int credits_get_new(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
 /* Of want credits, how many may go into speculation: what is free beyond half the low watermark. */
 uint32_t credits_spare(struct pager *p, uint32_t want);
@@ -380,6 +384,8 @@ void reclaim_leave(struct pager *p);
 
 /* ----------------------------------------------------------- writeback.c: reclaim lock held */
 
+/* Is write-back suspended, for a while after a failure, or until a slot comes free? */
+bool writeback_suspended(struct pager *p);
 /* Start writing the dirty buffers of a cluster. => false: no slot or run, or suspended after a failure */
 bool writeback_start(struct pager *p, uint32_t cluster);
 /*

@@ -127,7 +127,7 @@ static uint32_t retire_oldest(struct pager *p)
 
 static uint32_t take_batch(struct pager *p)
 {
-	bool clean_only = p->write_again_at && now_ns() < p->write_again_at;
+	bool clean_only = writeback_suspended(p);
 	unsigned taken;
 	uint32_t c;
 

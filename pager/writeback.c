@@ -18,6 +18,23 @@
 /* After a failed write, how long none is tried. */
 #define BACKOFF_NS UINT64_C(100000000)
 
+/* Full no longer? A slot that is freed and taken again is no news for the program. */
+static bool has_room(struct pager *p)
+{
+	uint64_t used = swapfile_used(p->swap);
+
+	return used > p->used_when_full || used <= p->used_when_full - p->used_when_full / 8;
+}
+
+/* No slot, or no room on the disk for one. */
+static void found_full(struct pager *p, page_id kept)
+{
+	p->used_when_full = swapfile_used(p->swap);
+	if (!p->swap_full)
+		p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC, kept);
+	p->swap_full = true;
+}
+
 static void finish(struct pager *p, struct swap_run *run)
 {
 	bool good = run->status == 0;
@@ -51,17 +68,16 @@ static void finish(struct pager *p, struct swap_run *run)
 	}
 	if (good) {
 		count(&p->counters->pages_out, run->count);
-		p->swap_full = false;
+		if (has_room(p))
+			p->swap_full = false;
 	} else {
 		swapfile_unref_run(p->swap, run->slot, run->count);
 		count(&p->counters->write_errors, returned);
 		p->write_again_at = now_ns() + BACKOFF_NS;
-		if (run->status != -ENOSPC)
-			p->owner_ops->failed(p->owner, PAGER_WRITE_FAILED, -run->status, kept);
-		else if (!p->swap_full)
-			p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC, kept);
 		if (run->status == -ENOSPC)
-			p->swap_full = true;
+			found_full(p, kept);
+		else
+			p->owner_ops->failed(p->owner, PAGER_WRITE_FAILED, -run->status, kept);
 	}
 	atomic_store(&p->write_failing, !good);
 	atomic_fetch_sub(&p->writing, 1);
@@ -164,6 +180,15 @@ static uint64_t lowest(uint64_t *set, unsigned n)
 	return taken;
 }
 
+bool writeback_suspended(struct pager *p)
+{
+	bool freed = p->swap_full && swapfile_used(p->swap) < p->used_when_full;
+
+	if (freed || now_ns() >= p->write_again_at)
+		p->write_again_at = 0;
+	return p->write_again_at != 0;
+}
+
 bool writeback_start(struct pager *p, uint32_t c)
 {
 	struct swap_run *run;
@@ -171,9 +196,8 @@ bool writeback_start(struct pager *p, uint32_t c)
 	uint64_t rest;
 	page_id kept;
 
-	if (p->write_again_at && now_ns() < p->write_again_at)
+	if (writeback_suspended(p))
 		return false;
-	p->write_again_at = 0;
 	run = next_run(p);
 	if (!run)
 		return false;
@@ -206,8 +230,6 @@ bool writeback_start(struct pager *p, uint32_t c)
 	if (!rest)
 		return true;
 	p->write_again_at = now_ns() + BACKOFF_NS;
-	if (!p->swap_full)
-		p->owner_ops->failed(p->owner, PAGER_SWAP_FULL, ENOSPC, kept);
-	p->swap_full = true;
+	found_full(p, kept);
 	return false;
 }

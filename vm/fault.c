@@ -145,16 +145,16 @@ static enum fault_result give_up(struct fault *f, enum fault_result result)
 	return result;
 }
 
-/* Credits for n pages; the entry is held. */
-static enum fault_result get_credits(struct fault *f, uint32_t n)
+/* A credit for a page of new contents; the entry is held. */
+static enum fault_result get_credit(struct fault *f)
 {
 	struct pager *p = &f->region->q->pager;
 
-	if (credits_try(p, n))
+	if (credits_try_new(p, 1))
 		return FAULT_DONE;
 	if (!f->may_sleep)
 		return FAULT_DEFERRED;
-	return credits_get(p, n) == 0 ? FAULT_DONE : FAULT_NOMEM;
+	return credits_get_new(p, 1) == 0 ? FAULT_DONE : FAULT_NOMEM;
 }
 
 /* Hold the entries of up to n untouched pages beside f->page. => how many */
@@ -189,7 +189,7 @@ static uint32_t around(struct fault *f, int *direction, unsigned *front)
 		return 0;
 	/* Where memory is short, a part of it: others need some too. */
 	want = credits_spare(p, MIN(want, CLUSTER_PAGES - 1));
-	if (want == 0 || !credits_try(p, want))
+	if (want == 0 || !credits_try_new(p, want))
 		return 0;
 	n = hold_untouched(f, *direction, want);
 	credits_put(p, want - n);
@@ -226,7 +226,7 @@ static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
 static enum fault_result zero_fill(struct fault *f)
 {
 	struct quire_region *r = f->region;
-	enum fault_result result = get_credits(f, 1);
+	enum fault_result result = get_credit(f);
 	uint32_t n, filled, spare;
 	bool touched, alone = false;
 	uint64_t first;

@@ -218,6 +218,9 @@ enum fault_result fault_rescue(struct fault *f)
 		s.buffer += s.touched;
 		s.touched = 0;
 		s.n = 1;
+		/* With the buffer's own memory, at the price of its slot. */
+		if (place(f, &s))
+			return FAULT_DONE;
 		if (!f->may_sleep || credits_get(p, 1) != 0) {
 			leave(r, &s, 0, 1);
 			return f->may_sleep ? FAULT_NOMEM : FAULT_DEFERRED;

@@ -91,6 +91,34 @@ static void spare(void)
 	finish();
 }
 
+/* New contents leave a few credits to those there are, and the reclaimer's aim is beyond that. */
+static void reserve(void)
+{
+	static const uint64_t budgets[] = { 64, 256, 1024, 1u << 16 };
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint32_t kept = 0;
+
+		o = fake_owner_open(budgets[i], 256);
+		CHECK(credits_try(&o->p, (uint32_t)budgets[i] - 20));
+		while (credits_try_new(&o->p, 1))
+			;
+		kept = (uint32_t)credits();
+		CHECK(kept >= 2 && kept <= 8);
+		CHECK(kept + 1 < atomic_load(&o->p.high));
+		CHECK_EQ(atomic_load(&o->p.wake), 1);
+		CHECK_EQ(credits_get_new(&o->p, 1), -ENOMEM);
+		CHECK_EQ(credits_get(&o->p, kept), 0);
+		CHECK_EQ(credits(), 0);
+		credits_put(&o->p, kept);
+		CHECK(!credits_try_new(&o->p, 1));
+		credits_put(&o->p, 1);
+		CHECK(credits_try_new(&o->p, 1));
+		credits_put(&o->p, (uint32_t)budgets[i] - kept);
+		finish();
+	}
+}
+
 /* More pages than fit: the thread that maps them evicts by itself. */
 static void direct_reclaim(void)
 {
@@ -385,6 +413,7 @@ int main(int argc, char **argv)
 		UNIT(try_and_put),
 		UNIT(watermarks),
 		UNIT(spare),
+		UNIT(reserve),
 		UNIT(direct_reclaim),
 		UNIT(last_credits_are_taken_once),
 		UNIT(up_and_down),

@@ -48,6 +48,33 @@ static void rescue_clean(void)
 	}
 }
 
+/* Without a credit it goes back in its buffer's own memory, if pages can be moved. */
+static void rescue_without_a_credit(void)
+{
+	static const enum buffer_state states[] = { BUFFER_CLEAN, BUFFER_DIRTY };
+
+	for (unsigned i = 0; i < 2; i++)
+		FOR_BOTH
+		{
+			uint32_t free;
+
+			make_standby(states[i]);
+			free = (uint32_t)atomic_load(&vm->q->pager.credits);
+			CHECK(credits_try(&vm->q->pager, free));
+			CHECK_EQ(fake_fault(vm->r, 50, false, false), FAULT_DEFERRED);
+			CHECK_STATE(50, ENTRY_STANDBY);
+			vm->q->engine.uffd.move = true;
+			CHECK_EQ(fake_fault(vm->r, 50, false, false), FAULT_DONE);
+			CHECK_EQ(fake_vm_frame(vm, 50)->slot, SLOT_NONE);
+			CHECK(!fake_protected(vm->r, 50));
+			CHECK_EQ(USED(), 0);
+			CHECK_EQ(atomic_load(&vm->q->pager.credits), 0);
+			credits_put(&vm->q->pager, free);
+			CHECK_EQ(value(50), 1050);
+			CHECK_VM();
+		}
+}
+
 static void rescue_dirty(void)
 {
 	FOR_BOTH
@@ -215,7 +242,8 @@ int main(int argc, char **argv)
 		UNIT(rescue_while_written), UNIT(rescues_in_order),
 		UNIT(rescue_mixed),         UNIT(refused_rescue),
 		UNIT(rescue_cut_short),     UNIT(window_cut_short),
-		UNIT(rescue_by_place),      UNIT_END,
+		UNIT(rescue_by_place),      UNIT(rescue_without_a_credit),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "rescue", tests);

@@ -49,6 +49,45 @@ static void swap_full(void)
 	}
 }
 
+/* After that a slot that comes free is used at once, without waiting for the next try, and is no news. */
+static void a_slot_comes_free(void)
+{
+	struct fake_vm_options o = { .in_thread = true, .slots = 65 };
+
+	vm = fake_vm_open(&o);
+	quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_RANDOM);
+	put_pages(0, 200);
+	for (int i = 0; i < 30; i++) {
+		fake_vm_take(vm, false);
+		fake_vm_write(vm);
+		fake_vm_reap(vm);
+		fake_vm_retire(vm);
+	}
+	CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1);
+	reclaim_enter(&vm->q->pager);
+	CHECK(writeback_suspended(&vm->q->pager));
+	reclaim_leave(&vm->q->pager);
+	for (uint64_t page = 0, freed = 0; freed < 3; page++) {
+		uint64_t used = USED();
+
+		if (fake_vm_state(vm, page) != ENTRY_SLOT)
+			continue;
+		CHECK_EQ(discard_range(vm->r, page, 1, false), 0);
+		CHECK_EQ(USED(), used - 1);
+		freed++;
+		reclaim_enter(&vm->q->pager);
+		CHECK(!writeback_suspended(&vm->q->pager));
+		reclaim_leave(&vm->q->pager);
+		fake_vm_take(vm, false);
+		fake_vm_write(vm);
+		fake_vm_reap(vm);
+		CHECK_EQ(USED(), used);
+	}
+	CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1);
+	CHECK_VM();
+	finish();
+}
+
 /* While writing is suspended reclaim takes clean pages only, and says so when there are none. */
 static void suspended_writes(void)
 {
@@ -184,6 +223,7 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(swap_full),
+		UNIT(a_slot_comes_free),
 		UNIT(suspended_writes),
 		UNIT(write_error_then_good),
 		UNIT(disk_full_at_write),
