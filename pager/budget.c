@@ -12,6 +12,9 @@
  *     on the swap file could not be read. A page that is read in is clean, or
  *     frees its slot: it can go again. So the reserve serves any number of them.
  *
+ * P3  an access is refused only after steps of reclaim that ended in vain, for
+ *     half a second and with nothing under way that may help (patience_ends).
+ *
  * The reclaimer keeps the free count between two watermarks; a thread that
  * finds none reclaims by itself (credits_get), or goes away and is told when
  * there are some (credits_try and owner->replenished: handler threads, which
@@ -26,8 +29,8 @@
 #define PAUSE_NS UINT64_C(500000)
 /* Credits that contents yet to come may not have. */
 #define RESERVE INT64_C(8)
-/* Of the time between two looks, so much counts. */
-#define LOOK_NS UINT64_C(100000000)
+/* Of the time between two steps in vain, so much counts: as long as the reclaimer pauses at most. */
+#define STEP_NS UINT64_C(100000000)
 
 static uint32_t clamp(uint64_t v, uint32_t low, uint32_t high)
 {
@@ -112,25 +115,28 @@ uint32_t credits_batch(struct pager *p)
 	return missing <= 0 ? batch : (uint32_t)MIN(missing + batch, (int64_t)CLUSTER_PAGES);
 }
 
-bool reclaim_is_stuck(struct pager *p, uint32_t *seen)
+/* Is something under way that gives memory back when it ends, or makes some that can be evicted? */
+static bool is_hopeful(struct pager *p)
 {
-	uint32_t now = atomic_load(&p->progress);
-	bool hope = atomic_load(&p->writing) && !atomic_load(&p->write_failing);
-	bool stuck = now == *seen && !hope;
-
-	*seen = now;
-	return stuck;
+	return (atomic_load(&p->writing) && !atomic_load(&p->write_failing)) ||
+	       atomic_load(&p->reading) || atomic_load(&p->releasing);
 }
 
 bool patience_ends(struct pager *p, struct patience *w)
 {
 	uint64_t now = now_ns();
+	/* First: a step that comes between the two is seen as progress or not at all. */
+	uint32_t vain = atomic_load(&p->vain), progress = atomic_load(&p->progress);
 
-	if (!reclaim_is_stuck(p, &w->progress) || w->looked == 0)
+	if (w->since == 0 || progress != w->progress || is_hopeful(p)) {
 		w->stuck = 0;
-	else
-		w->stuck += MIN(now - w->looked, LOOK_NS);
-	w->looked = now;
+		w->since = now;
+	} else if (vain != w->vain) {
+		w->stuck += MIN(now - w->since, STEP_NS);
+		w->since = now;
+	}
+	w->progress = progress;
+	w->vain = vain;
 	return w->stuck > PATIENCE_NS;
 }
 
@@ -143,7 +149,7 @@ static void pause_reclaim(void)
 
 static int get_above(struct pager *p, uint32_t n, int64_t reserve)
 {
-	struct patience patience = { .looked = 0 };
+	struct patience patience = { .since = 0 };
 
 	if (likely(try_above(p, n, reserve)))
 		return 0;
@@ -180,7 +186,7 @@ int credits_get_new(struct pager *p, uint32_t n)
 
 int budget_set(struct pager *p, uint64_t pages)
 {
-	struct patience patience = { .looked = 0 };
+	struct patience patience = { .since = 0 };
 	uint64_t old;
 	bool fits;
 

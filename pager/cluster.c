@@ -135,6 +135,14 @@ bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
 	return true;
 }
 
+void cluster_lend(struct pager *p, uint32_t c)
+{
+	if (atomic_fetch_or(&p->clusters[c].populated, 1) & 1)
+		credits_put(p, 1);
+	else
+		count(&p->populated, 1);
+}
+
 uint32_t clusters_release(struct pager *p, int64_t want, bool keep)
 {
 	uint32_t total = 0;

@@ -169,9 +169,12 @@ struct pager {
 	_Atomic uint32_t standby_target;
 	_Atomic uint32_t batch;     /* pages of one take, 1 .. CLUSTER_PAGES */
 	_Atomic uint32_t starved;   /* someone asked for credits in vain */
-	_Atomic uint32_t progress;  /* counts steps of reclaim that achieved something */
+	_Atomic uint32_t progress;  /* counts steps of reclaim that achieved something, */
+	_Atomic uint32_t vain;      /* and those that ended with nothing found */
 	_Atomic uint32_t writing;   /* runs that are being written */
 	_Atomic bool write_failing; /* the last that ended has failed */
+	_Atomic uint32_t reading;   /* pages that are being read */
+	_Atomic uint32_t releasing; /* owners at giving up much memory, waiting for none */
 
 	/* frame.c */
 	struct arena frame_arena, node_arena;
@@ -261,19 +264,18 @@ uint32_t credits_spare(struct pager *p, uint32_t want);
 /* Pages that one take may have: more than usual while the budget is being lowered. */
 uint32_t credits_batch(struct pager *p);
 /*
- * Has reclaim got nowhere since *seen was taken from it (any value the first
- * time), with nothing under way that may help? A slow disk is no reason to
- * refuse an access: while writes are in flight, and do not fail, there is hope.
- */
-bool reclaim_is_stuck(struct pager *p, uint32_t *seen);
-/*
  * The patience of one who looks for memory again and again; all zeros at first.
- * Time in which nobody looked (the process was stopped, the machine paused)
- * counts for little: reclaim had no chance either.
+ * An access is refused because reclaim has searched and found nothing, time
+ * after time, never because it took long: only steps that ended in vain (by
+ * whomever) let the clock go on, by the time since the one before, and each by
+ * a bounded amount. A step that is not over - the swap file grows, a disk is
+ * slow, its thread gets no CPU - has found nothing out yet. Progress, and what
+ * is under way and gives memory back, begin patience anew: writes while they do
+ * not fail, reads, a region that is being given up.
  */
 struct patience {
-	uint32_t progress;
-	uint64_t looked, stuck; /* ns: when last; for how long it was stuck */
+	uint32_t progress, vain; /* as they were at the last look */
+	uint64_t since, stuck;   /* ns: up to when it is counted; for how long reclaim was stuck */
 };
 /* One look. => true: reclaim has been stuck for too long */
 bool patience_ends(struct pager *p, struct patience *w);
@@ -312,6 +314,8 @@ uint32_t cluster_get(struct pager *p, uint32_t want);
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */
 bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
+/* Buffer 0 may be touched, by a credit of the caller's: it is the buffer's now, or free if that has one. */
+void cluster_lend(struct pager *p, uint32_t cluster);
 /*
  * Give the memory of free clusters back until credits reach want.
  * => keep: one with much memory stays as it is, for what comes next
@@ -426,6 +430,8 @@ void readin_start(struct pager *p, uint32_t cluster, uint32_t n);
  */
 void readin_batch_begin(struct pager *p);
 void readin_batch_end(struct pager *p);
+/* Read a run on this thread and wait for it. => run->status */
+int readin_here(struct pager *p, struct swap_run *run);
 /* Wait until buffer id is no longer being read, completing whatever arrives. */
 void readin_wait(struct pager *p, uint32_t id);
 /* Complete what has arrived on queue i, without waiting. => runs completed */

@@ -64,6 +64,8 @@ static void complete(struct pager *p, struct swap_run *run)
 			cluster_put(p, id / CLUSTER_PAGES);
 		cluster_put(p, id / CLUSTER_PAGES);
 	}
+	/* From here on reclaim can have them. */
+	atomic_fetch_sub(&p->reading, run->count);
 	run_put(p, run);
 }
 
@@ -228,6 +230,7 @@ void readin_start(struct pager *p, uint32_t c, uint32_t n)
 {
 	struct read_queue *q = &p->reads[p->clusters[c].queue];
 
+	atomic_fetch_add(&p->reading, n);
 	if (p->reader_started) {
 		post(p, c, n);
 		return;
@@ -239,6 +242,16 @@ void readin_start(struct pager *p, uint32_t c, uint32_t n)
 	}
 	swap_queue_flush(q->io);
 	lock_release(&q->lock);
+}
+
+int readin_here(struct pager *p, struct swap_run *run)
+{
+	int status;
+
+	atomic_fetch_add(&p->reading, run->count);
+	status = swapfile_transfer(p->swap, run);
+	atomic_fetch_sub(&p->reading, run->count);
+	return status;
 }
 
 void readin_cancel(struct pager *p, uint32_t c)

@@ -192,8 +192,7 @@ uint32_t reclaim_step(struct pager *p)
 {
 	uint32_t n = step(p);
 
-	if (n)
-		atomic_fetch_add(&p->progress, 1);
+	atomic_fetch_add(n ? &p->progress : &p->vain, 1);
 	return n;
 }
 

@@ -360,7 +360,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 	uint32_t frame;
 	int n;
 
-	if (swapfile_transfer(q->swap, &run) != 0 || run.bad) {
+	if (readin_here(&q->pager, &run) != 0 || run.bad) {
 		fault_report(r, f->page, run.status ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM,
 		             run.status ? -run.status : EBADMSG);
 		return FAULT_IOERR;
@@ -404,20 +404,18 @@ static enum fault_result read_alone(struct fault *f)
 {
 	struct pager *p = &f->region->q->pager;
 	enum fault_result result = FAULT_NOMEM;
-	bool populated;
 	uint32_t c;
 
 	note_major(f);
-	/* One credit for the page, and one lent to the buffer if that has no memory yet. */
+	/* For the page and for the buffer. Who waits for memory holds none; with it, he waits for the disk only. */
 	if (credits_get(p, 2) != 0)
 		return give_up(f, FAULT_NOMEM);
 	c = cluster_get(p, 1);
-	credits_put(p, 1);
-	if (c != CLUSTER_NONE) {
-		while (!(populated = cluster_populate(p, c, 1)) && credits_get(p, 1) == 0)
-			credits_put(p, 1);
-		if (populated)
-			result = read_one(f, c);
+	if (c == CLUSTER_NONE) {
+		credits_put(p, 1);
+	} else {
+		cluster_lend(p, c);
+		result = read_one(f, c);
 		cluster_put(p, c);
 	}
 	if (result != FAULT_DONE) {

@@ -164,6 +164,8 @@ static void destroy(struct quire_region *r)
 	registry_remove(r);
 	prefetch_cancel(&q->prefetch, r->id);
 	wait_users(r);
+	/* From here on its pages cannot be evicted, nor does this thread wait for memory. */
+	atomic_fetch_add(&q->pager.releasing, 1);
 	atomic_store(&r->alive, REGION_GONE);
 	wait_users(r);
 	/* Reads in flight hold no user but an entry: both must end. */
@@ -173,6 +175,7 @@ static void destroy(struct quire_region *r)
 	munmap(r->mapping, r->mapping_bytes);
 	r->mapping = NULL;
 	discard_unmapped(r);
+	atomic_fetch_sub(&q->pager.releasing, 1);
 	unreserve(r);
 	registry_give_id(q, r->id);
 	reclaimer_give_back(&q->pager);

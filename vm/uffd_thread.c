@@ -231,7 +231,7 @@ static void message(struct handler *h, const struct uffd_msg *m)
 	if (!(flags & UFFD_PAGEFAULT_FLAG_WP) && uffd_answer_reclaimer(h->e, &a))
 		return;
 	if (!is_deferred(h, &a))
-		serve(h, &a, (struct patience){ .looked = 0 });
+		serve(h, &a, (struct patience){ .since = 0 });
 }
 
 static void serve_deferred(struct handler *h)

@@ -16,8 +16,8 @@ static bool holds_slot(uint32_t state)
 	return state == BUFFER_CLEAN || state == BUFFER_WRITING || state == BUFFER_ABANDONED;
 }
 
-static unsigned check_buffers(struct pager *p, uint32_t c, uint64_t *standby, uint16_t *slots,
-                              uint32_t slot_count)
+static unsigned check_buffers(struct pager *p, uint32_t c, uint64_t *standby, uint32_t *reading,
+                              uint16_t *slots, uint32_t slot_count)
 {
 	struct cluster *cl = &p->clusters[c];
 	unsigned broken = 0, busy = 0;
@@ -30,6 +30,7 @@ static unsigned check_buffers(struct pager *p, uint32_t c, uint64_t *standby, ui
 			continue;
 		busy++;
 		*standby += state != BUFFER_READING && state != BUFFER_ABANDONED;
+		*reading += state == BUFFER_READING;
 		if (i >= cl->used)
 			broken += pager_broken("a buffer holds a page but was not handed out",
 			                       c * CLUSTER_PAGES + i, cl->used);
@@ -133,12 +134,13 @@ static unsigned check_slots(struct pager *p, const uint16_t *slots, uint32_t slo
 unsigned pager_check(struct pager *p, uint64_t mapped, uint16_t *slots, uint32_t slot_count)
 {
 	uint64_t populated = 0, standby = 0, budget = atomic_load(&p->budget);
+	uint32_t reading = 0;
 	int64_t held;
 	unsigned broken = 0;
 
 	for (uint32_t c = 0; c < p->cluster_count; c++) {
 		populated += (unsigned)__builtin_popcountll(atomic_load(&p->clusters[c].populated));
-		broken += check_buffers(p, c, &standby, slots, slot_count);
+		broken += check_buffers(p, c, &standby, &reading, slots, slot_count);
 		broken += check_memory(p, c);
 	}
 	held = (int64_t)(mapped + populated);
@@ -147,6 +149,9 @@ unsigned pager_check(struct pager *p, uint64_t mapped, uint16_t *slots, uint32_t
 		                       atomic_load(&p->populated));
 	if (standby != atomic_load(&p->standby))
 		broken += pager_broken("the gauge of standby", standby, atomic_load(&p->standby));
+	if (reading != atomic_load(&p->reading))
+		broken += pager_broken("the count of pages that are being read", reading,
+		                       atomic_load(&p->reading));
 	if (atomic_load(&p->credits) + held != (int64_t)budget)
 		broken += pager_broken("P1: credits free and held are not the budget",
 		                       (unsigned long long)(atomic_load(&p->credits) + held),

@@ -7,8 +7,11 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct fake_owner *o;
 
@@ -219,6 +222,9 @@ static double ms_since(uint64_t ns)
 	return (double)(now_ns() - ns) / 1e6;
 }
 
+/* How long the swap file takes to grow: the library's calls come to fallocate below. */
+static _Atomic long grow_ms;
+
 struct call {
 	bool ours; /* as the reclaimer, or as a thread of the program's */
 	unsigned map;
@@ -243,6 +249,12 @@ static void sleep_ms(long ms)
 	struct timespec nap = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
 
 	nanosleep(&nap, NULL);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	sleep_ms(atomic_load(&grow_ms));
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 
 /* One write lasts longer than anyone's patience: its page is waited for, and had when it ends. */
@@ -348,24 +360,148 @@ static void a_write_that_fails_and_does_not_start(void)
 	finish();
 }
 
-/* Progress, or writes that may succeed. */
-static void stuck(void)
+/* => ms until patience ends, or -1: it has not within as many; before each look the step is counted */
+static double patience_for(struct patience *w, _Atomic uint32_t *step, double most)
 {
-	uint32_t seen = 12345;
+	uint64_t start = now_ns();
+
+	while (ms_since(start) < most) {
+		if (step)
+			atomic_fetch_add(step, 1);
+		if (patience_ends(&o->p, w))
+			return ms_since(start);
+		sleep_ms(2);
+	}
+	return -1;
+}
+
+/* What counts is that reclaim has searched in vain, again and again; not that time goes by. */
+static void steps_in_vain_end_patience(void)
+{
+	struct patience w = { .since = 0 };
+	double ms;
 
 	o = fake_owner_open(64, 256);
-	CHECK(!reclaim_is_stuck(&o->p, &seen));
-	CHECK(reclaim_is_stuck(&o->p, &seen));
-	atomic_store(&o->p.writing, 1);
-	CHECK(!reclaim_is_stuck(&o->p, &seen));
-	atomic_store(&o->p.write_failing, true);
-	CHECK(reclaim_is_stuck(&o->p, &seen));
+	CHECK(patience_for(&w, NULL, 2 * PATIENCE_MS) < 0);
+	ms = patience_for(&w, &o->p.vain, 2 * PATIENCE_MS);
+	CHECK(ms >= PATIENCE_MS - 110);
+	/* Of what goes by between two of them a part, so one or two end nothing. */
+	w = (struct patience){ .since = 0 };
+	CHECK(!patience_ends(&o->p, &w));
+	for (int i = 0; i < 3; i++) {
+		sleep_ms(PATIENCE_MS / 2);
+		atomic_fetch_add(&o->p.vain, 1);
+		CHECK(!patience_ends(&o->p, &w));
+	}
+	CHECK(w.stuck > 0);
+	/* Progress begins it anew. */
+	atomic_fetch_add(&o->p.vain, 1);
 	atomic_fetch_add(&o->p.progress, 1);
-	CHECK(!reclaim_is_stuck(&o->p, &seen));
-	CHECK(reclaim_is_stuck(&o->p, &seen));
+	CHECK(!patience_ends(&o->p, &w));
+	CHECK_EQ(w.stuck, 0);
+	/* A step that finds nothing says so. */
+	CHECK_EQ(fake_owner_step(o), 0);
+	sleep_ms(10);
+	CHECK(!patience_ends(&o->p, &w));
+	CHECK(w.stuck > 0);
+	finish();
+}
+
+/* What is under way and gives memory back: writes that may succeed, reads, pages that are given up. */
+static void hope(void)
+{
+	struct patience w = { .since = 0 };
+
+	o = fake_owner_open(64, 256);
+	atomic_store(&o->p.writing, 1);
+	CHECK(patience_for(&w, &o->p.vain, PATIENCE_MS + 100) < 0);
+	atomic_store(&o->p.write_failing, true);
+	CHECK(patience_for(&w, &o->p.vain, 2 * PATIENCE_MS) >= PATIENCE_MS - 10);
+	atomic_store(&o->p.reading, 1);
+	CHECK(patience_for(&w, &o->p.vain, PATIENCE_MS + 100) < 0);
+	atomic_store(&o->p.reading, 0);
+	CHECK(patience_for(&w, &o->p.vain, 2 * PATIENCE_MS) >= PATIENCE_MS - 10);
+	atomic_store(&o->p.releasing, 1);
+	CHECK(patience_for(&w, &o->p.vain, PATIENCE_MS + 100) < 0);
+	atomic_store(&o->p.releasing, 0);
 	atomic_store(&o->p.writing, 0);
 	atomic_store(&o->p.write_failing, false);
-	CHECK(reclaim_is_stuck(&o->p, &seen));
+	CHECK(patience_for(&w, &o->p.vain, 2 * PATIENCE_MS) >= PATIENCE_MS - 10);
+	finish();
+}
+
+/*
+ * A handler thread asks again and again while the reclaimer's step takes long:
+ * the file system lets it wait for room, and no write has begun. Or its thread
+ * just does not get on.
+ */
+static void a_step_that_takes_long(void)
+{
+	for (int blocked = 0; blocked < 2; blocked++) {
+		struct patience w = { .since = 0 };
+		uint64_t start = now_ns();
+		bool got, ended = false;
+
+		o = fake_owner_open(64, 256);
+		CHECK_EQ(fake_owner_map(o, 0, 64), 0);
+		atomic_store(&grow_ms, blocked ? 0 : 2 * PATIENCE_MS);
+		if (blocked)
+			reclaim_enter(&o->p);
+		CHECK_EQ(reclaimer_start(&o->p), 0);
+		while (!(got = credits_try(&o->p, 1)) && !(ended = patience_ends(&o->p, &w))) {
+			if (blocked && ms_since(start) > 2 * PATIENCE_MS) {
+				reclaim_leave(&o->p);
+				blocked++;
+			}
+			sleep_ms(2);
+		}
+		if (blocked == 1)
+			reclaim_leave(&o->p);
+		CHECK(got && !ended);
+		CHECK(ms_since(start) >= 2 * PATIENCE_MS);
+		atomic_store(&grow_ms, 0);
+		reclaimer_stop(&o->p);
+		if (got)
+			credits_put(&o->p, 1);
+		finish();
+	}
+}
+
+/* All memory is in reads that last longer than anyone's patience. */
+static void slow_reads_are_waited_for(void)
+{
+	struct call c = { .map = 1 };
+	uint64_t pages[64], start;
+	pthread_t thread;
+
+	o = fake_owner_open(64, 256);
+	fake_owner_swap(o, 0, 64);
+	for (uint64_t i = 0; i < 64; i++)
+		pages[i] = i;
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
+	                                              .op = FAKE_READ,
+	                                              .value = 2 * PATIENCE_MS,
+	                                              .times = 1000 });
+	reclaim_enter(&o->p);
+	clusters_release(&o->p, INT64_MAX, false);
+	reclaim_leave(&o->p);
+	start = now_ns();
+	REQUIRE(fake_owner_read(o, pages, 64));
+	CHECK_EQ(credits(), 0);
+	CHECK_EQ(fake_owner_check(o), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, make_call, &c), 0);
+	sleep_ms(2 * PATIENCE_MS - 100);
+	/* The table of pages is this thread's while they arrive. */
+	reclaim_enter(&o->p);
+	for (unsigned i = 0; i < 64; i++)
+		if (o->page[i].state == OWNED_READING)
+			readin_wait(&o->p, o->page[i].at);
+	reclaim_leave(&o->p);
+	CHECK(ms_since(start) >= 2 * PATIENCE_MS);
+	pthread_join(thread, NULL);
+	CHECK_EQ(c.said, 0);
+	if (c.said == 0)
+		credits_put(&o->p, 1);
 	finish();
 }
 
@@ -422,7 +558,10 @@ int main(int argc, char **argv)
 		UNIT(budget_is_lowered_behind_a_slow_write),
 		UNIT(a_write_that_does_not_start),
 		UNIT(a_write_that_fails_and_does_not_start),
-		UNIT(stuck),
+		UNIT(steps_in_vain_end_patience),
+		UNIT(hope),
+		UNIT(a_step_that_takes_long),
+		UNIT(slow_reads_are_waited_for),
 		UNIT(a_disk_that_fails),
 		UNIT(a_full_swap_file),
 		UNIT_END,

@@ -104,6 +104,27 @@ static void all_in_use(void)
 	finish();
 }
 
+/* The caller's credit becomes the buffer's, or is free if the buffer has one. */
+static void lent_credit(void)
+{
+	uint32_t c;
+
+	o = fake_owner_open(64, 256);
+	c = cluster_get(&o->p, 0);
+	REQUIRE(credits_try(&o->p, 64));
+	cluster_lend(&o->p, c);
+	CHECK_EQ(atomic_load(&o->p.credits), 0);
+	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 1);
+	*(char *)buffer_address(&o->p, c * CLUSTER_PAGES) = 1;
+	cluster_lend(&o->p, c);
+	CHECK_EQ(atomic_load(&o->p.credits), 1);
+	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 1);
+	CHECK_EQ(atomic_load(&o->p.populated), 1);
+	credits_put(&o->p, 62);
+	cluster_put(&o->p, c);
+	finish();
+}
+
 static uint32_t standby(uint64_t first, unsigned n)
 {
 	REQUIRE_EQ(fake_owner_map(o, first, n), 0);
@@ -342,11 +363,17 @@ static void memory_that_stays(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(memory_is_credit),   UNIT(no_credit_no_memory),
-		UNIT(all_in_use),         UNIT(references),
-		UNIT(moved_away),         UNIT(claims),
-		UNIT(half_empty_standby), UNIT(locked_memory),
-		UNIT(memory_that_stays),  UNIT_END,
+		UNIT(memory_is_credit),
+		UNIT(no_credit_no_memory),
+		UNIT(lent_credit),
+		UNIT(all_in_use),
+		UNIT(references),
+		UNIT(moved_away),
+		UNIT(claims),
+		UNIT(half_empty_standby),
+		UNIT(locked_memory),
+		UNIT(memory_that_stays),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "cluster", tests);

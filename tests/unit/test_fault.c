@@ -417,6 +417,28 @@ static void deferred(void)
 	finish();
 }
 
+/* A page that its thread reads by itself counts as one that is being read, and no longer. */
+static void read_alone_is_counted(void)
+{
+	pthread_t thread;
+	uint64_t seen;
+
+	start(true);
+	no_readahead();
+	put(9, 88);
+	fake_vm_swap_out(vm);
+	fake_disk_fault(vm->disk,
+	                (struct fake_fault){ .kind = FAKE_SLOW, .op = FAKE_READ, .value = 300 });
+	REQUIRE_EQ(pthread_create(&thread, NULL, touch, &seen), 0);
+	for (int i = 0; i < 200 && atomic_load(&vm->q->pager.reading) == 0; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	CHECK_EQ(atomic_load(&vm->q->pager.reading), 1);
+	pthread_join(thread, NULL);
+	CHECK_EQ(seen, 88);
+	CHECK_EQ(atomic_load(&vm->q->pager.reading), 0);
+	finish();
+}
+
 /*
  * No queue takes a read: a handler thread puts the fault off, as something else
  * than a lack of memory, and no entry has said READING meanwhile: a thread that
@@ -503,6 +525,7 @@ int main(int argc, char **argv)
 		UNIT(busy_page_for_handler),
 		UNIT(busy_page_in_thread),
 		UNIT(deferred),
+		UNIT(read_alone_is_counted),
 		UNIT(congested),
 		UNIT(congested_by_reads),
 		UNIT_END,

@@ -4,7 +4,8 @@
  * userfaultfd and the handler thread on this kernel, with a pager as quire_open
  * makes it, in situations that its users cannot bring about:
  *
- *   - every read queue taken, for longer than the patience for memory;
+ *   - every read queue taken, a file system or another thread that is slow, for
+ *     longer than the patience for memory;
  *   - pages that are taken while they cannot be read, or are not there;
  *   - a kernel without UFFDIO_POISON (vm/uffd_refuse.c).
  */
@@ -104,6 +105,20 @@ int ioctl(int fd, unsigned long request, ...)
 	return result;
 }
 
+/* How long the swap file takes to grow. */
+static _Atomic long grow_ms;
+
+static void nap(long ms)
+{
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	nap(atomic_load(&grow_ms));
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
 /* It is on the swap file only. */
 static void await_slot(uint64_t page)
 {
@@ -112,11 +127,6 @@ static void await_slot(uint64_t page)
 			(void)*at((page + 60 + (uint64_t)i * 7 + other) % PAGES, 0);
 		REQUIRE(i < 1000);
 	}
-}
-
-static void nap(long ms)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 static double cpu_seconds(void)
@@ -270,6 +280,90 @@ static void waits_for_a_queue(void)
 	CHECK_EQ(told[QUIRE_ERROR_NO_MEMORY], 0);
 	check_all();
 	finish();
+}
+
+/* The swap file is to grow before the first page can be written, and the file system lets that wait. */
+static void waits_for_room(const char *engine)
+{
+	struct access a = { .write = true, .value = 7 };
+
+	start(engine, 0);
+	atomic_store(&grow_ms, 1200);
+	for (uint64_t page = 0; page < 2 * BUDGET && a.signal == 0; page++) {
+		a.word = at(page, 1);
+		do_access(&a);
+	}
+	atomic_store(&grow_ms, 0);
+	CHECK_EQ(a.signal, 0);
+	CHECK_EQ(told[QUIRE_ERROR_NO_MEMORY], 0);
+	for (uint64_t page = 0; page < 2 * BUDGET && a.signal == 0; page++)
+		CHECK_EQ(*at(page, 1), 7);
+	finish();
+}
+
+static void waits_for_room_uffd(void)
+{
+	waits_for_room("uffd");
+}
+
+static void waits_for_room_signal(void)
+{
+	waits_for_room("uffd-signal");
+}
+
+static void *destroy(void *region)
+{
+	return quire_region_destroy(region) == 0 ? region : NULL;
+}
+
+/* As entry_publish does, without the region: it may be gone at once. */
+static void *publish_late(void *entry)
+{
+	nap(1200);
+	atomic_store((entry_t *)entry, ENTRY_EMPTY);
+	futex_wake(entry_futex(entry), INT32_MAX, false);
+	return NULL;
+}
+
+/* Another region holds all memory, and the thread that gives it up is slow: it waits for an entry. */
+static void waits_for_a_destroyer(const char *engine)
+{
+	struct access a = { .write = true, .value = 7 };
+	struct quire_region *other;
+	pthread_t thread, publisher;
+	void *destroyed;
+
+	start(engine, 0);
+	REQUIRE_EQ(quire_region_create(q, (BUDGET + 1) * PAGE_BYTES, NULL, &other), 0);
+	CHECK_EQ(quire_advise(other, 0, PAGE_BYTES, QUIRE_ADVISE_RANDOM), 0);
+	for (uint64_t page = 0; page < BUDGET; page++)
+		*(volatile char *)region_page(other, page) = 1;
+	CHECK_EQ(entry_hold(other, BUDGET), ENTRY_EMPTY);
+	REQUIRE_EQ(pthread_create(&thread, NULL, destroy, other), 0);
+	REQUIRE_EQ(pthread_create(&publisher, NULL, publish_late, region_entry(other, BUDGET)), 0);
+	while (atomic_load(&other->alive) != REGION_GONE)
+		nap(1);
+	nap(20);
+	for (uint64_t page = 0; page < BUDGET && a.signal == 0; page++) {
+		a.word = at(page, 1);
+		do_access(&a);
+	}
+	pthread_join(publisher, NULL);
+	pthread_join(thread, &destroyed);
+	CHECK(destroyed != NULL);
+	CHECK_EQ(a.signal, 0);
+	CHECK_EQ(told[QUIRE_ERROR_NO_MEMORY], 0);
+	finish();
+}
+
+static void waits_for_a_destroyer_uffd(void)
+{
+	waits_for_a_destroyer("uffd");
+}
+
+static void waits_for_a_destroyer_signal(void)
+{
+	waits_for_a_destroyer("uffd-signal");
 }
 
 /* ---------------------------------------------------------------- taking */
@@ -664,6 +758,10 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(waits_for_a_queue),
+		UNIT(waits_for_room_uffd),
+		UNIT(waits_for_room_signal),
+		UNIT(waits_for_a_destroyer_uffd),
+		UNIT(waits_for_a_destroyer_signal),
 		UNIT(takes_what_is_there_uffd),
 		UNIT(takes_what_is_there_signal),
 		UNIT(kept_pages_do_not_spin),
