@@ -90,9 +90,9 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 
 # ------------------------------------------------------------------ building
 
-.PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan soak \
-	bench clang check-includes check-symbols check-demos check-fresh format format-check install uninstall \
-	clean help FORCE
+.PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
+	test-valgrind soak bench clang check-includes check-symbols check-demos check-fresh format \
+	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -185,6 +185,12 @@ test-sanitize:
 	$(remake) SAN=address,undefined DEBUG=1 WERROR=1 BUILD=$(BUILD)/asan tests
 	$(Q)BUILD=$(BUILD)/asan tests/run.sh $(TESTS)
 
+# Memcheck only: helgrind and drd know the locks of pthreads, not ours, which are futexes and C11
+# atomics. Those TSan understands.
+test-valgrind:
+	$(remake) DEBUG=1 WERROR=1 BUILD=$(BUILD)/valgrind tests
+	$(Q)BUILD=$(BUILD)/valgrind tests/run.sh valgrind
+
 # Without address randomization where that can be had: older TSan runtimes do not know where newer
 # kernels map.
 test-tsan:
@@ -245,6 +251,7 @@ help:
 	@echo 'make test-unit       the unit tests only'
 	@echo 'make test-sanitize   unit tests and stress under ASan and UBSan'
 	@echo 'make test-tsan       the same under TSan'
+	@echo 'make test-valgrind   unit tests under valgrind, if that is installed'
 	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
 	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
 	@echo 'make clang           full build by clang, warnings are errors'

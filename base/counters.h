@@ -56,6 +56,25 @@ static inline uint64_t counted(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/*
+ * The next of a row of records, of which so many were ever used. The caller holds
+ * the lock that guards the row, so nobody else counts. The figure is atomic for
+ * those who read it without the lock (statistics); relaxed, since any recent value
+ * will do and nothing is concluded from it about the records themselves.
+ */
+static inline uint32_t count_next(_Atomic uint32_t *used)
+{
+	uint32_t n = atomic_load_explicit(used, memory_order_relaxed);
+
+	atomic_store_explicit(used, n + 1, memory_order_relaxed);
+	return n;
+}
+
+static inline uint32_t counted_records(const _Atomic uint32_t *used)
+{
+	return atomic_load_explicit(used, memory_order_relaxed);
+}
+
 /* Add to a gauge and carry its peak. */
 static inline void count_peak(_Atomic uint64_t *gauge, _Atomic uint64_t *peak, uint64_t n)
 {

@@ -79,6 +79,19 @@ static inline int kernel_madvise(void *address, size_t length, int advice)
 }
 
 /*
+ * A mapping that takes another's place while threads may be touching it, mmap(2)
+ * itself: sanitizers take libc's for a write of the caller's to the whole range,
+ * and this one races with whatever is going on there, by design. => NULL: refused
+ */
+static inline void *kernel_replace(void *at, size_t length, int protection, int flags, int fd)
+{
+	long got = syscall(SYS_mmap, at, length, protection, flags | MAP_PRIVATE | MAP_FIXED, fd,
+	                   0l);
+
+	return got == -1 ? NULL : (void *)got;
+}
+
+/*
  * Address space that stays empty until it is touched, PROT_NONE at first. After
  * mlockall(MCL_FUTURE) the kernel would fill what is mapped, or made writable
  * while it is locked, and what we reserve is larger than memory. (The bare call:

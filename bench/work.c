@@ -104,6 +104,7 @@ static void touch(const struct settings *s, enum contender who, bool at_random)
 			memory_latencies(&m, false, F_MINOR_P50);
 		memory_close(&m);
 	}
+	free(order);
 }
 
 static void touch_order(const struct settings *s, enum contender who)

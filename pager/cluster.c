@@ -94,8 +94,8 @@ uint32_t cluster_get(struct pager *p, uint32_t want)
 		c = want >= CLUSTER_PAGES / 4 ? p->head[CLUSTERS_WARM] : p->tail[CLUSTERS_WARM];
 	if (c == CLUSTER_NONE && want)
 		c = p->tail[CLUSTERS_EMPTY];
-	if (c == CLUSTER_NONE && p->cluster_count < p->cluster_max)
-		c = p->cluster_count++;
+	if (c == CLUSTER_NONE && counted_records(&p->cluster_count) < p->cluster_max)
+		c = count_next(&p->cluster_count);
 	if (c == CLUSTER_NONE)
 		c = p->tail[CLUSTERS_WARM];
 	if (c != CLUSTER_NONE) {

@@ -20,8 +20,8 @@ static uint32_t frame_new(struct pager *p)
 		p->frame_free = p->policy.nodes[f].next;
 		return f;
 	}
-	ASSERT(p->frame_count < p->frame_max);
-	return p->frame_count++;
+	ASSERT(counted_records(&p->frame_count) < p->frame_max);
+	return count_next(&p->frame_count);
 }
 
 void frames_enter(struct pager *p, const page_id *pages, uint32_t *frames, uint32_t n,

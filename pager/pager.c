@@ -91,8 +91,10 @@ void pager_close(struct pager *p)
 
 uint64_t pager_metadata(const struct pager *p)
 {
-	return round_up(p->frame_count * (sizeof *p->frames + sizeof *p->policy.nodes),
-	                PAGE_BYTES) +
-	       round_up(p->cluster_count * sizeof *p->clusters, PAGE_BYTES) +
+	uint64_t frames = counted_records(&p->frame_count);
+	uint64_t clusters = counted_records(&p->cluster_count);
+
+	return round_up(frames * (sizeof *p->frames + sizeof *p->policy.nodes), PAGE_BYTES) +
+	       round_up(clusters * sizeof *p->clusters, PAGE_BYTES) +
 	       run_pool_metadata(p, SWAP_READ) + run_pool_metadata(p, SWAP_WRITE);
 }

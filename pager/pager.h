@@ -141,7 +141,8 @@ struct run_pool {
 	struct arena arena;
 	struct swap_run *runs, *free;            /* free: linked by owner */
 	struct iovec (*pieces)[SWAP_RUN_PIECES]; /* of each run, or NULL */
-	uint32_t count, max;                     /* ever used; room */
+	_Atomic uint32_t count;                  /* ever used; standby lock, read without */
+	uint32_t max;                            /* room */
 };
 
 #define READ_QUEUES 8u
@@ -181,7 +182,7 @@ struct pager {
 	struct frame *frames;
 	struct lock policy_lock;
 	struct policy policy;
-	uint32_t frame_count; /* ever used; policy lock */
+	_Atomic uint32_t frame_count; /* ever used; policy lock, read without */
 	uint32_t frame_max;
 	uint32_t frame_free; /* head of the free list through nodes[].next */
 
@@ -191,7 +192,7 @@ struct pager {
 	char *buffers; /* address of buffer 0; the owner's memory */
 	struct lock standby_lock;
 	uint32_t head[CLUSTERS_LISTS], tail[CLUSTERS_LISTS], length[CLUSTERS_LISTS];
-	uint32_t cluster_count; /* ever used */
+	_Atomic uint32_t cluster_count; /* ever used; standby lock, read without */
 	uint32_t cluster_max;
 	_Atomic uint64_t populated; /* buffers with memory, pages */
 	_Atomic uint64_t standby;   /* buffers that hold a page */

@@ -6,7 +6,7 @@
  * pages of a read are neighbours in memory; only what is written has gaps, and
  * so only the runs of writes have room for pieces.
  *
- * Guards: free, count: standby lock.
+ * Guards: free: standby lock. count: changed under it, read without.
  */
 #include "pager/pager.h"
 
@@ -40,7 +40,7 @@ uint64_t run_pool_metadata(const struct pager *p, enum swap_op op)
 	const struct run_pool *pool = &p->run_pools[op];
 	size_t each = sizeof *pool->runs + (pool->pieces ? sizeof *pool->pieces : 0);
 
-	return round_up(pool->count * each, PAGE_BYTES);
+	return round_up(counted_records(&pool->count) * each, PAGE_BYTES);
 }
 
 struct swap_run *run_get(struct pager *p, enum swap_op op)
@@ -52,8 +52,8 @@ struct swap_run *run_get(struct pager *p, enum swap_op op)
 	run = pool->free;
 	if (run)
 		pool->free = run->owner;
-	else if (pool->count < pool->max)
-		run = &pool->runs[pool->count++];
+	else if (counted_records(&pool->count) < pool->max)
+		run = &pool->runs[count_next(&pool->count)];
 	lock_release(&p->standby_lock);
 	if (!run)
 		return NULL;

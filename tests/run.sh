@@ -14,6 +14,7 @@
 # and by name only:
 #   stress        the short stress once for each engine
 #   soak          stress with new seeds over the matrix for --minutes (default 10)
+#   valgrind      tests/unit under valgrind's memcheck, but for what it cannot follow
 #
 # --only runs only programs whose name contains WORD.
 #
@@ -39,7 +40,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--minutes) minutes=${2?} ; shift ;;
 	--only) only=${2?} ; shift ;;
-	checks | unit | integration | matrix | stress | soak) groups+=("$1") ;;
+	checks | unit | integration | matrix | stress | soak | valgrind) groups+=("$1") ;;
 	*) sed -n '3,/^$/s/^# \{0,1\}//p' "$0" >&2 ; exit 2 ;;
 	esac
 	shift
@@ -150,6 +151,24 @@ stress() {
 	run "$name" $((seconds * 3 + 60)) env "$@" "$BUILD/tests/stress/stress" -t "$seconds"
 }
 
+# memcheck: the unit programs under valgrind, which is slow and runs one thread at a time. What it
+# cannot follow leaves itself out (unit_valgrind in unit.h). Of leaks, those count that nothing
+# points to any more.
+memcheck() {
+	local name limit
+	if ! command -v valgrind > /dev/null 2>&1; then
+		skip valgrind 'valgrind is not installed'
+		return
+	fi
+	for name in $(programs tests/unit); do
+		limit=$(directive "tests/unit/$name.c" timeout)
+		run "valgrind/$name" $((${limit:-60} * 10)) env QUIRE_TEST_VALGRIND=1 \
+			valgrind -q --fair-sched=try --error-exitcode=99 --leak-check=full \
+			--show-leak-kinds=definite --errors-for-leak-kinds=definite \
+			"$BUILD/tests/unit/$name"
+	done
+}
+
 cell() {
 	local label=$1 name limit
 	shift
@@ -186,6 +205,7 @@ for group in "${groups[@]}"; do
 		for engine in uffd-signal uffd; do
 			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
 		done ;;
+	valgrind) memcheck ;;
 	soak)
 		deadline=$((SECONDS + minutes * 60))
 		while [ "$SECONDS" -lt "$deadline" ] && [ $failed = 0 ]; do

@@ -184,9 +184,9 @@ static uint32_t around(struct fault *f, int *direction, unsigned *front)
 
 	lock_acquire(&r->readahead_lock);
 	want = faultaround_touch(&r->faultaround, f->page, r->q->readahead_max, direction, front);
-	lock_release(&r->readahead_lock);
 	if (r->readahead.mode == RA_RANDOM)
-		return 0;
+		want = 0;
+	lock_release(&r->readahead_lock);
 	/* Where memory is short, a part of it: others need some too. */
 	want = credits_spare(p, MIN(want, CLUSTER_PAGES - 1));
 	if (want == 0 || !credits_try_new(p, want))

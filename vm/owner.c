@@ -351,10 +351,10 @@ static void serve_waiter(struct quire_region *r, uint64_t page, uint64_t standby
 		fault_account(r, true, started);
 }
 
-static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
+/* => r has a user: with the entry published, destroy waits for nothing else of ours */
+static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int error)
 {
-	struct quire *q = owner;
-	struct quire_region *r = &q->regions[PAGE_ID_REGION(id) - 1];
+	struct quire *q = r->q;
 	uint64_t page = PAGE_ID_PAGE(id);
 	entry_t *entry = region_entry(r, page);
 	uint64_t started = q->pager.clusters[buffer / CLUSTER_PAGES].started;
@@ -390,6 +390,17 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 		return;
 	}
 	entry_publish(r, page, entry_make(ENTRY_STANDBY, buffer));
+}
+
+/* A region whose page is READING is there, alive or not: destroy waits for the entry (discard_settle). */
+static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
+{
+	struct quire *q = owner;
+	struct quire_region *r = &q->regions[PAGE_ID_REGION(id) - 1];
+
+	atomic_fetch_add(&r->users, 1);
+	arrived(r, id, buffer, error);
+	region_put(r);
 }
 
 static void owner_written(void *owner, page_id id)

@@ -97,23 +97,23 @@ static void json_string(FILE *f, const char *string)
 
 static void print_pmap(const struct quire *q, FILE *f)
 {
-	struct quire_stats s, all;
+	struct region_figures r;
+	struct quire_stats all;
 
 	quire_stats_get(q, &all);
 	fprintf(f, "%-16s %12s %10s %10s %10s %10s %9s %9s  %s\n", "Address", "Kbytes", "RSS",
 		"Standby", "Swapped", "Pinned", "Minor", "Major", "Region");
-	for (uint32_t i = 0; i < q->region_count; i++) {
-		const struct quire_region *r = &q->regions[i];
+	for (uint32_t id = 1; id <= regions_used(q); id++) {
+		const struct quire_stats *s = &r.stats;
 
-		if (!atomic_load(&r->alive))
+		if (!region_figures(q, id, &r))
 			continue;
-		quire_region_stats_get(r, &s);
 		fprintf(f,
 			"%016" PRIxPTR " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
 			" %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  ",
-			(uintptr_t)r->base, KIB(s.reserved), KIB(s.resident), KIB(s.standby),
-			KIB(s.swapped), KIB(s.pinned), s.minor_faults, s.major_faults);
-		text_name(f, r->name);
+			(uintptr_t)r.base, KIB(s->reserved), KIB(s->resident), KIB(s->standby),
+			KIB(s->swapped), KIB(s->pinned), s->minor_faults, s->major_faults);
+		text_name(f, r.name);
 		fputc('\n', f);
 	}
 	fprintf(f,
@@ -197,6 +197,7 @@ static void json_stats(FILE *f, const struct quire_stats *s)
 
 static void print_json(const struct quire *q, FILE *f)
 {
+	struct region_figures r;
 	struct quire_stats s;
 	const char *comma = "";
 
@@ -206,16 +207,13 @@ static void print_json(const struct quire *q, FILE *f)
 		quire_policy_name(q));
 	json_stats(f, &s);
 	fprintf(f, ",\"regions\":[");
-	for (uint32_t i = 0; i < q->region_count; i++) {
-		const struct quire_region *r = &q->regions[i];
-
-		if (!atomic_load(&r->alive))
+	for (uint32_t id = 1; id <= regions_used(q); id++) {
+		if (!region_figures(q, id, &r))
 			continue;
-		quire_region_stats_get(r, &s);
-		fprintf(f, "%s{\"base\":\"0x%" PRIxPTR "\",\"name\":", comma, (uintptr_t)r->base);
-		json_string(f, r->name);
+		fprintf(f, "%s{\"base\":\"0x%" PRIxPTR "\",\"name\":", comma, (uintptr_t)r.base);
+		json_string(f, r.name);
 		fputc(',', f);
-		json_stats(f, &s);
+		json_stats(f, &r.stats);
 		fputc('}', f);
 		comma = ",";
 	}

@@ -76,6 +76,14 @@ static void init(struct quire_region *r, struct quire *q, uint32_t id, size_t by
 	atomic_store(&r->write_bias, 0);
 }
 
+static void wait_users(struct quire_region *r)
+{
+	uint32_t users;
+
+	while ((users = atomic_load(&r->users)) != 0)
+		futex_wait(&r->users, users, UINT64_C(1000000), false);
+}
+
 static int create(struct quire *q, size_t bytes, const char *name, struct quire_region **out)
 {
 	struct quire_region *r;
@@ -102,6 +110,7 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 	error = registry_add(r);
 	if (error) {
 		atomic_store(&r->alive, REGION_GONE);
+		wait_users(r);
 		unreserve(r);
 		registry_give_id(q, id);
 		return error_set(ENOMEM, "no memory for the table of regions");
@@ -148,14 +157,6 @@ size_t quire_region_length(const quire_region_t *r)
 	return r->bytes;
 }
 
-static void wait_users(struct quire_region *r)
-{
-	uint32_t users;
-
-	while ((users = atomic_load(&r->users)) != 0)
-		futex_wait(&r->users, users, UINT64_C(1000000), false);
-}
-
 static void destroy(struct quire_region *r)
 {
 	struct quire *q = r->q;
@@ -168,8 +169,9 @@ static void destroy(struct quire_region *r)
 	atomic_fetch_add(&q->pager.releasing, 1);
 	atomic_store(&r->alive, REGION_GONE);
 	wait_users(r);
-	/* Reads in flight hold no user but an entry: both must end. */
+	/* Reads in flight hold an entry, and are users only while they complete: both must end. */
 	discard_settle(r);
+	wait_users(r);
 	mprotect(r->base, r->bytes, PROT_NONE);
 	q->engine.ops->detach(&q->engine, r->base, r->bytes);
 	munmap(r->mapping, r->mapping_bytes);
@@ -196,7 +198,7 @@ int quire_region_destroy(quire_region_t *r)
 
 void regions_destroy(struct quire *q)
 {
-	for (uint32_t i = 0; i < q->region_count; i++)
+	for (uint32_t i = 0; i < regions_used(q); i++)
 		if (atomic_load(&q->regions[i].alive))
 			destroy(&q->regions[i]);
 }

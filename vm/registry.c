@@ -182,8 +182,8 @@ int registry_take_id(struct quire *q, uint32_t *id)
 	lock_acquire(&registry_lock);
 	if (q->free_id_count)
 		*id = q->free_ids[--q->free_id_count];
-	else if (q->region_count < REGIONS_MAX)
-		*id = ++q->region_count;
+	else if (counted_records(&q->region_count) < REGIONS_MAX)
+		*id = count_next(&q->region_count) + 1;
 	else
 		error = -ENOMEM;
 	lock_release(&registry_lock);
@@ -197,7 +197,7 @@ void registry_give_id(struct quire *q, uint32_t id)
 	lock_release(&registry_lock);
 }
 
-struct quire_region *region_get(struct quire *q, uint32_t id)
+struct quire_region *region_get(const struct quire *q, uint32_t id)
 {
 	struct quire_region *r = &q->regions[id - 1];
 

@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* vm/stats.c - counters into struct quire_stats. */
+/*
+ * vm/stats.c - counters into struct quire_stats.
+ *
+ * Regions may come and go beside this, and a new one uses the record of an old
+ * one: what is not a counter is read with a user of the region counted, which
+ * keeps the record (region_get). Signals are blocked meanwhile, so that destroy
+ * does not wait for a signal handler, and so the caller's memory, which may be
+ * managed, is not touched.
+ */
 #include "vm/vm.h"
 
 #include "base/error.h"
@@ -42,19 +50,28 @@ static uint64_t region_metadata(const struct quire_region *r)
 	       sizeof *r;
 }
 
-uint64_t quire_metadata_bytes(const struct quire *q)
+static void sum_regions(const struct quire *q, uint64_t *metadata, uint64_t *reserved)
 {
-	uint64_t bytes = pager_metadata(&q->pager) + swapfile_metadata(q->swap) + sizeof *q;
+	uint32_t n = regions_used(q);
+	struct call call;
 
-	for (uint32_t i = 0; i < q->region_count; i++)
-		if (atomic_load(&q->regions[i].alive))
-			bytes += region_metadata(&q->regions[i]);
-	return bytes;
+	*metadata = *reserved = 0;
+	call_enter(&call);
+	for (uint32_t id = 1; id <= n; id++) {
+		struct quire_region *r = region_get(q, id);
+
+		if (!r)
+			continue;
+		*metadata += region_metadata(r);
+		*reserved += r->bytes;
+		region_put(r);
+	}
+	call_leave(&call);
 }
 
 int quire_stats_get(const quire_t *q, struct quire_stats *out)
 {
-	uint64_t populated;
+	uint64_t populated, metadata, reserved;
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
@@ -63,25 +80,47 @@ int quire_stats_get(const quire_t *q, struct quire_stats *out)
 	out->standby = atomic_load(&q->pager.standby) << PAGE_SHIFT;
 	populated = atomic_load(&q->pager.populated) << PAGE_SHIFT;
 	out->buffers = populated > out->standby ? populated - out->standby : 0;
-	out->metadata = quire_metadata_bytes(q);
+	sum_regions(q, &metadata, &reserved);
+	out->metadata = pager_metadata(&q->pager) + swapfile_metadata(q->swap) + sizeof *q +
+	                metadata;
+	out->reserved = reserved;
 	out->budget = quire_memory(q);
-	for (uint32_t i = 0; i < q->region_count; i++)
-		if (atomic_load(&q->regions[i].alive))
-			out->reserved += q->regions[i].bytes;
 	copy_latency(&q->minor, &out->minor_latency);
 	copy_latency(&q->major, &out->major_latency);
 	return 0;
 }
 
-int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out)
+static void copy_region(const struct quire_region *r, struct quire_stats *out)
 {
-	if (!r || !out)
-		return error_set(EINVAL, "a NULL region or result");
 	memset(out, 0, sizeof *out);
 	copy_counters(&r->counters, out);
 	out->metadata = region_metadata(r);
 	out->reserved = r->bytes;
 	copy_latency(&r->minor, &out->minor_latency);
 	copy_latency(&r->major, &out->major_latency);
+}
+
+int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out)
+{
+	if (!r || !out)
+		return error_set(EINVAL, "a NULL region or result");
+	copy_region(r, out);
 	return 0;
+}
+
+bool region_figures(const struct quire *q, uint32_t id, struct region_figures *out)
+{
+	struct quire_region *r;
+	struct call call;
+
+	call_enter(&call);
+	r = region_get(q, id);
+	if (r) {
+		copy_region(r, &out->stats);
+		out->base = r->base;
+		memcpy(out->name, r->name, sizeof out->name);
+		region_put(r);
+	}
+	call_leave(&call);
+	return r != NULL;
 }

@@ -132,13 +132,13 @@ static void pause_for_a_moment(void)
 static bool cover(char *at, int protection)
 {
 	int fd = (int)syscall(SYS_memfd_create, "quire lost page", 1u /* MFD_CLOEXEC */);
-	void *got;
+	bool done;
 
 	if (fd < 0)
 		return false;
-	got = mmap(at, PAGE_BYTES, protection, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	done = kernel_replace(at, PAGE_BYTES, protection, 0, fd) != NULL;
 	close(fd);
-	return got != MAP_FAILED;
+	return done;
 }
 
 /*
@@ -149,8 +149,7 @@ static void uncover(struct engine *e, const struct quire_region *r, char *at, in
 {
 	char name[REGION_NAME_BYTES + 8] = "quire ";
 
-	if (mmap(at, PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-	         -1, 0) == MAP_FAILED)
+	if (!kernel_replace(at, PAGE_BYTES, PROT_NONE, MAP_ANONYMOUS | MAP_NORESERVE, -1))
 		return;
 	memcpy(name + 6, r->name, REGION_NAME_BYTES);
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, at, PAGE_BYTES, name);

@@ -94,7 +94,7 @@ struct quire {
 	struct arena self;              /* this struct lives in it */
 	struct arena region_arena;
 	struct quire_region *regions;   /* by id - 1 */
-	uint32_t region_count;          /* ever used; registry lock */
+	_Atomic uint32_t region_count;  /* ever used; registry lock, read without */
 	uint32_t *free_ids;             /* stack; registry lock */
 	uint32_t free_id_count;
 	struct arena free_id_arena;
@@ -157,8 +157,13 @@ struct quire_region *registry_find(const void *address);
 int registry_add(struct quire_region *r);
 void registry_remove(struct quire_region *r);
 /* By id, with one user more; NULL if it is gone. */
-struct quire_region *region_get(struct quire *q, uint32_t id);
+struct quire_region *region_get(const struct quire *q, uint32_t id);
 void region_put(struct quire_region *r);
+/* Ids 1 .. so many were ever used; which of them are regions now region_get says. */
+static inline uint32_t regions_used(const struct quire *q)
+{
+	return counted_records(&q->region_count);
+}
 /* Destroy all that are left. */
 void regions_destroy(struct quire *q);
 int registry_take_id(struct quire *q, uint32_t *id);
@@ -262,6 +267,13 @@ struct call {
 void call_enter(struct call *c);
 void call_leave(const struct call *c);
 
-uint64_t quire_metadata_bytes(const struct quire *q);
+/* What there is to say of a region that another thread may be giving up. */
+struct region_figures {
+	struct quire_stats stats;
+	char *base;
+	char name[REGION_NAME_BYTES];
+};
+/* By id. => false: it is gone. out is not managed memory */
+bool region_figures(const struct quire *q, uint32_t id, struct region_figures *out);
 
 #endif

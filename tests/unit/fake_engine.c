@@ -389,7 +389,7 @@ static void fake_wake(struct engine *e, char *page, unsigned n)
 	fe->wakes++;
 	for (unsigned i = 0; i < n; i++)
 		wake_page(fe, page_of(fe, page + i * PAGE_BYTES, NULL));
-	pthread_mutex_unlock(&fe->mutex);
+	end(fe, FAKE_WAKE, page, n, 0);
 }
 
 static int fake_open(struct engine *e, struct quire *q)

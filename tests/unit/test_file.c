@@ -343,7 +343,7 @@ static void bad_places(void)
 static bool mount_tmpfs(unsigned long flags, const char *data)
 {
 	return unshare(CLONE_NEWNS) == 0 &&
-	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0 &&
 	       mount("quire-test", test_dir, "tmpfs", flags, data) == 0;
 }
 

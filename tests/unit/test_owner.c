@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tests/unit/test_owner.c - what the program is told of failed writes
- * (owner_failed in vm/owner.c): a region that is there, or none.
+ * tests/unit/test_owner.c - regions that go while the pager is at their pages
+ * (vm/owner.c): what the program is told of failed writes (owner_failed), and
+ * reads that complete (owner_arrived).
  */
 #include "tests/unit/vm_fixture.h"
 
 #include <errno.h>
+#include <time.h>
 
 /* n pages of the region, dirty, in standby. */
 static void standby(unsigned n)
@@ -98,13 +100,88 @@ static void late_news(void)
 	finish();
 }
 
+/* ------------------------------------------- a read and a destroy, at once */
+
+static _Atomic bool destroyed, succeeded;
+static bool ours, too_early;
+static pthread_t reaper;
+
+static void nap(long ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
+}
+
+static void *destroyer(void *arg)
+{
+	atomic_store(&succeeded, quire_region_destroy(arg) == 0);
+	atomic_store(&destroyed, true);
+	return NULL;
+}
+
+/* The page's entry is published, and whoever waited for it may go on: the region has to stay. */
+static void linger(struct fake_engine *fe, enum fake_call call, char *page, unsigned n)
+{
+	(void)fe;
+	(void)page;
+	(void)n;
+	if (call != FAKE_WAKE || !pthread_equal(pthread_self(), reaper))
+		return;
+	ours = true;
+	nap(50);
+	too_early |= atomic_load(&destroyed);
+}
+
+/*
+ * One round. The destroyer looks for what has arrived now and then, too: the
+ * read is completed here only if we come first (ours).
+ */
+static void destroy_under_arrival(void)
+{
+	struct fake_vm_options o = { .in_thread = false, .readahead = 1 };
+	struct read_queue *q = NULL;
+	pthread_t thread;
+
+	vm = fake_vm_open(&o);
+	put_pages(0, 1);
+	fake_vm_swap_out(vm);
+	REQUIRE_EQ(fake_vm_state(vm, 0), ENTRY_SLOT);
+	CHECK_EQ(fake_fault(vm->r, 0, false, false), FAULT_WAITING);
+	REQUIRE_EQ(fake_vm_state(vm, 0), ENTRY_READING);
+	for (uint32_t i = 0; i < READ_QUEUES; i++)
+		if (atomic_load(&vm->q->pager.reads[i].in_flight))
+			q = &vm->q->pager.reads[i];
+	REQUIRE(q != NULL && lock_try(&q->lock));
+	atomic_store(&destroyed, false);
+	reaper = pthread_self();
+	REQUIRE_EQ(pthread_create(&thread, NULL, destroyer, vm->r), 0);
+	while (atomic_load(&vm->r->alive) != REGION_GONE)
+		nap(1);
+	nap(5);
+	CHECK(!atomic_load(&destroyed));
+	vm->fe->hook = linger;
+	lock_release(&q->lock);
+	fake_arrivals(vm->q);
+	pthread_join(thread, NULL);
+	vm->fe->hook = NULL;
+	CHECK(atomic_load(&succeeded));
+	CHECK_EQ(atomic_load(&vm->r->users), 0);
+	finish();
+}
+
+static void read_outlives_destroy(void)
+{
+	ours = too_early = false;
+	for (int i = 0; i < 20 && !ours; i++)
+		destroy_under_arrival();
+	CHECK(ours);
+	CHECK(!too_early);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(names_what_stays),
-		UNIT(region_gone),
-		UNIT(late_news),
-		UNIT_END,
+		UNIT(names_what_stays),      UNIT(region_gone), UNIT(late_news),
+		UNIT(read_outlives_destroy), UNIT_END,
 	};
 
 	return unit_main(argc, argv, "owner", tests);

@@ -243,7 +243,6 @@ static void waste(void)
 	/* the whole window closes the stream; it has to be in step again, and starts small */
 	for (int all = 0; all < 2; all++) {
 		wide_stream(&ra, &plan);
-		next = plan.start + 32;
 		readahead_wasted(&ra, plan.start, 1);
 		readahead_wasted(&ra, plan.start, all ? UINT32_MAX : 31);
 		readahead_wasted(&ra, plan.start, all ? 0 : UINT32_MAX);

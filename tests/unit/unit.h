@@ -20,7 +20,8 @@
  * A program given names runs those tests only. It prints its failures and, as
  * the last line, "N passed, N failed"; the status is 0 or 1. unit_skip_all()
  * ends it with status 77. Random tests take their numbers from unit_seed() and
- * unit_random(); QUIRE_TEST_SEED repeats a run.
+ * unit_random(); QUIRE_TEST_SEED repeats a run. unit_valgrind() is true under
+ * valgrind, for tests that have to be smaller there, or be left out.
  *
  * The CHECK macros may be used on the thread that runs the test only: CUnit
  * has no lock. Other threads count their failures for it.
@@ -87,6 +88,12 @@ static inline void unit_skip_all(const char *reason)
 {
 	printf("skipped: %s\n", reason);
 	exit(77);
+}
+
+/* tests/run.sh says so. */
+static inline bool unit_valgrind(void)
+{
+	return getenv("QUIRE_TEST_VALGRIND") != NULL;
 }
 
 /* The state of unit_random(): xorshift64*, so that a seed means the same everywhere. */
