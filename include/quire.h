@@ -54,7 +54,15 @@
  *                budget are kept for them.
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
- *                up stay, within the budget). quire_pin does.
+ *                up stay, within the budget). quire_pin does. mlockall(2), at
+ *                any time, does not fill what a pager has reserved for later. With
+ *                MCL_CURRENT and without MCL_ONFAULT it fills the buffers that a
+ *                pager has used so far, beside the budget, until they are used
+ *                again; and it touches the pages of all regions, as for writing:
+ *                under uffd they pass through the budget one by one, which takes
+ *                as long as for the program itself, but can be ended by a signal
+ *                that kills; under uffd-signal it stops at the first absent page
+ *                of each region, and reports no failure.
  */
 #ifndef QUIRE_H
 #define QUIRE_H
@@ -185,6 +193,7 @@ int quire_close(quire_t *q);
  * -EINVAL  less than QUIRE_MEMORY_MIN, or more than RAM and than quire_open had
  * -EBUSY   pinned pages, or pages that cannot be written out, do not fit; the
  *          old budget stays
+ * -ENOMEM  no memory for the records of so many pages; the old budget stays
  */
 int quire_set_memory(quire_t *q, size_t bytes);
 

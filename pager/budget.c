@@ -184,6 +184,20 @@ int credits_get_new(struct pager *p, uint32_t n)
 	return get_above(p, n, reserve_of(p));
 }
 
+bool cluster_wait(struct pager *p, struct patience *w)
+{
+	uint32_t n;
+
+	reclaim_enter(p);
+	n = reclaim_step(p);
+	reclaim_leave(p);
+	if (patience_ends(p, w))
+		return false;
+	if (n == 0)
+		pause_reclaim();
+	return true;
+}
+
 int budget_set(struct pager *p, uint64_t pages)
 {
 	struct patience patience = { .since = 0 };
@@ -192,6 +206,10 @@ int budget_set(struct pager *p, uint64_t pages)
 
 	reclaim_enter(p);
 	old = atomic_load(&p->budget);
+	if (!frames_allow(p, pages)) {
+		reclaim_leave(p);
+		return -ENOMEM;
+	}
 	set_watermarks(p, pages);
 	if (pages >= old) {
 		reclaim_leave(p);

@@ -83,6 +83,17 @@ static void list_free(struct pager *p, uint32_t c)
 		list_append(p, c, CLUSTERS_WARM);
 }
 
+/* One more than there ever were: its record and its buffers must be usable. => standby lock; CLUSTER_NONE */
+static uint32_t cluster_new(struct pager *p)
+{
+	size_t n = (size_t)counted_records(&p->cluster_count) + 1;
+
+	if (n > p->cluster_max || !arena_extend(&p->cluster_arena, n * sizeof *p->clusters) ||
+	    !arena_extend(p->buffer_arena, n * CLUSTER_PAGES * PAGE_BYTES))
+		return CLUSTER_NONE;
+	return count_next(&p->cluster_count);
+}
+
 uint32_t cluster_get(struct pager *p, uint32_t want)
 {
 	uint32_t c;
@@ -94,8 +105,8 @@ uint32_t cluster_get(struct pager *p, uint32_t want)
 		c = want >= CLUSTER_PAGES / 4 ? p->head[CLUSTERS_WARM] : p->tail[CLUSTERS_WARM];
 	if (c == CLUSTER_NONE && want)
 		c = p->tail[CLUSTERS_EMPTY];
-	if (c == CLUSTER_NONE && counted_records(&p->cluster_count) < p->cluster_max)
-		c = count_next(&p->cluster_count);
+	if (c == CLUSTER_NONE)
+		c = cluster_new(p);
 	if (c == CLUSTER_NONE)
 		c = p->tail[CLUSTERS_WARM];
 	if (c != CLUSTER_NONE) {
@@ -104,6 +115,10 @@ uint32_t cluster_get(struct pager *p, uint32_t want)
 		atomic_store(&p->clusters[c].refs, 1);
 	}
 	lock_release(&p->standby_lock);
+	if (unlikely(c == CLUSTER_NONE)) {
+		atomic_store(&p->clusters_short, 1);
+		reclaimer_kick(p);
+	}
 	return c;
 }
 

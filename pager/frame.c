@@ -12,15 +12,30 @@
  */
 #include "pager/pager.h"
 
+bool frames_allow(struct pager *p, uint64_t pages)
+{
+	bool allowed;
+
+	lock_acquire(&p->policy_lock);
+	allowed = arena_extend(&p->frame_arena, pages * sizeof *p->frames) &&
+	          arena_extend(&p->node_arena, pages * sizeof *p->policy.nodes);
+	lock_release(&p->policy_lock);
+	return allowed;
+}
+
 static uint32_t frame_new(struct pager *p)
 {
 	uint32_t f = p->frame_free;
+	size_t n;
 
 	if (f != FRAME_NONE) {
 		p->frame_free = p->policy.nodes[f].next;
 		return f;
 	}
-	ASSERT(counted_records(&p->frame_count) < p->frame_max);
+	n = (size_t)counted_records(&p->frame_count) + 1;
+	/* Who has a frame has a credit, and for those of the budget there is room (frames_allow). */
+	ASSERT(n <= p->frame_max && arena_extend(&p->frame_arena, n * sizeof *p->frames) &&
+	       arena_extend(&p->node_arena, n * sizeof *p->policy.nodes));
 	return count_next(&p->frame_count);
 }
 

@@ -2,6 +2,8 @@
 /* pager/pager.c - opening and closing: the arenas, queues and lists of a pager. */
 #include "pager/pager.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -27,7 +29,27 @@ static int open_queues(struct pager *p)
 		lock_init(&p->reads[i].lock, RANK_READ);
 		error = swap_queue_open(p->swap, READ_DEPTH, &p->reads[i].io);
 	}
-	return error;
+	return error ? error_set(-error, "a queue of the swap file: %s", strerror(-error)) : 0;
+}
+
+/* Of the records of pages and clusters only those that the budget needs by now are usable. */
+static int open_records(struct pager *p, uint64_t budget)
+{
+	int error;
+
+	if ((error = arena_reserve(&p->frame_arena, p->frame_max * sizeof *p->frames, false,
+	                           "quire frames")) ||
+	    (error = arena_reserve(&p->node_arena, p->frame_max * sizeof *p->policy.nodes, false,
+	                           "quire policy")) ||
+	    (error = arena_reserve(&p->cluster_arena, p->cluster_max * sizeof *p->clusters, false,
+	                           "quire clusters")) ||
+	    (error = run_pool_open(p, SWAP_READ, READ_RUNS)) ||
+	    (error = run_pool_open(p, SWAP_WRITE, WRITE_RUNS)))
+		return error;
+	if (!frames_allow(p, budget))
+		return error_set(ENOMEM, "no memory for the records of %llu pages",
+		                 (unsigned long long)budget);
+	return 0;
 }
 
 int pager_open(struct pager *p, const struct pager_options *o)
@@ -39,7 +61,8 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	p->owner = o->owner;
 	p->swap = o->swap;
 	p->counters = o->counters;
-	p->buffers = o->buffers;
+	p->buffer_arena = o->buffers;
+	p->buffers = o->buffers->base;
 	p->cluster_max = o->cluster_max;
 	p->frame_max = (uint32_t)MIN(o->budget_max, FRAME_NONE - 1);
 	p->frame_free = FRAME_NONE;
@@ -50,14 +73,7 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	lock_init(&p->reclaim_lock, RANK_RECLAIM);
 	lock_init(&p->post_lock, RANK_READ);
 	budget_init(p, o->budget);
-	if ((error = arena_open(&p->frame_arena, p->frame_max * sizeof *p->frames, false,
-	                        "quire frames")) ||
-	    (error = arena_open(&p->node_arena, p->frame_max * sizeof *p->policy.nodes, false,
-	                        "quire policy")) ||
-	    (error = arena_open(&p->cluster_arena, p->cluster_max * sizeof *p->clusters, false,
-	                        "quire clusters")) ||
-	    (error = run_pool_open(p, SWAP_READ, READ_RUNS)) ||
-	    (error = run_pool_open(p, SWAP_WRITE, WRITE_RUNS)) || (error = open_queues(p))) {
+	if ((error = open_records(p, o->budget)) || (error = open_queues(p))) {
 		pager_close(p);
 		p->owner_ops = NULL;
 		return error;

@@ -189,11 +189,13 @@ struct pager {
 	/* cluster.c */
 	struct arena cluster_arena;
 	struct cluster *clusters;
-	char *buffers; /* address of buffer 0; the owner's memory */
+	struct arena *buffer_arena; /* the owner's; grown under the standby lock */
+	char *buffers;              /* address of buffer 0 */
 	struct lock standby_lock;
 	uint32_t head[CLUSTERS_LISTS], tail[CLUSTERS_LISTS], length[CLUSTERS_LISTS];
 	_Atomic uint32_t cluster_count; /* ever used; standby lock, read without */
 	uint32_t cluster_max;
+	_Atomic uint32_t clusters_short; /* somebody asked for a cluster in vain */
 	_Atomic uint64_t populated; /* buffers with memory, pages */
 	_Atomic uint64_t standby;   /* buffers that hold a page */
 
@@ -233,12 +235,13 @@ struct pager_options {
 	const struct policy_ops *policy;
 	const struct page_owner *owner_ops;
 	void *owner;
-	char *buffers; /* address space for cluster_max * CLUSTER_PAGES buffers */
+	struct arena *buffers; /* in order, for cluster_max * CLUSTER_PAGES buffers */
 	uint32_t cluster_max;
 	struct swapfile *swap;
 	struct counters *counters;
 };
 
+/* => 0 or -errno with words set */
 int pager_open(struct pager *p, const struct pager_options *options);
 /* The owner's pages must be gone. */
 void pager_close(struct pager *p);
@@ -280,11 +283,16 @@ struct patience {
 };
 /* One look. => true: reclaim has been stuck for too long */
 bool patience_ends(struct pager *p, struct patience *w);
-/* => 0, or -EBUSY: what cannot be evicted does not fit; the old budget stays */
+/*
+ * => 0; -EBUSY: what cannot be evicted does not fit; or -ENOMEM: there can be no
+ *    more records. Then the old budget stays
+ */
 int budget_set(struct pager *p, uint64_t pages);
 
 /* --------------------------------------------------------------- frame.c */
 
+/* Room for records of so many pages: those of a budget. => reclaim lock, or nobody else is there yet */
+bool frames_allow(struct pager *p, uint64_t pages);
 /* New frames for n pages, entered with the policy. => numbers in frames[]; cannot fail: credits bound them */
 void frames_enter(struct pager *p, const page_id *pages, uint32_t *frames, uint32_t n,
                   enum policy_entry how, uint32_t touched);
@@ -308,9 +316,16 @@ bool frame_claim_cold(struct pager *p, uint32_t frame);
  * A free cluster with one operation reference.
  * => want: how many of its buffers are to have memory, if there is such a
  *    cluster; 0: one without any
- * => CLUSTER_NONE: all are in use
+ * => CLUSTER_NONE: all that there are, or that the kernel allows, are in use; the
+ *    reclaimer frees some, whatever the credits
  */
 uint32_t cluster_get(struct pager *p, uint32_t want);
+/*
+ * cluster_get gave none: have some freed on this thread, before it is asked again.
+ * patience: as for patience_ends. => holds no credit, nor the entry of a mapped page
+ * => false: nothing more can be evicted
+ */
+bool cluster_wait(struct pager *p, struct patience *patience);
 /* Drop one reference; the last one frees the cluster. */
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */

@@ -164,6 +164,9 @@ static uint32_t step(struct pager *p)
 	uint32_t n;
 
 	writeback_reap(p, false);
+	/* Whatever the credits: without a cluster nothing can be read or unmapped. */
+	if (unlikely(atomic_exchange(&p->clusters_short, 0)) && (n = retire_oldest(p)) != 0)
+		return n;
 	n = clusters_release(p, high, keeps_one(p));
 	credits = atomic_load(&p->credits);
 	if (n && credits >= high)
@@ -250,7 +253,8 @@ static void *reclaimer(void *argument)
 
 		atomic_store(&p->wake, 0);
 		while (progress && !atomic_load(&p->stopping) &&
-		       (atomic_load(&p->credits) < (int64_t)atomic_load(&p->high))) {
+		       (atomic_load(&p->credits) < (int64_t)atomic_load(&p->high) ||
+		        atomic_load(&p->clusters_short))) {
 			reclaim_enter(p);
 			progress = reclaim_step(p);
 			reclaim_leave(p);

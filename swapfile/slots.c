@@ -26,6 +26,7 @@
 #include "swapfile/slots.h"
 
 #include "base/base.h"
+#include "base/error.h"
 
 #include <errno.h>
 
@@ -43,34 +44,61 @@ struct run {
 
 /* ---------------------------------------------------------------- opening */
 
-/* Where the parts lie in the arena. => bytes in all */
-static size_t lay_out(struct slots *s, char *base, uint32_t max)
+static uint32_t clusters_of(uint32_t slots)
 {
-	uint32_t clusters = (max + SLOTS_CLUSTER - 1) / SLOTS_CLUSTER;
-	size_t slots = (size_t)clusters * SLOTS_CLUSTER;
-	size_t at = round_up(sizeof(struct slots_control), PAGE_BYTES);
-	size_t taken, vacant, empty, references, sums;
+	return (slots + SLOTS_CLUSTER - 1) / SLOTS_CLUSTER;
+}
 
-	taken = at;
-	at += round_up(clusters * sizeof(uint64_t), PAGE_BYTES);
-	vacant = at;
-	at += round_up(summary_bytes(clusters), PAGE_BYTES);
-	empty = at;
-	at += round_up(summary_bytes(clusters), PAGE_BYTES);
-	references = at;
-	at += round_up(slots * sizeof *s->references, PAGE_BYTES);
-	sums = at;
-	at += round_up(slots * sizeof *s->sums, PAGE_BYTES);
-	if (!base)
-		return at;
+/* Where taken, the part that grows, begins behind the control and the summaries. */
+static size_t taken_at(uint32_t clusters)
+{
+	return round_up(sizeof(struct slots_control), PAGE_BYTES) +
+	       2 * round_up(summary_bytes(clusters), PAGE_BYTES);
+}
+
+/* Make the records of the clusters below count usable. => holds .lock, or nobody else is there yet */
+static bool reach(struct slots *s, uint32_t count)
+{
+	size_t slots = (size_t)count * SLOTS_CLUSTER;
+
+	return arena_extend(&s->arena, taken_at(clusters_of(s->max)) + count * sizeof *s->taken) &&
+	       arena_extend(&s->reference_arena, slots * sizeof *s->references) &&
+	       arena_extend(&s->sum_arena, slots * sizeof *s->sums);
+}
+
+static int reserve(struct slots *s, uint32_t max)
+{
+	uint32_t clusters = clusters_of(max);
+	size_t slots = (size_t)clusters * SLOTS_CLUSTER;
+	int error;
+
 	s->max = max;
-	s->control = (void *)base;
-	s->taken = (void *)(base + taken);
-	summary_init(&s->vacant, base + vacant, clusters);
-	summary_init(&s->empty, base + empty, clusters);
-	s->references = (void *)(base + references);
-	s->sums = (void *)(base + sums);
-	return at;
+	error = arena_reserve(&s->arena, taken_at(clusters) + clusters * sizeof *s->taken, true,
+	                      "quire slots");
+	if (!error)
+		error = arena_reserve(&s->reference_arena, slots * sizeof *s->references, true,
+		                      "quire slot references");
+	if (!error)
+		error = arena_reserve(&s->sum_arena, slots * sizeof *s->sums, true,
+		                      "quire slot checksums");
+	if (!error && !reach(s, 1))
+		error = error_set(ENOMEM, "no memory for the records of the swap file");
+	if (error)
+		slots_close(s);
+	return error;
+}
+
+static void lay_out(struct slots *s)
+{
+	uint32_t clusters = clusters_of(s->max);
+	char *vacant = (char *)s->arena.base + round_up(sizeof *s->control, PAGE_BYTES);
+
+	s->control = s->arena.base;
+	summary_init(&s->vacant, vacant, clusters);
+	summary_init(&s->empty, vacant + round_up(summary_bytes(clusters), PAGE_BYTES), clusters);
+	s->taken = (void *)((char *)s->arena.base + taken_at(clusters));
+	s->references = s->reference_arena.base;
+	s->sums = s->sum_arena.base;
 }
 
 int slots_open(struct slots *s, uint64_t max)
@@ -78,13 +106,13 @@ int slots_open(struct slots *s, uint64_t max)
 	int error;
 
 	ASSERT(max >= 2);
+	*s = (struct slots){ .max = 0 };
 	max = MIN(max, SLOTS_MAX);
 	/* A limit on address space (ulimit -v) should cost capacity, not the program. */
-	while ((error = arena_open(&s->arena, lay_out(s, NULL, (uint32_t)max), true,
-	                           "quire slots")))
+	while ((error = reserve(s, (uint32_t)max)))
 		if ((max /= 2) < SPARSE_FLOOR)
 			return error;
-	lay_out(s, s->arena.base, (uint32_t)max);
+	lay_out(s);
 	lock_init_shared(&s->control->lock, RANK_SLOTS);
 	s->control->cursor = 1;
 	return 0;
@@ -93,6 +121,8 @@ int slots_open(struct slots *s, uint64_t max)
 void slots_close(struct slots *s)
 {
 	arena_close(&s->arena);
+	arena_close(&s->reference_arena);
+	arena_close(&s->sum_arena);
 }
 
 void slots_set_backed(struct slots *s, uint32_t count)
@@ -258,13 +288,17 @@ static bool next_cluster_backed(const struct slots *s)
 	return MIN(s->control->extent + SLOTS_CLUSTER, s->max) <= s->control->backed;
 }
 
-static void extend(struct slots *s)
+/* => false: there is no memory for the records of one more cluster */
+static bool extend(struct slots *s)
 {
 	uint32_t cluster = s->control->extent / SLOTS_CLUSTER;
 
+	if (!reach(s, cluster + 1))
+		return false;
 	s->taken[cluster] = never(s, cluster);
 	s->control->extent += SLOTS_CLUSTER;
 	summarise(s, cluster);
+	return true;
 }
 
 /* ---------------------------------------------------------------- the calls */
@@ -275,13 +309,18 @@ unsigned slots_alloc(struct slots *s, unsigned want, bool may_grow, slot_t *firs
 
 	ASSERT(want >= 1 && want <= SWAP_RUN_MAX);
 	lock_acquire(&s->control->lock);
+	/* Another process may have extended them. */
+	if (!reach(s, s->control->extent / SLOTS_CLUSTER)) {
+		lock_release(&s->control->lock);
+		return 0;
+	}
 	run = search(s, want);
 	if (run.count < want && !search_empty(s, want, &run)) {
 		extended = run_if_extended(s, want);
 		if (extended.count > run.count && (run.count == 0 || may_be_sparser(s))) {
 			if (next_cluster_backed(s)) {
-				extend(s);
-				run = extended;
+				if (extend(s))
+					run = extended;
 			} else if (may_grow) {
 				lock_release(&s->control->lock);
 				return SLOTS_GROW;

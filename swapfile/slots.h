@@ -4,7 +4,8 @@
  * each holds (its checksum).
  *
  * All of it lies in memory shared with children of fork(2), who drop their
- * references to the same slots. Knows no file: the owner says how many slots
+ * references to the same slots. Each process makes the records usable as far as
+ * it knows slots (arena_extend). Knows no file: the owner says how many slots
  * have room on the disk (slots_set_backed).
  */
 #ifndef QUIRE_SWAPFILE_SLOTS_H
@@ -44,7 +45,9 @@ struct slots_control {
 };
 
 struct slots {
-	struct arena arena;            /* (c) */
+	struct arena arena;            /* (l) control, summaries and taken */
+	struct arena reference_arena;  /* (l) */
+	struct arena sum_arena;        /* (l) */
 	struct slots_control *control; /* (c) */
 	uint32_t max;                  /* (c) slots there may ever be */
 	uint64_t *taken;               /* (l) bit: not to be given out */

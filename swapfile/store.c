@@ -124,11 +124,8 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		                  "for a swap file");
 	if (!error)
 		error = choose_io(s, o);
-	if (!error) {
+	if (!error)
 		error = slots_open(&s->slots, limit);
-		if (error)
-			error_set(-error, "no address space for the records of the swap file");
-	}
 	if (error)
 		file_close(&s->file);
 	else

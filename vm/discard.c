@@ -85,6 +85,9 @@ int discard_poison(struct quire_region *r, uint64_t page)
 
 	if (!(e & ENTRY_BUSY) && entry_state(e) == ENTRY_MAPPED)
 		return 0;
+	/* It may have been refused for want of memory for this very entry. */
+	if (!region_touch_leaf(r, page))
+		return -ENOMEM;
 	if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e))
 		return -EBUSY;
 	error = unpoison(r, page);

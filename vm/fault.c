@@ -168,8 +168,7 @@ static uint32_t hold_untouched(struct fault *f, int direction, uint32_t n)
 
 		if (page >= r->pages)
 			break;
-		region_touch_leaf(r, page);
-		if (!entry_try(region_entry(r, page), ENTRY_EMPTY))
+		if (!region_touch_leaf(r, page) || !entry_try(region_entry(r, page), ENTRY_EMPTY))
 			break;
 	}
 	return i;
@@ -400,24 +399,37 @@ static void note_major(struct fault *f)
 	f->major = true;
 }
 
+/* Credits for the page and for a buffer, and a cluster with one. => CLUSTER_NONE: nothing can be evicted */
+static uint32_t get_buffer(struct pager *p)
+{
+	struct patience patience = { .since = 0 };
+	uint32_t c;
+
+	/* Who waits for memory holds none; with it, he waits for the disk only. */
+	do {
+		if (credits_get(p, 2) != 0)
+			return CLUSTER_NONE;
+		c = cluster_get(p, 1);
+		if (c != CLUSTER_NONE)
+			return c;
+		credits_put(p, 2);
+	} while (cluster_wait(p, &patience));
+	return CLUSTER_NONE;
+}
+
 static enum fault_result read_alone(struct fault *f)
 {
 	struct pager *p = &f->region->q->pager;
-	enum fault_result result = FAULT_NOMEM;
+	enum fault_result result;
 	uint32_t c;
 
 	note_major(f);
-	/* For the page and for the buffer. Who waits for memory holds none; with it, he waits for the disk only. */
-	if (credits_get(p, 2) != 0)
+	c = get_buffer(p);
+	if (c == CLUSTER_NONE)
 		return give_up(f, FAULT_NOMEM);
-	c = cluster_get(p, 1);
-	if (c == CLUSTER_NONE) {
-		credits_put(p, 1);
-	} else {
-		cluster_lend(p, c);
-		result = read_one(f, c);
-		cluster_put(p, c);
-	}
+	cluster_lend(p, c);
+	result = read_one(f, c);
+	cluster_put(p, c);
 	if (result != FAULT_DONE) {
 		credits_put(p, 1);
 		return give_up(f, result);
@@ -502,9 +514,8 @@ enum fault_result fault_serve(struct fault *f)
 	f->entry = region_entry(r, f->page);
 	f->error = 0;
 	f->major = f->no_readahead = false;
-	region_touch_leaf(r, f->page);
 	do
-		result = attempt(f);
+		result = region_touch_leaf(r, f->page) ? attempt(f) : FAULT_NOMEM;
 	while (result == FAULT_WAITING && f->may_sleep);
 	if (result == FAULT_DONE)
 		fault_account(r, f->major, f->started);

@@ -48,12 +48,12 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 {
 	int error;
 
-	q->buffer_bytes = (size_t)clusters * CLUSTER_PAGES * PAGE_BYTES;
-	q->buffers = kernel_reserve(q->buffer_bytes, MAP_PRIVATE);
-	if (!q->buffers || mprotect(q->buffers, q->buffer_bytes, PROT_READ | PROT_WRITE) != 0)
-		return error_set(ENOMEM, "no address space for buffers");
-	kernel_madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
-	error = q->engine.ops->attach_buffers(&q->engine, q->buffers, q->buffer_bytes);
+	error = arena_reserve(&q->buffer_arena, (size_t)clusters * CLUSTER_PAGES * PAGE_BYTES,
+	                      false, "quire buffers");
+	if (error)
+		return error;
+	error = q->engine.ops->attach_buffers(&q->engine, q->buffer_arena.base,
+	                                      q->buffer_arena.bytes);
 	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
 				 strerror(-error)) :
 		       0;
@@ -69,16 +69,16 @@ static int open_pager(struct quire *q, const struct quire_config *c)
 		.owner = q,
 		.swap = q->swap,
 		.counters = &q->counters,
+		.buffers = &q->buffer_arena,
 		.cluster_max = pager_clusters_for(budget_max(c)),
 	};
 	int error = open_buffers(q, o.cluster_max);
 
 	if (error)
 		return error;
-	o.buffers = q->buffers;
 	error = pager_open(&q->pager, &o);
 	if (error)
-		return error_set(-error, "the pager: %s", strerror(-error));
+		return error;
 	if (q->engine.ops->in_thread && (error = reader_start(&q->pager)) != 0)
 		return error_set(-error, "no reader thread: %s", strerror(-error));
 	error = q->engine.ops->start(&q->engine);
@@ -116,8 +116,7 @@ static void close_all(struct quire *q)
 		q->engine.ops->close(&q->engine);
 	if (q->pager.owner_ops)
 		pager_close(&q->pager);
-	if (q->buffers)
-		munmap(q->buffers, q->buffer_bytes);
+	arena_close(&q->buffer_arena);
 	if (q->swap)
 		swapfile_close(q->swap);
 	arena_close(&q->region_arena);
@@ -139,9 +138,13 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
 	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);
-	if (arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "quire regions") ||
-	    arena_open(&q->free_id_arena, REGIONS_MAX * sizeof *q->free_ids, false, "quire ids"))
-		return error_set(ENOMEM, "no address space for the table of regions");
+	error = arena_reserve(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false,
+	                      "quire regions");
+	if (!error)
+		error = arena_open(&q->free_id_arena, REGIONS_MAX * sizeof *q->free_ids, false,
+		                   "quire ids");
+	if (error)
+		return error;
 	q->regions = q->region_arena.base;
 	q->free_ids = q->free_id_arena.base;
 	error = swapfile_open(&q->swap, &swap);
@@ -170,8 +173,9 @@ int quire_open(quire_t **out, const struct quire_options *options)
 	error = options_resolve(options, &config);
 	if (error)
 		return error;
-	if (arena_open(&a, sizeof *q, false, "quire pager"))
-		return error_set(ENOMEM, "no memory for a pager");
+	error = arena_open(&a, sizeof *q, false, "quire pager");
+	if (error)
+		return error;
 	q = a.base;
 	q->self = a;
 	if (options) {
@@ -222,6 +226,9 @@ int quire_set_memory(quire_t *q, size_t bytes)
 	lock_release(&q->pin_lock);
 	forgive(q);
 	call_leave(&call);
+	if (error == -ENOMEM)
+		return error_set(ENOMEM, "no memory for the records of a budget of %zu bytes",
+		                 bytes);
 	return error ? error_set(-error,
 				 "what is pinned or cannot be written out does not fit %zu bytes",
 				 bytes) :

@@ -32,15 +32,20 @@ static void name_mapping(const struct quire_region *r)
 
 static int reserve(struct quire_region *r)
 {
+	int error;
+
 	r->mapping_bytes = r->bytes + 2 * PAGE_BYTES;
 	r->mapping = kernel_reserve(r->mapping_bytes, MAP_PRIVATE);
 	if (!r->mapping)
-		return error_set(ENOMEM, "no address space for %zu bytes", r->bytes);
+		return arena_refused("a region", r->bytes);
 	r->base = r->mapping + PAGE_BYTES;
-	if (arena_open(&r->table_arena, r->pages * sizeof *r->table, false, "quire page table") ||
-	    arena_open(&r->leaf_arena, (r->pages >> LEAF_SHIFT) / 8 + 64, false, "quire leaves"))
-		return error_set(ENOMEM, "no address space for the page table of %zu bytes", r->bytes);
-	r->table = r->table_arena.base;
+	error = sparse_open(&r->table_arena, r->pages * sizeof *r->table, "quire page table");
+	if (!error)
+		error = arena_open(&r->leaf_arena, (r->pages >> LEAF_SHIFT) / 8 + 64, false,
+		                   "quire leaves");
+	if (error)
+		return error;
+	r->table = r->table_arena.arena.base;
 	r->leaves = r->leaf_arena.base;
 	if (mprotect(r->base, r->bytes, PROT_READ | PROT_WRITE) != 0)
 		return error_set(ENOMEM, "mprotect: %s (too many mappings, or vm.overcommit_memory=2?)",
@@ -54,7 +59,7 @@ static void unreserve(struct quire_region *r)
 {
 	if (r->mapping)
 		munmap(r->mapping, r->mapping_bytes);
-	arena_close(&r->table_arena);
+	sparse_close(&r->table_arena);
 	arena_close(&r->leaf_arena);
 	r->mapping = r->base = NULL;
 	r->table = NULL;

@@ -134,9 +134,9 @@ int registry_add(struct quire_region *r)
 
 	lock_acquire(&registry_lock);
 	if (!error && !arena.base)
-		error = arena_open(&arena, RANGES_MAX * sizeof *a, false, "quire registry");
+		error = arena_reserve(&arena, RANGES_MAX * sizeof *a, false, "quire registry");
 	n = atomic_load(&range_count);
-	if (!error && n == RANGES_MAX)
+	if (!error && (n == RANGES_MAX || !arena_extend(&arena, (n + 1) * sizeof *a)))
 		error = -ENOMEM;
 	if (!error) {
 		a = arena.base;
@@ -177,12 +177,14 @@ void registry_remove(struct quire_region *r)
 
 int registry_take_id(struct quire *q, uint32_t *id)
 {
+	uint32_t used;
 	int error = 0;
 
 	lock_acquire(&registry_lock);
 	if (q->free_id_count)
 		*id = q->free_ids[--q->free_id_count];
-	else if (counted_records(&q->region_count) < REGIONS_MAX)
+	else if ((used = counted_records(&q->region_count)) < REGIONS_MAX &&
+	         arena_extend(&q->region_arena, (used + 1) * sizeof *q->regions))
 		*id = count_next(&q->region_count) + 1;
 	else
 		error = -ENOMEM;

@@ -24,7 +24,8 @@ struct rescue {
 /* Hold the entry of page if it is in standby in that buffer. */
 static bool hold_beside(struct quire_region *r, uint64_t page, uint32_t buffer)
 {
-	return page < r->pages && entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer));
+	return page < r->pages && region_leaf_touched(r, page) &&
+	       entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer));
 }
 
 /* How far a rescue may go beyond the page. */

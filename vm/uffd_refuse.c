@@ -167,8 +167,8 @@ static void shut(struct engine *e, struct quire_region *r, uint64_t page)
 	int protection;
 
 	if (entry_state(held) == ENTRY_MAPPED || entry_state(held) == ENTRY_READING ||
-	    !entry_try(entry, held)) {
-		/* Others are at the page: it may be served by now. */
+	    !region_touch_leaf(r, page) || !entry_try(entry, held)) {
+		/* Others are at the page: it may be served by now. Or there is no memory to hold it. */
 		pause_for_a_moment();
 		uffd_wake(e, at, 1);
 		return;

@@ -350,7 +350,7 @@ static int thread_start(struct engine *e)
 	int error = arena_open(&a, sizeof *h, false, "quire handler");
 
 	if (error)
-		return error_set(ENOMEM, "no memory for the handler");
+		return error;
 	h = a.base;
 	h->self = a;
 	h->e = e;

@@ -64,7 +64,7 @@ struct quire_region {
 	size_t bytes;
 	char *mapping;                  /* with the guard pages */
 	size_t mapping_bytes;
-	struct arena table_arena;
+	struct sparse_arena table_arena;
 	entry_t *table;
 	struct arena leaf_arena;
 	_Atomic uint64_t *leaves;       /* bit a leaf: touched */
@@ -98,8 +98,7 @@ struct quire {
 	uint32_t *free_ids;             /* stack; registry lock */
 	uint32_t free_id_count;
 	struct arena free_id_arena;
-	char *buffers;
-	size_t buffer_bytes;
+	struct arena buffer_arena;
 	struct lock pin_lock;           /* one change of pins at a time */
 	struct prefetch prefetch;
 	_Atomic uint32_t stamp;         /* evictions, in units of 16 pages */
@@ -123,14 +122,22 @@ static inline char *region_page(const struct quire_region *r, uint64_t page)
 	return r->base + (page << PAGE_SHIFT);
 }
 
-/* The leaf of page is about to hold an entry. */
-static inline void region_touch_leaf(struct quire_region *r, uint64_t page)
+/*
+ * The leaf of page is about to hold an entry. Before this its entries may be
+ * looked at (they are EMPTY) but not held: they are not writable.
+ * => false: the kernel gives no memory for it
+ */
+static inline bool region_touch_leaf(struct quire_region *r, uint64_t page)
 {
 	uint64_t leaf = page >> LEAF_SHIFT, bit = UINT64_C(1) << (leaf & 63);
 
-	if (!(atomic_load_explicit(&r->leaves[leaf >> 6], memory_order_relaxed) & bit) &&
-	    !(atomic_fetch_or(&r->leaves[leaf >> 6], bit) & bit))
+	if (atomic_load_explicit(&r->leaves[leaf >> 6], memory_order_relaxed) & bit)
+		return true;
+	if (!sparse_write(&r->table_arena, page * sizeof *r->table))
+		return false;
+	if (!(atomic_fetch_or(&r->leaves[leaf >> 6], bit) & bit))
 		atomic_fetch_add(&r->leaf_count, 1);
+	return true;
 }
 
 static inline bool region_leaf_touched(const struct quire_region *r, uint64_t page)

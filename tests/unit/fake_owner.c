@@ -169,12 +169,9 @@ struct fake_owner *fake_owner_open(uint64_t budget, uint32_t slots)
 		so.path = NULL;
 		ASSERT(swapfile_open(&o->swap, &so) == 0);
 	}
-	o->buffer_bytes = (size_t)po.cluster_max * CLUSTER_PAGES * PAGE_BYTES;
-	o->buffers = mmap(NULL, o->buffer_bytes, PROT_READ | PROT_WRITE,
-	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ASSERT(o->buffers != MAP_FAILED);
-	kernel_madvise(o->buffers, o->buffer_bytes, MADV_NOHUGEPAGE);
-	po.buffers = o->buffers;
+	ASSERT(arena_reserve(&o->buffers, (size_t)po.cluster_max * CLUSTER_PAGES * PAGE_BYTES,
+	                     false, "buffers") == 0);
+	po.buffers = &o->buffers;
 	po.swap = o->swap;
 	po.counters = &o->counters;
 	ASSERT(pager_open(&o->p, &po) == 0);
@@ -242,7 +239,7 @@ unsigned fake_owner_close(struct fake_owner *o)
 		broken += pager_broken("slots in use at the end", swapfile_used(o->swap), 0);
 	pager_close(&o->p);
 	swapfile_close(o->swap);
-	munmap(o->buffers, o->buffer_bytes);
+	arena_close(&o->buffers);
 	fake_disk_free(o->disk);
 	free(o);
 	return broken;

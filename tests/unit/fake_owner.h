@@ -27,8 +27,7 @@ struct fake_owner {
 	struct swapfile *swap;
 	struct fake_disk *disk;
 	uint32_t slots;
-	char *buffers;
-	size_t buffer_bytes;
+	struct arena buffers;
 	struct owned_page page[FAKE_OWNER_PAGES];
 	/* what the pager asked and told */
 	unsigned batch; /* most pages of a take; default the pager's */

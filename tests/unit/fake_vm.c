@@ -31,12 +31,9 @@ static void open_pager(struct quire *q, const struct fake_vm_options *o, uint64_
 		.cluster_max = pager_clusters_for(4 * budget),
 	};
 
-	q->buffer_bytes = (size_t)po.cluster_max * CLUSTER_PAGES * PAGE_BYTES;
-	q->buffers = mmap(NULL, q->buffer_bytes, PROT_READ | PROT_WRITE,
-	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ASSERT(q->buffers != MAP_FAILED);
-	kernel_madvise(q->buffers, q->buffer_bytes, MADV_NOHUGEPAGE);
-	po.buffers = q->buffers;
+	ASSERT(arena_reserve(&q->buffer_arena, (size_t)po.cluster_max * CLUSTER_PAGES * PAGE_BYTES,
+	                     false, "buffers") == 0);
+	po.buffers = &q->buffer_arena;
 	ASSERT(pager_open(&q->pager, &po) == 0);
 	if (o->threads) {
 		ASSERT(!o->in_thread || reader_start(&q->pager) == 0);
@@ -64,8 +61,8 @@ struct fake_vm *fake_vm_open(const struct fake_vm_options *o)
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->readahead_max = o->readahead ? o->readahead : 16;
-	ASSERT(arena_open(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, "regions") ==
-	               0 &&
+	ASSERT(arena_reserve(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false,
+	                     "regions") == 0 &&
 	       arena_open(&q->free_id_arena, REGIONS_MAX * sizeof *q->free_ids, false, "ids") == 0);
 	q->regions = q->region_arena.base;
 	q->free_ids = q->free_id_arena.base;

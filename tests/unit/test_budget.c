@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +45,30 @@ static void try_and_put(void)
 	credits_put(&o->p, 30);
 	CHECK_EQ(atomic_load(&o->replenished), 1);
 	CHECK_EQ(credits(), 100);
+	finish();
+}
+
+/* There are records for every page of the budget; where there can be no more of them it stays. */
+static void no_room_for_records(void)
+{
+	struct rlimit old, low;
+
+	o = fake_owner_open(1 << 14, 256);
+	CHECK((size_t)(1 << 14) * sizeof *o->p.frames <= o->p.frame_arena.usable);
+	CHECK((size_t)(1 << 15) * sizeof *o->p.frames > o->p.frame_arena.usable);
+	REQUIRE_EQ(getrlimit(RLIMIT_DATA, &old), 0);
+	low = old;
+	low.rlim_cur = PAGE_BYTES;
+	REQUIRE_EQ(setrlimit(RLIMIT_DATA, &low), 0);
+	CHECK_EQ(budget_set(&o->p, 1 << 15), -ENOMEM);
+	CHECK_EQ(atomic_load(&o->p.budget), 1 << 14);
+	CHECK_EQ(credits(), 1 << 14);
+	CHECK_EQ(budget_set(&o->p, 1 << 13), 0);
+	REQUIRE_EQ(setrlimit(RLIMIT_DATA, &old), 0);
+	CHECK_EQ(budget_set(&o->p, 1 << 15), 0);
+	CHECK_EQ(credits(), 1 << 15);
+	CHECK((size_t)(1 << 15) * sizeof *o->p.frames <= o->p.frame_arena.usable);
+	CHECK((size_t)(1 << 15) * sizeof *o->p.policy.nodes <= o->p.node_arena.usable);
 	finish();
 }
 
@@ -548,6 +573,7 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(try_and_put),
+		UNIT(no_room_for_records),
 		UNIT(watermarks),
 		UNIT(spare),
 		UNIT(reserve),

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 static struct fake_owner *o;
 
@@ -83,6 +84,19 @@ static void no_credit_no_memory(void)
 	finish();
 }
 
+/* How much private memory may be writable: a soft limit. => the one before */
+static rlim_t data_limit(rlim_t to)
+{
+	struct rlimit l;
+	rlim_t old;
+
+	REQUIRE_EQ(getrlimit(RLIMIT_DATA, &l), 0);
+	old = l.rlim_cur;
+	l.rlim_cur = to;
+	REQUIRE_EQ(setrlimit(RLIMIT_DATA, &l), 0);
+	return old;
+}
+
 static void all_in_use(void)
 {
 	uint32_t last = CLUSTER_NONE, c, n = 0;
@@ -122,6 +136,36 @@ static void lent_credit(void)
 	CHECK_EQ(atomic_load(&o->p.populated), 1);
 	credits_put(&o->p, 62);
 	cluster_put(&o->p, c);
+	finish();
+}
+
+/* The kernel gives no more memory for buffers: what there is serves, and later there is more. */
+static void no_room_for_more(void)
+{
+	uint32_t c, n = 0, more = 0;
+	rlim_t old;
+
+	o = fake_owner_open(256, 256);
+	old = data_limit(PAGE_BYTES);
+	while ((c = cluster_get(&o->p, n & 1)) != CLUSTER_NONE && n <= o->p.cluster_max) {
+		/* Both the record and the buffers can be used. */
+		memset(buffer_address(&o->p, c * CLUSTER_PAGES + CLUSTER_PAGES - 1), 1, PAGE_BYTES);
+		kernel_drop(buffer_address(&o->p, c * CLUSTER_PAGES), CLUSTER_PAGES * PAGE_BYTES);
+		CHECK_EQ(buffer_of(&o->p, c * CLUSTER_PAGES + CLUSTER_PAGES - 1)->state,
+		         BUFFER_FREE);
+		n++;
+	}
+	CHECK(n > 0 && n < o->p.cluster_max);
+	CHECK_EQ(n, o->p.cluster_count);
+	cluster_put(&o->p, 0);
+	CHECK_EQ(cluster_get(&o->p, 1), 0);
+	CHECK_EQ(cluster_get(&o->p, 1), CLUSTER_NONE);
+	data_limit(old);
+	while (cluster_get(&o->p, 0) != CLUSTER_NONE)
+		more++;
+	CHECK_EQ(n + more, o->p.cluster_max);
+	for (c = 0; c < o->p.cluster_max; c++)
+		cluster_put(&o->p, c);
 	finish();
 }
 
@@ -363,17 +407,12 @@ static void memory_that_stays(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(memory_is_credit),
-		UNIT(no_credit_no_memory),
-		UNIT(lent_credit),
-		UNIT(all_in_use),
-		UNIT(references),
-		UNIT(moved_away),
-		UNIT(claims),
-		UNIT(half_empty_standby),
-		UNIT(locked_memory),
-		UNIT(memory_that_stays),
-		UNIT_END,
+		UNIT(memory_is_credit),   UNIT(no_credit_no_memory),
+		UNIT(lent_credit),        UNIT(all_in_use),
+		UNIT(no_room_for_more),   UNIT(references),
+		UNIT(moved_away),         UNIT(claims),
+		UNIT(half_empty_standby), UNIT(locked_memory),
+		UNIT(memory_that_stays),  UNIT_END,
 	};
 
 	return unit_main(argc, argv, "cluster", tests);

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------- zero fill */
@@ -52,6 +53,60 @@ static void first_touches_in_order(void)
 		for (uint64_t page = 100; page < 164; page++)
 			CHECK_EQ(value(page), page);
 		CHECK_EQ(value(541), 541);
+	}
+}
+
+/*
+ * The page table becomes writable in pieces. Where the kernel does not allow one
+ * more (a limit on data), its pages are refused, and can be had when it does;
+ * what begins before such a piece stops at it.
+ */
+static void no_room_for_entries(void)
+{
+	enum { PAGES = 1 << 16, PIECE = ARENA_PIECE_MIN / sizeof(entry_t) };
+
+	for (int in_thread = 0; in_thread < 2; in_thread++) {
+		struct fake_vm_options o = { .in_thread = in_thread, .pages = PAGES };
+		struct rlimit old, low;
+		uint64_t value = 5;
+
+		vm = fake_vm_open(&o);
+		REQUIRE_EQ(vm->r->table_arena.piece, PIECE * sizeof(entry_t));
+		put(0, 1);
+		REQUIRE_EQ(getrlimit(RLIMIT_DATA, &old), 0);
+		low = old;
+		low.rlim_cur = PAGE_BYTES;
+		REQUIRE_EQ(setrlimit(RLIMIT_DATA, &low), 0);
+		for (uint64_t page = PIECE - 40; page < PIECE; page++)
+			put(page, page);
+		CHECK_EQ(fake_write(vm->r, PIECE, 1), FAULT_NOMEM);
+		CHECK_EQ(fake_read(vm->r, PAGES - 1, &value), FAULT_NOMEM);
+		CHECK_EQ(vm->errors[QUIRE_ERROR_NO_MEMORY], 2);
+		CHECK_EQ(vm->last.error, ENOMEM);
+		CHECK_EQ(vm->last.offset, (PAGES - 1) * PAGE_BYTES);
+		CHECK_EQ(discard_poison(vm->r, PIECE), -ENOMEM);
+		/* To give up what is not there takes no memory. */
+		CHECK_EQ(discard_range(vm->r, PIECE, PAGES - PIECE, false), 0);
+		CHECK_EQ(quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_COLD), 0);
+		/* Windows, rescues and first writes beside it. */
+		fake_vm_swap_out(vm);
+		for (uint64_t page = PIECE - 40; page < PIECE; page++)
+			CHECK_EQ(fake_read(vm->r, page, &value), FAULT_DONE);
+		CHECK_EQ(value, PIECE - 1);
+		for (uint64_t page = PIECE - 40; page < PIECE; page++)
+			put(page, page + 1);
+		fake_vm_take(vm, false);
+		for (uint64_t page = PIECE - 40; page < PIECE; page++)
+			CHECK_EQ(fake_read(vm->r, page, &value), FAULT_DONE);
+		CHECK_EQ(value, PIECE);
+		REQUIRE_EQ(setrlimit(RLIMIT_DATA, &old), 0);
+		CHECK_EQ(discard_poison(vm->r, PIECE), 0);
+		CHECK_EQ(discard_poison(vm->r, PAGES - 1), 0);
+		put(PIECE, 7);
+		put(PAGES - 1, 8);
+		CHECK_EQ(fake_read(vm->r, PIECE, &value), FAULT_DONE);
+		CHECK_EQ(value, 7);
+		finish();
 	}
 }
 
@@ -509,6 +564,7 @@ int main(int argc, char **argv)
 	static const struct unit_test tests[] = {
 		UNIT(first_touch),
 		UNIT(first_touches_in_order),
+		UNIT(no_room_for_entries),
 		UNIT(fill_is_bounded),
 		UNIT(refused_zero_fill),
 		UNIT(refused_window_of_zeros),

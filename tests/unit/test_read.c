@@ -52,6 +52,44 @@ static void read_ahead(void)
 	}
 }
 
+/* Clusters that a test holds. */
+static uint32_t kept[64];
+static unsigned keeps;
+
+/* All clusters are in use, and there is memory enough: a read waits until standby gives one up. */
+static void no_cluster_is_free(void)
+{
+	FOR_BOTH
+	{
+		uint32_t max = vm->q->pager.cluster_max;
+
+		put_pages(100, 40);
+		fake_vm_swap_out(vm);
+		put_pages(200, 10);
+		CHECK(fake_vm_take(vm, false) > 0);
+		CHECK_EQ(fake_vm_state(vm, 200), ENTRY_STANDBY);
+		/* There never will be more of them. */
+		vm->q->pager.cluster_max = vm->q->pager.cluster_count;
+		for (uint32_t c;
+		     vm->q->pager.length[CLUSTERS_EMPTY] + vm->q->pager.length[CLUSTERS_WARM];) {
+			c = cluster_get(&vm->q->pager, 0);
+			REQUIRE(c != CLUSTER_NONE);
+			kept[keeps++] = c;
+		}
+		for (uint64_t page = 100; page < 140; page += 13) {
+			CHECK_EQ(value(page), 1000 + page);
+			CHECK(credits_try(&vm->q->pager, 1));
+			credits_put(&vm->q->pager, 1);
+		}
+		CHECK(fake_vm_state(vm, 200) != ENTRY_STANDBY);
+		CHECK_EQ(vm->errors[QUIRE_ERROR_NO_MEMORY], 0);
+		while (keeps)
+			cluster_put(&vm->q->pager, kept[--keeps]);
+		vm->q->pager.cluster_max = max;
+		check_pages(200, 10);
+	}
+}
+
 static void read_backward(void)
 {
 	FOR_BOTH
@@ -404,6 +442,7 @@ int main(int argc, char **argv)
 	static const struct unit_test tests[] = {
 		UNIT(read_back),
 		UNIT(read_ahead),
+		UNIT(no_cluster_is_free),
 		UNIT(read_backward),
 		UNIT(window_arrives_in_parts),
 		UNIT(write_into_window),

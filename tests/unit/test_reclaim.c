@@ -237,6 +237,59 @@ static void the_thread(void)
 	finish();
 }
 
+/* The thread: where clusters are short it frees some, though memory is not. */
+static void clusters_are_short(void)
+{
+	uint32_t c, n = 0;
+
+	o = fake_owner_open(256, 1024);
+	fake_owner_swap(o, 100, 5);
+	CHECK_EQ(fake_owner_map(o, 0, 30), 0);
+	c = fake_owner_unmap(o, 0, 3);
+	CHECK(fake_owner_write(o, c));
+	fake_owner_reap(o);
+	o->p.cluster_max = o->p.cluster_count;
+	CHECK_EQ(reclaimer_start(&o->p), 0);
+	sleep_ms(20);
+	CHECK_EQ(o->page[0].state, OWNED_STANDBY);
+	CHECK(credits() > atomic_load(&o->p.high));
+	while (cluster_get(&o->p, 0) != CLUSTER_NONE)
+		n++;
+	for (int i = 0; i < 1000 && atomic_load(&o->p.clusters[c].refs); i++)
+		sleep_ms(2);
+	CHECK_EQ(o->page[0].state, OWNED_SLOT);
+	CHECK_EQ(o->takes, 0);
+	CHECK_EQ(cluster_get(&o->p, 0), c);
+	cluster_put(&o->p, c);
+	for (uint32_t i = 0; i < o->p.cluster_count; i++)
+		if (i != c && o->p.clusters[i].refs)
+			cluster_put(&o->p, i);
+	finish();
+}
+
+/* Nothing is to be had: not for ever. */
+static void no_cluster_ever(void)
+{
+	struct patience patience = { .since = 0 };
+	uint64_t began = now_ns();
+	uint32_t c;
+
+	o = fake_owner_open(256, 1024);
+	c = cluster_get(&o->p, 0);
+	o->p.cluster_max = o->p.cluster_count;
+	while (now_ns() - began < UINT64_C(20000000000)) {
+		CHECK_EQ(cluster_get(&o->p, 1), CLUSTER_NONE);
+		if (!cluster_wait(&o->p, &patience))
+			break;
+	}
+	CHECK(now_ns() - began > UINT64_C(400000000));
+	CHECK(now_ns() - began < UINT64_C(20000000000));
+	cluster_put(&o->p, c);
+	CHECK_EQ(cluster_get(&o->p, 1), c);
+	cluster_put(&o->p, c);
+	finish();
+}
+
 /* It can be stopped while there is work that does not get done. */
 static void stopped_in_need(void)
 {
@@ -285,6 +338,8 @@ int main(int argc, char **argv)
 		UNIT(standby_in_need),
 		UNIT(no_progress_without_writes),
 		UNIT(the_thread),
+		UNIT(clusters_are_short),
+		UNIT(no_cluster_ever),
 		UNIT(stopped_in_need),
 		UNIT(holder_in_a_child),
 		UNIT_END,

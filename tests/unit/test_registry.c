@@ -101,12 +101,34 @@ static void many_in_any_order(void)
 			drop(&region[i]);
 }
 
+/* More than the first piece of the table holds. */
+static void very_many(void)
+{
+	enum { MANY = 20000 };
+	struct quire_region *all = calloc(MANY, sizeof *all);
+
+	for (unsigned i = 0; i < MANY; i++) {
+		all[i].base = address((uint64_t)i * 3 * PAGE_BYTES);
+		all[i].bytes = PAGE_BYTES;
+		atomic_store(&all[i].alive, 1);
+		REQUIRE_EQ(registry_add(&all[i]), 0);
+	}
+	for (unsigned i = 0; i < MANY; i += 777)
+		CHECK(find(all[i].base) == &all[i]);
+	for (unsigned i = MANY; i-- > 0;)
+		registry_remove(&all[i]);
+	free(all);
+}
+
 static void ids(void)
 {
 	struct quire *q = calloc(1, sizeof *q);
 	uint32_t a, b, c;
 
 	q->free_ids = calloc(16, sizeof *q->free_ids);
+	REQUIRE_EQ(arena_reserve(&q->region_arena, REGIONS_MAX * sizeof *q->regions, false, NULL),
+	           0);
+	q->regions = q->region_arena.base;
 	CHECK_EQ(registry_take_id(q, &a), 0);
 	CHECK_EQ(registry_take_id(q, &b), 0);
 	CHECK(a != 0 && b != 0 && a != b);
@@ -114,8 +136,13 @@ static void ids(void)
 	CHECK_EQ(registry_take_id(q, &c), 0);
 	CHECK_EQ(c, a);
 	CHECK_EQ(q->region_count, 2);
-	q->region_count = REGIONS_MAX;
+	/* Its record is usable. */
+	q->region_count = REGIONS_MAX - 1;
+	CHECK_EQ(registry_take_id(q, &c), 0);
+	CHECK_EQ(c, REGIONS_MAX);
+	q->regions[c - 1].id = c;
 	CHECK(registry_take_id(q, &c) != 0);
+	arena_close(&q->region_arena);
 	free(q->free_ids);
 	free(q);
 }
@@ -265,11 +292,8 @@ static void children_have_no_regions(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(bounds),
-		UNIT(many_in_any_order),
-		UNIT(ids),
-		UNIT(while_regions_come_and_go),
-		UNIT(children_have_no_regions),
+		UNIT(bounds), UNIT(many_in_any_order),         UNIT(very_many),
+		UNIT(ids),    UNIT(while_regions_come_and_go), UNIT(children_have_no_regions),
 		UNIT_END,
 	};
 

@@ -7,10 +7,16 @@
 #include "swapfile/slots.h"
 #include "tests/unit/unit.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -293,6 +299,85 @@ static void shared_with_a_child(void)
 	slots_close(&s);
 }
 
+/* The kernel makes no more of the records usable: mprotect fails from here on. */
+static void forbid_more(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = sizeof code / sizeof code[0], .filter = code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		_exit(77);
+}
+
+static void take_all(struct slots *s)
+{
+	unsigned n, all = 0;
+	slot_t first, last = 0;
+
+	forbid_more();
+	while ((n = slots_alloc(s, SWAP_RUN_MAX, true, &first)) > 0 && n != SLOTS_GROW) {
+		slots_set_sum(s, first + n - 1, n);
+		last = first;
+		all += n;
+	}
+	/* What fits the first piece of the largest of the records, and not one more. */
+	if (n != 0 || all + 1 != s->control->extent ||
+	    s->control->extent != ARENA_PIECE_MIN / sizeof *s->sums || !slots_check(s))
+		_exit(2);
+	/* What comes free can be had again. */
+	slots_unref(s, last, 5);
+	if (slots_alloc(s, 5, true, &first) != 5 || first != last || !slots_check(s))
+		_exit(3);
+}
+
+static void no_room_for_records(void)
+{
+	struct slots s = open_backed(1 << 24);
+	slot_t first;
+	int how = fate(take_all, &s);
+
+	if (how == 77)
+		printf("left out: no seccomp here\n");
+	else
+		CHECK_EQ(how, 0);
+	/* The next process can go on, and reach what that one has used. */
+	CHECK(how == 77 || s.control->used == s.control->extent - 1);
+	CHECK_EQ(slots_alloc(&s, 40, false, &first), 40);
+	slots_close(&s);
+}
+
+static void take_many(struct slots *s)
+{
+	slot_t first = 0;
+
+	for (unsigned i = 0; i < 100000 / SWAP_RUN_MAX; i++)
+		if (slots_alloc(s, SWAP_RUN_MAX, false, &first) == 0)
+			_exit(1);
+	slots_unref(s, first, SWAP_RUN_MAX);
+}
+
+/* A child extends the records; its parent comes to them later, farther than it had been. */
+static void extended_by_a_child(void)
+{
+	struct slots s = open_backed(1 << 24);
+	slot_t first;
+
+	CHECK_EQ(fate(take_many, &s), 0);
+	CHECK(s.control->extent > 99000);
+	REQUIRE_EQ(slots_alloc(&s, SWAP_RUN_MAX, false, &first), SWAP_RUN_MAX);
+	CHECK(first > 90000);
+	slots_set_sum(&s, first, 5);
+	CHECK_EQ(slots_sum(&s, first), 5);
+	CHECK(slots_check(&s));
+	slots_close(&s);
+}
+
 /* Random requests against an array of reference counts. */
 static void random_against_model(void)
 {
@@ -406,17 +491,23 @@ static void threads_share_no_slot(void)
 	slots_close(&s);
 }
 
-static uint64_t resident(const struct slots *s)
+static uint64_t resident_part(const struct arena *a)
 {
-	size_t pages = s->arena.bytes / PAGE_BYTES;
+	size_t pages = a->bytes / PAGE_BYTES;
 	unsigned char *in = malloc(pages);
 	uint64_t n = 0;
 
-	REQUIRE_EQ(mincore(s->arena.base, s->arena.bytes, in), 0);
+	REQUIRE_EQ(mincore(a->base, a->bytes, in), 0);
 	for (size_t i = 0; i < pages; i++)
 		n += in[i] & 1;
 	free(in);
 	return n * PAGE_BYTES;
+}
+
+static uint64_t resident(const struct slots *s)
+{
+	return resident_part(&s->arena) + resident_part(&s->reference_arena) +
+	       resident_part(&s->sum_arena);
 }
 
 static void a_tebibyte_costs_what_is_used(void)
@@ -488,6 +579,8 @@ int main(int argc, char **argv)
 		UNIT(counts_references),
 		UNIT(misuse_is_fatal),
 		UNIT(shared_with_a_child),
+		UNIT(extended_by_a_child),
+		UNIT(no_room_for_records),
 		UNIT(random_against_model),
 		UNIT(threads_share_no_slot),
 		UNIT(a_tebibyte_costs_what_is_used),
