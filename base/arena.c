@@ -32,6 +32,28 @@ static bool allow(char *at, size_t bytes)
 	return true;
 }
 
+size_t arena_share(void)
+{
+	struct rlimit space = { RLIM_INFINITY, RLIM_INFINITY };
+
+	getrlimit(RLIMIT_AS, &space);
+	return space.rlim_cur == RLIM_INFINITY ? SIZE_MAX : (size_t)space.rlim_cur / 4;
+}
+
+const char *arena_hint(void)
+{
+	return arena_share() == SIZE_MAX ? "" : " (address space is limited: ulimit -v)";
+}
+
+bool arena_fits(size_t bytes)
+{
+	void *p = kernel_reserve(bytes, MAP_PRIVATE);
+
+	if (p)
+		munmap(p, bytes);
+	return p;
+}
+
 int arena_refused(const char *name, size_t bytes)
 {
 	int cause = errno;

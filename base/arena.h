@@ -78,6 +78,16 @@ static inline bool sparse_write(struct sparse_arena *s, size_t offset)
 	       sparse_allow(s, offset);
 }
 
+/*
+ * Where address space is limited (ulimit -v): what one part of a pager should
+ * leave to the others and to the program. => bytes; SIZE_MAX without a limit
+ */
+size_t arena_share(void);
+/* For the end of a message about what needs address space and failed: names the limit, or "". */
+const char *arena_hint(void);
+/* Could so much be reserved just now? */
+bool arena_fits(size_t bytes);
+
 /* Words for a kernel_reserve that failed, errno being as it left it. => -ENOMEM */
 int arena_refused(const char *name, size_t bytes);
 

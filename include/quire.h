@@ -176,7 +176,12 @@ void quire_options_print(FILE *stream);
  * -EBUSY    the named swap file is in use by another process
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
- * -ENOMEM   no address space or memory for the metadata
+ * -ENOMEM   no address space or memory for buffers or metadata; the message says
+ *           for what, how many bytes, and which limit is in the way
+ *
+ * Address space is reserved for a budget of all the machine's memory. Where it
+ * is limited (RLIMIT_AS, ulimit -v), a part of that is left to the program, and the
+ * budget can be raised less far later.
  */
 int quire_open(quire_t **out, const struct quire_options *options);
 
@@ -190,7 +195,9 @@ int quire_close(quire_t *q);
 /*
  * Change the budget. Raising takes effect at once. Lowering evicts first and
  * returns when the pager is within the new budget.
- * -EINVAL  less than QUIRE_MEMORY_MIN, or more than RAM and than quire_open had
+ * -EINVAL  less than QUIRE_MEMORY_MIN, or more than the machine's memory; where
+ *          address space was limited when the pager was opened the most is less
+ *          (the message says it)
  * -EBUSY   pinned pages, or pages that cannot be written out, do not fit; the
  *          old budget stays
  * -ENOMEM  no memory for the records of so many pages; the old budget stays

@@ -21,6 +21,17 @@ uint32_t pager_clusters_for(uint64_t budget_max)
 	return (uint32_t)MIN(budget_max, budget_max / 8 + 4096);
 }
 
+uint32_t pager_clusters_least(uint64_t budget)
+{
+	return (uint32_t)MIN(budget, budget / CLUSTER_PAGES + 64);
+}
+
+size_t pager_reserved(uint64_t budget_max, uint32_t cluster_max)
+{
+	return budget_max * (sizeof(struct frame) + sizeof(struct policy_node)) +
+	       cluster_max * (sizeof(struct cluster) + CLUSTER_PAGES * PAGE_BYTES);
+}
+
 static int open_queues(struct pager *p)
 {
 	int error = swap_queue_open(p->swap, WRITE_DEPTH, &p->writes);

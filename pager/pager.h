@@ -246,8 +246,11 @@ int pager_open(struct pager *p, const struct pager_options *options);
 /* The owner's pages must be gone. */
 void pager_close(struct pager *p);
 uint64_t pager_metadata(const struct pager *p);
-/* Clusters that a budget may need. */
+/* Clusters that a budget may need at most; and how many it should have at least. */
 uint32_t pager_clusters_for(uint64_t budget_max);
+uint32_t pager_clusters_least(uint64_t budget);
+/* Address space that a pager with these options wants, the buffers included. */
+size_t pager_reserved(uint64_t budget_max, uint32_t cluster_max);
 
 /* -------------------------------------------------------------- budget.c */
 

@@ -66,6 +66,13 @@ static bool reach(struct slots *s, uint32_t count)
 	       arena_extend(&s->sum_arena, slots * sizeof *s->sums);
 }
 
+/* Address space for max slots. */
+static size_t reserved(uint32_t max)
+{
+	return taken_at(clusters_of(max)) + clusters_of(max) * sizeof(uint64_t) +
+	       (size_t)max * (sizeof(uint16_t) + sizeof(uint32_t));
+}
+
 static int reserve(struct slots *s, uint32_t max)
 {
 	uint32_t clusters = clusters_of(max);
@@ -109,6 +116,8 @@ int slots_open(struct slots *s, uint64_t max)
 	*s = (struct slots){ .max = 0 };
 	max = MIN(max, SLOTS_MAX);
 	/* A limit on address space (ulimit -v) should cost capacity, not the program. */
+	while (reserved((uint32_t)max) > arena_share() && max / 2 >= SPARSE_FLOOR)
+		max /= 2;
 	while ((error = reserve(s, (uint32_t)max)))
 		if ((max /= 2) < SPARSE_FLOOR)
 			return error;

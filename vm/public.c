@@ -36,12 +36,45 @@ const char *quire_error_message(void)
 	return error_message();
 }
 
-/* Pages that the machine could give: what a budget may be raised to. */
-static uint64_t budget_max(const struct quire_config *c)
+/* What a pager reserves, and so what it may become. */
+struct reserve {
+	uint64_t budget_max; /* pages */
+	uint32_t clusters;
+};
+
+/* Stacks of threads, rings and the like come after it. */
+#define OTHERS ((size_t)64 << 20)
+
+/* Fewer buffers, then half the budget. => false: it cannot be less */
+static bool lessen(struct reserve *r, uint64_t budget)
+{
+	if (r->clusters > pager_clusters_least(r->budget_max)) {
+		r->clusters = pager_clusters_least(r->budget_max);
+		return true;
+	}
+	if (r->budget_max <= budget)
+		return false;
+	r->budget_max = MAX(r->budget_max / 2, budget);
+	r->clusters = pager_clusters_least(r->budget_max);
+	return true;
+}
+
+/*
+ * For all the memory that the machine has, if there is the address space. Where
+ * that is limited (ulimit -v), for less: with no more buffers than are needed to
+ * work well, and then for a budget that can be raised less far.
+ */
+static struct reserve choose_reserve(uint64_t budget)
 {
 	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES);
+	struct reserve r = { .budget_max = MAX(ram, budget) };
 
-	return MAX(ram, pages_of(c->memory));
+	r.clusters = pager_clusters_for(r.budget_max);
+	while (pager_reserved(r.budget_max, r.clusters) > arena_share() && lessen(&r, budget))
+		;
+	while (!arena_fits(pager_reserved(r.budget_max, r.clusters) + OTHERS) && lessen(&r, budget))
+		;
+	return r;
 }
 
 static int open_buffers(struct quire *q, uint32_t clusters)
@@ -61,16 +94,17 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 
 static int open_pager(struct quire *q, const struct quire_config *c)
 {
+	struct reserve reserve = choose_reserve(pages_of(c->memory));
 	struct pager_options o = {
 		.budget = pages_of(c->memory),
-		.budget_max = budget_max(c),
+		.budget_max = reserve.budget_max,
 		.policy = policy_find(c->policy),
 		.owner_ops = &vm_owner,
 		.owner = q,
 		.swap = q->swap,
 		.counters = &q->counters,
 		.buffers = &q->buffer_arena,
-		.cluster_max = pager_clusters_for(budget_max(c)),
+		.cluster_max = reserve.clusters,
 	};
 	int error = open_buffers(q, o.cluster_max);
 
@@ -80,12 +114,14 @@ static int open_pager(struct quire *q, const struct quire_config *c)
 	if (error)
 		return error;
 	if (q->engine.ops->in_thread && (error = reader_start(&q->pager)) != 0)
-		return error_set(-error, "no reader thread: %s", strerror(-error));
+		return error_set(-error, "no reader thread: %s%s", strerror(-error), arena_hint());
 	error = q->engine.ops->start(&q->engine);
 	if (error)
 		return error;
 	error = reclaimer_start(&q->pager);
-	return error ? error_set(-error, "no reclaim thread: %s", strerror(-error)) : 0;
+	return error ? error_set(-error, "no reclaim thread: %s%s", strerror(-error),
+	                         arena_hint()) :
+	               0;
 }
 
 /* How long who waits stays awake, at most: a thread for its page, a handler for the next fault. */
@@ -214,8 +250,13 @@ int quire_set_memory(quire_t *q, size_t bytes)
 		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)", bytes,
 				 (size_t)QUIRE_MEMORY_MIN);
 	if (pages_of(bytes) > q->pager.frame_max)
-		return error_set(EINVAL, "a budget of %zu bytes is more than this machine has (%zu)",
-				 bytes, (size_t)q->pager.frame_max * PAGE_BYTES);
+		return error_set(
+			EINVAL, "a budget of %zu bytes; the maximum is %zu (%s)", bytes,
+			(size_t)q->pager.frame_max * PAGE_BYTES,
+			q->pager.frame_max < (uint64_t)sysconf(_SC_PHYS_PAGES) ?
+				"address space was limited, as by ulimit -v, when the pager was "
+				"opened" :
+				"this machine's memory");
 	call_enter(&call);
 	lock_acquire(&q->pin_lock);
 	pinned = counted(&q->counters.pinned);

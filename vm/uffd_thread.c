@@ -368,7 +368,7 @@ static int thread_start(struct engine *e)
 	if (error) {
 		close(h->event);
 		arena_close(&a);
-		return error_set(error, "no handler thread: %s", strerror(error));
+		return error_set(error, "no handler thread: %s%s", strerror(error), arena_hint());
 	}
 	e->uffd.handler = h;
 	return 0;

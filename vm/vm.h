@@ -86,7 +86,7 @@ struct quire_region {
 };
 
 struct quire {
-	struct pager pager;
+	struct pager pager; /* .frame_max: the largest budget, in pages */
 	struct engine engine;
 	struct swapfile *swap;
 	struct counters counters;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/integration/limits.c - a process whose limits are narrow: writable memory
- * (RLIMIT_DATA). A pager takes what it can get and goes on with that; what cannot
- * be is refused in words, or by SIGBUS, and can be had when the limit allows it.
+ * (RLIMIT_DATA), address space (RLIMIT_AS). A pager takes what it can get and goes
+ * on with that; what cannot be is refused in words, or by SIGBUS, and can be had
+ * when the limit allows it.
  *
- * test: matrix
+ * test: matrix timeout=120
  */
 #define _GNU_SOURCE
 #include "support.h"
@@ -31,7 +32,7 @@ static rlim_t limit(int what, rlim_t to)
 
 /* ---------------------------------------------------- writable memory */
 
-enum { THREADS = 4, PAGES = 8192, ACCESSES = 6000 };
+enum { THREADS = 4, PAGES = 8192, ACCESSES = 3000 };
 
 static pthread_barrier_t barrier;
 static quire_region_t *shared;
@@ -125,11 +126,141 @@ static void few_records(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* ------------------------------------------------------ address space */
+
+static size_t machine_memory(void)
+{
+	return (size_t)sysconf(_SC_PHYS_PAGES) * PAGE;
+}
+
+/* The figure behind "the maximum is". => 0: there is none */
+static size_t maximum(void)
+{
+	static const char words[] = "the maximum is ";
+	const char *at = strstr(quire_error_message(), words);
+
+	return at ? strtoull(at + sizeof words - 1, NULL, 10) : 0;
+}
+
+/* The budget can be raised to what the message says, and no further. => it */
+static size_t raise_to_maximum(quire_t *q)
+{
+	size_t most;
+
+	MUST(quire_set_memory(q, (size_t)1 << 50) == -EINVAL);
+	most = maximum();
+	MUST(most >= quire_memory(q));
+	MUST(quire_set_memory(q, most + PAGE) == -EINVAL);
+	MUST(quire_set_memory(q, most) == 0);
+	MUST(quire_memory(q) == most);
+	return most;
+}
+
+/* What was opened works: a region larger than the budget. */
+static void use(quire_t *q)
+{
+	quire_region_t *r = region_create(q, 10 * MIB);
+
+	fill(r, 0, 10 * MIB / PAGE, 1);
+	MUST(wrong(r, 0, 10 * MIB / PAGE, 1) == 0);
+	MUST(quire_region_destroy(r) == 0);
+}
+
+static void with_address_space(void *bytes)
+{
+	size_t limited = *(size_t *)bytes, most;
+	quire_t *q;
+
+	if (limited)
+		limit(RLIMIT_AS, limited);
+	q = pager_open(BUDGET);
+	use(q);
+	most = raise_to_maximum(q);
+	if (limited)
+		printf("%zu MiB of address space: up to %zu MiB of budget\n", limited >> 20,
+		       most >> 20);
+	if (!limited)
+		MUST(most == machine_memory());
+	MUST(quire_set_memory(q, (size_t)1 << 50) == -EINVAL);
+	MUST((strstr(quire_error_message(), "ulimit -v") != NULL) == (most < machine_memory()));
+	if (limited)
+		MUST(most < limited);
+	MUST(quire_set_memory(q, BUDGET) == 0);
+	use(q);
+	/* The program has some left. */
+	if (limited)
+		free(malloc(limited / 4));
+	MUST(quire_close(q) == 0);
+}
+
+static void less_address_space(void)
+{
+	static size_t limits[] = { 0, 256 * GIB, 16 * GIB, 2 * GIB, GIB, 640 * MIB };
+
+	if (SANITIZED) {
+		note_skipped("less_address_space", "the sanitizer needs it");
+		return;
+	}
+	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+		CHECK_EQ(in_child(with_address_space, &limits[i], 20), 0);
+}
+
+/* A budget for which all the buffers there should be do not fit: fewer do. */
+static void with_fewer_buffers(void *unused)
+{
+	quire_t *q;
+
+	(void)unused;
+	limit(RLIMIT_AS, 2 * GIB);
+	q = pager_open(512 * MIB);
+	MUST(raise_to_maximum(q) == 512 * MIB);
+	use(q);
+	MUST(quire_set_memory(q, BUDGET) == 0);
+	use(q);
+	MUST(quire_close(q) == 0);
+}
+
+/* It says what does not fit, how large that is, and the limit. */
+static void with_too_little(void *unused)
+{
+	static const size_t limits[] = { 64 * MIB, 128 * MIB, 200 * MIB, 300 * MIB, 400 * MIB };
+	struct quire_options o = { .size = sizeof o, .memory = 256 * MIB };
+	quire_t *q;
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+		char text[100];
+		size_t wants;
+
+		limit(RLIMIT_AS, limits[i]);
+		MUST(quire_open(&q, &o) == -ENOMEM);
+		printf("%s\n", quire_error_message());
+		snprintf(text, sizeof text, "RLIMIT_AS (ulimit -v) is %zu bytes", limits[i]);
+		MUST(contains(quire_error_message(), text));
+		MUST(sscanf(quire_error_message(),
+		            "no address space for \"%99[^\"]\": it wants %zu", text, &wants) == 2);
+		MUST(wants > PAGE && wants < GIB);
+	}
+	limit(RLIMIT_AS, RLIM_INFINITY);
+	MUST(quire_open(&q, &o) == 0);
+	MUST(quire_close(q) == 0);
+}
+
+static void too_little_address_space(void)
+{
+	if (SANITIZED)
+		return;
+	CHECK_EQ(in_child(with_fewer_buffers, NULL, 20), 0);
+	CHECK_EQ(in_child(with_too_little, NULL, 20), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(few_buffers),
 		UNIT(few_records),
+		UNIT(less_address_space),
+		UNIT(too_little_address_space),
 		UNIT_END,
 	};
 

@@ -11,12 +11,6 @@
 
 #include <pthread.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define SLACK (4 * MIB)
 #define BUDGET (16 * MIB)

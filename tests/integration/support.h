@@ -26,6 +26,13 @@
 #define MIB ((size_t)1 << 20)
 #define GIB ((size_t)1 << 30)
 
+/* Sanitizers have memory of their own, and much address space. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 /* Ends a child or the program at once when x is false. */
 #define MUST(x) ((x) ? (void)0 : must_failed(#x, __FILE__, __LINE__))
 _Noreturn void must_failed(const char *what, const char *file, int line);
