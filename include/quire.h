@@ -176,6 +176,8 @@ void quire_options_print(FILE *stream);
  * -EBUSY    the named swap file is in use by another process
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
+ * -EMFILE, -ENFILE   too few file descriptors: it takes thirteen, and eight more,
+ *           which make reads faster, if the program still has some then
  * -ENOMEM   no address space or memory for buffers or metadata; the message says
  *           for what, how many bytes, and which limit is in the way
  *

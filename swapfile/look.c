@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 /* Glances at the ring, a fraction of a microsecond in all, between two turns of others. */
 #define GLANCES 20
@@ -32,12 +33,30 @@
 #define SCORE_VAIN 8
 #define LOOK_AGAIN 64
 
+/* Descriptors that the program shall be able to open after us. */
+#define TO_SPARE 16
+
+static bool is_to_spare(int fd)
+{
+	struct rlimit files;
+
+	return getrlimit(RLIMIT_NOFILE, &files) == 0 && (rlim_t)fd + TO_SPARE < files.rlim_cur;
+}
+
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns)
 {
 	*l = (struct look){ .ns = ns, .score = SCORE_MAX };
-	while (ns && l->count < LOOK_RINGS &&
-	       io->open(&l->rings[l->count].ring, fd, 1, IO_RING_OWN, arg) == 0)
-		l->count++;
+	while (ns && l->count < LOOK_RINGS) {
+		void *ring;
+
+		if (io->open(&ring, fd, 1, IO_RING_OWN, arg) != 0)
+			break;
+		if (!is_to_spare(io->fd(ring))) {
+			io->close(ring);
+			break;
+		}
+		l->rings[l->count++].ring = ring;
+	}
 }
 
 void look_close(struct look *l, const struct io_ops *io)

@@ -23,7 +23,10 @@ struct look {
 	} rings[LOOK_RINGS];
 };
 
-/* Open as many rings as can be had; without any, look_transfer always declines. */
+/*
+ * Open as many rings as can be had and leave a few descriptors to the program;
+ * without any, look_transfer always declines.
+ */
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns);
 void look_close(struct look *l, const struct io_ops *io);
 

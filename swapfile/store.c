@@ -128,8 +128,6 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		error = slots_open(&s->slots, limit);
 	if (error)
 		file_close(&s->file);
-	else
-		look_open(&s->look, s->io, s->file.fd, s->io_arg, o->look_ns);
 	return error;
 }
 
@@ -154,6 +152,11 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 	}
 	*out = s;
 	return 0;
+}
+
+void swapfile_look_open(struct swapfile *s, uint64_t look_ns)
+{
+	look_open(&s->look, s->io, s->file.fd, s->io_arg, look_ns);
 }
 
 void swapfile_close(struct swapfile *s)

@@ -42,7 +42,6 @@ struct swapfile_options {
 	const char *path;    /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
 	uint64_t size_limit; /* bytes; 0: no limit but the disk */
 	const char *io;      /* "auto", "uring", NULL = auto */
-	uint64_t look_ns; /* a thread that waits for a page stays awake for so long; 0: it sleeps */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
 	void *io_arg;                /* handed to io_ops->open */
 };
@@ -57,6 +56,12 @@ struct swapfile_options {
  * -ENOMEM
  */
 int swapfile_open(struct swapfile **out, const struct swapfile_options *options);
+/*
+ * From now on a thread that waits for a page stays awake for so long; 0, as it
+ * is before: it sleeps. That takes descriptors, as many as there are to spare, so
+ * it comes after all that cannot do without. => once; nobody else uses s just now
+ */
+void swapfile_look_open(struct swapfile *s, uint64_t look_ns);
 /* => every queue is closed. A named file keeps its header page only. */
 void swapfile_close(struct swapfile *s);
 

@@ -170,7 +170,6 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
 	choose_spin(q, c);
-	swap.look_ns = q->look_ns;
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
 	q->readahead_max = (uint32_t)MIN(q->readahead_max, pages_of(c->memory) / 16);
@@ -191,7 +190,10 @@ static int open_all(struct quire *q, const struct quire_config *c)
 		q->engine.ops = NULL;
 		return error;
 	}
-	return open_pager(q, c);
+	error = open_pager(q, c);
+	if (!error)
+		swapfile_look_open(q->swap, q->look_ns);
+	return error;
 }
 
 int quire_open(quire_t **out, const struct quire_options *options)

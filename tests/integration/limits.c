@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/integration/limits.c - a process whose limits are narrow: writable memory
- * (RLIMIT_DATA), address space (RLIMIT_AS). A pager takes what it can get and goes
- * on with that; what cannot be is refused in words, or by SIGBUS, and can be had
- * when the limit allows it.
+ * (RLIMIT_DATA), address space (RLIMIT_AS), descriptors (RLIMIT_NOFILE). A pager
+ * takes what it can get and goes on with that; what cannot be is refused in words,
+ * or by SIGBUS, and can be had when the limit allows it.
  *
  * test: matrix timeout=120
  */
@@ -254,9 +254,84 @@ static void too_little_address_space(void)
 	CHECK_EQ(in_child(with_too_little, NULL, 20), 0);
 }
 
+/* -------------------------------------------------------- descriptors */
+
+/* The rings in which threads look for their reads are nothing that a pager needs. */
+#define LOOK_RINGS 8
+
+static quire_t *open_looking(int *error)
+{
+	struct quire_options o = { .size = sizeof o, .memory = BUDGET, .spin = "100" };
+	quire_t *q = NULL;
+
+	*error = quire_open(&q, &o);
+	return q;
+}
+
+/* The lowest number that is free. */
+static rlim_t next_descriptor(void)
+{
+	int fd = dup(STDOUT_FILENO);
+
+	MUST(fd >= 0);
+	close(fd);
+	return (rlim_t)fd;
+}
+
+static void with_few_descriptors(void *unused)
+{
+	rlim_t first, needed, old;
+	quire_t *q;
+	int error;
+
+	(void)unused;
+	/* Beyond what was inherited: from here on no number is in use. */
+	do
+		first = (rlim_t)dup(STDOUT_FILENO);
+	while (first < 100);
+	first = next_descriptor();
+	q = open_looking(&error);
+	MUST(error == 0);
+	needed = next_descriptor() - first - LOOK_RINGS;
+	MUST(quire_close(q) == 0);
+	MUST(next_descriptor() == first);
+	printf("a pager needs %u descriptors\n", (unsigned)needed);
+	MUST(needed > 0 && needed <= 13);
+	old = limit(RLIMIT_NOFILE, first + needed);
+	q = open_looking(&error);
+	if (error)
+		printf("%s\n", quire_error_message());
+	MUST(error == 0);
+	use(q);
+	limit(RLIMIT_NOFILE, old);
+	MUST(quire_close(q) == 0);
+	/* One less. */
+	limit(RLIMIT_NOFILE, first + needed - 1);
+	q = open_looking(&error);
+	MUST(error == -EMFILE);
+	printf("%s\n", quire_error_message());
+	MUST(strstr(quire_error_message(), "open files") != NULL);
+	limit(RLIMIT_NOFILE, old);
+	MUST(next_descriptor() == first);
+	/* Those to spare stay the program's. */
+	limit(RLIMIT_NOFILE, first + needed + 10);
+	q = open_looking(&error);
+	MUST(error == 0);
+	use(q);
+	for (int i = 0; i < 10; i++)
+		MUST(dup(STDOUT_FILENO) >= 0);
+	MUST(quire_close(q) == 0);
+}
+
+static void few_descriptors(void)
+{
+	CHECK_EQ(in_child(with_few_descriptors, NULL, 20), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
+		UNIT(few_descriptors),
 		UNIT(few_buffers),
 		UNIT(few_records),
 		UNIT(less_address_space),

@@ -235,6 +235,12 @@ static int fake_open(void **out, int fd, unsigned depth, unsigned flags, void *a
 	ring->disk = arg;
 	ring->depth = depth;
 	ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ring->event < 0) {
+		int error = -errno;
+
+		free(ring);
+		return error;
+	}
 	*out = ring;
 	return 0;
 }

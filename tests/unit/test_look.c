@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define PAGES 256
 #define SECOND UINT64_C(1000000000)
@@ -165,11 +167,44 @@ static void many_threads(void)
 	end();
 }
 
+/* Short of descriptors there are fewer rings, or none, and the program still has some. */
+static void few_descriptors(void)
+{
+	struct rlimit old, low;
+	int next;
+
+	/* Above what was inherited no number is in use. */
+	while ((next = dup(STDOUT_FILENO)) < 100)
+		REQUIRE(next >= 0);
+	close(next);
+	REQUIRE_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+	for (unsigned room = 0; room < 40; room++) {
+		unsigned spare = 0;
+		int fd[40];
+
+		disk = fake_disk_new(PAGES);
+		low = old;
+		low.rlim_cur = (rlim_t)next + room;
+		REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+		look_open(&look, &fake_disk_ops, -1, disk, SECOND);
+		while (spare < 40 && (fd[spare] = dup(STDOUT_FILENO)) >= 0)
+			spare++;
+		REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+		CHECK_EQ(look.count, MIN(room > 16 ? room - 16 : 0, LOOK_RINGS));
+		CHECK_EQ(spare, room - look.count);
+		while (spare)
+			close(fd[--spare]);
+		end();
+	}
+	for (int i = 3; i < next; i++)
+		close(i);
+}
+
 /* Through the door: short, failed and torn reads end as they do without looking. */
 static void through_transfer(void)
 {
 	_Alignas(PAGE_BYTES) static unsigned char bytes[PAGE_BYTES];
-	struct swapfile_options o = { .io_ops = &fake_disk_ops, .look_ns = SECOND };
+	struct swapfile_options o = { .io_ops = &fake_disk_ops };
 	struct swap_run run = { .op = SWAP_WRITE, .count = 1, .base = bytes, .pages = 1 };
 	struct swapfile *s;
 
@@ -180,6 +215,9 @@ static void through_transfer(void)
 	REQUIRE_EQ(swapfile_transfer(s, &run), 0);
 	CHECK_EQ(fake_disk_counts(disk).submits, 0);
 	run.op = SWAP_READ;
+	CHECK_EQ(swapfile_transfer(s, &run), 0);
+	CHECK_EQ(fake_disk_counts(disk).submits, 0);
+	swapfile_look_open(s, SECOND);
 	fake_disk_fault(disk,
 	                (struct fake_fault){ .kind = FAKE_FAIL, .op = FAKE_READ, .value = EIO });
 	CHECK_EQ(swapfile_transfer(s, &run), 0);
@@ -205,7 +243,8 @@ int main(int argc, char **argv)
 	static const struct unit_test tests[] = {
 		UNIT(found_awake),  UNIT(slept_for),        UNIT(never),
 		UNIT(answers),      UNIT(not_started),      UNIT(given_up_and_taken_up),
-		UNIT(many_threads), UNIT(through_transfer), UNIT_END,
+		UNIT(many_threads), UNIT(through_transfer), UNIT(few_descriptors),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "look", tests);
