@@ -132,7 +132,8 @@ const char *quire_error_message(void);
  */
 struct quire_options {
 	size_t size;             /* sizeof(struct quire_options) */
-	size_t memory;           /* QUIRE_MEMORY: budget in bytes; default a quarter of RAM; rounded down to pages */
+	size_t memory;           /* QUIRE_MEMORY: budget in bytes, from QUIRE_MEMORY_MIN up to RAM; default
+	                            a quarter of RAM; rounded down to pages */
 	const char *swap_path;   /* QUIRE_SWAP: a directory, in which an unnamed file is made that goes with
 	                            the process; or a file, which is made (mode 0600) if it does not exist and
 	                            stays when the pager is closed, cut to its header of one page: remove it
@@ -157,8 +158,8 @@ struct quire_options {
  * A size is a whole number of bytes, or of K, M, G or T, also written KiB, MiB,
  * GiB and TiB, in either case: powers of 1024. The same in the environment.
  * String fields keep the pointer: value must live until quire_open returns.
- * -EINVAL: unknown name or a value that makes no sense (see the message); the
- * options are as they were.
+ * -EINVAL: unknown name or a value that makes no sense or is out of range (see
+ * the message); the options are as they were.
  */
 int quire_options_set(struct quire_options *options, const char *name, const char *value);
 
@@ -171,7 +172,8 @@ void quire_options_print(FILE *stream);
  * Open a pager. options NULL: environment, then defaults.  Several pagers may
  * be open in one process; they share nothing.
  *
- * -EINVAL   an option or environment value is unknown or out of range
+ * -EINVAL   an option or environment value is unknown or out of range; the message
+ *           has the range (of a budget: QUIRE_MEMORY_MIN to the machine's memory)
  * -ENOENT, -ENOTDIR, -EROFS, -EACCES, -ENOSPC   the swap path cannot be used
  * -EBUSY    the named swap file is in use by another process
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched

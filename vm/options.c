@@ -21,13 +21,13 @@ struct option_row {
 	enum kind kind;
 	size_t offset; /* in struct quire_options */
 	const char *fallback, *meaning;
-	uint64_t least, most; /* BYTES: allowed */
+	uint64_t least, most; /* BYTES: allowed. most 0: the machine's memory */
 	/* TEXT: does it make sense? => NULL, or else what is allowed */
 	const char *(*refuse)(const char *value);
 };
 
 #define SPIN_MAX_US 10000
-#define MEMORY_MAX (UINT64_C(1) << 52) /* more than any machine has */
+#define SIZE_NONSENSE (UINT64_C(1) << 52) /* more memory than any machine has */
 
 static bool is_one_of(const char *value, const char *a, const char *b)
 {
@@ -83,7 +83,7 @@ static const char *refuse_spin(const char *value)
 /* clang-format off */
 static const struct option_row rows[] = {
 	{ "memory", "QUIRE_MEMORY", SIZE(memory, "a quarter of RAM", "budget in bytes",
-					 QUIRE_MEMORY_MIN, MEMORY_MAX) },
+					 QUIRE_MEMORY_MIN, 0) },
 	{ "swap", "QUIRE_SWAP", WORD(swap_path, "$TMPDIR, /var/tmp or /tmp",
 				     "swap directory, or a file, made if need be and kept", NULL) },
 	{ "swap-size", "QUIRE_SWAP_SIZE", SIZE(swap_size, "what the disk holds",
@@ -93,7 +93,7 @@ static const struct option_row rows[] = {
 	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring", refuse_io) },
 	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_move) },
 	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "1M", "widest readahead window in bytes; 4K: none",
-					       PAGE_BYTES, MEMORY_MAX) },
+					       PAGE_BYTES, SIZE_NONSENSE) },
 	{ "spin", "QUIRE_SPIN", WORD(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault",
 				     refuse_spin) },
 };
@@ -143,17 +143,24 @@ static bool parse_bytes(const char *text, uint64_t *out)
 	return true;
 }
 
+uint64_t machine_pages(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES);
+}
+
 static int check_bytes(const struct option_row *row, const char *source, uint64_t bytes)
 {
+	uint64_t most = row->most ? row->most : machine_pages() << PAGE_SHIFT;
+
 	if (bytes < row->least)
 		return error_set(EINVAL, "%s: %llu bytes; the minimum is %llu (%llu page%s)",
 		                 source, (unsigned long long)bytes, (unsigned long long)row->least,
 		                 (unsigned long long)pages_of(row->least),
 		                 pages_of(row->least) == 1 ? "" : "s");
-	if (bytes > row->most)
-		return error_set(EINVAL,
-		                 "%s: %llu bytes; the maximum is %llu, more than any machine has",
-		                 source, (unsigned long long)bytes, (unsigned long long)row->most);
+	if (bytes > most)
+		return error_set(EINVAL, "%s: %llu bytes; the maximum is %llu (%s)", source,
+		                 (unsigned long long)bytes, (unsigned long long)most,
+		                 row->most ? "more than any machine has" : "this machine's memory");
 	return 0;
 }
 
@@ -245,7 +252,7 @@ bool options_row(size_t i, const char **name, const char **environment, const ch
 static void configure(const struct quire_options *o, struct quire_config *c)
 {
 	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES :
-	                        (size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES;
+	                        (size_t)machine_pages() / 4 * PAGE_BYTES;
 	c->swap_path = o->swap_path;
 	c->swap_size = o->swap_size;
 	c->engine = o->engine ? o->engine : "auto";

@@ -66,8 +66,7 @@ static bool lessen(struct reserve *r, uint64_t budget)
  */
 static struct reserve choose_reserve(uint64_t budget)
 {
-	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES);
-	struct reserve r = { .budget_max = MAX(ram, budget) };
+	struct reserve r = { .budget_max = MAX(machine_pages(), budget) };
 
 	r.clusters = pager_clusters_for(r.budget_max);
 	while (pager_reserved(r.budget_max, r.clusters) > arena_share() && lessen(&r, budget))
@@ -255,7 +254,7 @@ int quire_set_memory(quire_t *q, size_t bytes)
 		return error_set(
 			EINVAL, "a budget of %zu bytes; the maximum is %zu (%s)", bytes,
 			(size_t)q->pager.frame_max * PAGE_BYTES,
-			q->pager.frame_max < (uint64_t)sysconf(_SC_PHYS_PAGES) ?
+			q->pager.frame_max < machine_pages() ?
 				"address space was limited, as by ulimit -v, when the pager was "
 				"opened" :
 				"this machine's memory");

@@ -266,6 +266,8 @@ struct quire_config {
 bool options_row(size_t i, const char **name, const char **environment, const char **fallback,
 		 const char **meaning);
 int options_resolve(const struct quire_options *options, struct quire_config *config);
+/* Memory of this machine: the largest budget. */
+uint64_t machine_pages(void);
 
 /* Signals off while a public call may hold a lock: see quire.h, Threads. */
 struct call {

@@ -154,6 +154,35 @@ static void budgets(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* The most is the same for opening and for raising, and so is what is said of more. */
+static void largest_budget(void)
+{
+	size_t ram = machine_memory();
+	char most[80], text[32];
+	quire_t *q;
+
+	snprintf(most, sizeof most, "the maximum is %zu (this machine's memory)", ram);
+	CHECK_EQ(refused((struct quire_options){ .memory = ram + 1 }), -EINVAL);
+	CHECK(strstr(quire_error_message(), most) != NULL);
+	CHECK_EQ(refused((struct quire_options){ .memory = (size_t)1 << 42 | ram }), -EINVAL);
+	CHECK(strstr(quire_error_message(), most) != NULL);
+	snprintf(text, sizeof text, "%zu", ram + PAGE);
+	CHECK_EQ(refused_by_environment("QUIRE_MEMORY", text), -EINVAL);
+	CHECK(strstr(quire_error_message(), most) != NULL);
+	q = pager_open(ram);
+	CHECK_EQ(quire_memory(q), ram);
+	CHECK_EQ(quire_set_memory(q, ram + PAGE), -EINVAL);
+	CHECK(strstr(quire_error_message(), most) != NULL);
+	CHECK_EQ(quire_close(q), 0);
+	q = pager_open(MIB);
+	CHECK_EQ(quire_set_memory(q, (size_t)1 << 42 | ram), -EINVAL);
+	CHECK(strstr(quire_error_message(), most) != NULL);
+	CHECK_EQ(quire_memory(q), MIB);
+	CHECK_EQ(quire_set_memory(q, ram), 0);
+	CHECK_EQ(quire_memory(q), ram);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 static void options_set(void)
 {
 	static const char *const names[] = { "memory", "swap", "swap-size", "engine", "policy",
@@ -171,6 +200,7 @@ static void options_set(void)
 	struct quire_options o = { .size = sizeof o };
 	char *text = NULL;
 	size_t length = 0;
+	size_t ram = machine_memory(), was = 0;
 	FILE *f;
 
 	CHECK_EQ(quire_options_set(&o, "colour", "blue"), -EINVAL);
@@ -178,8 +208,13 @@ static void options_set(void)
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		CHECK(contains(quire_error_message(), names[i]));
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-		CHECK_EQ(quire_options_set(&o, "memory", sizes[i].text), 0);
-		CHECK_EQ(o.memory, sizes[i].bytes);
+		if (sizes[i].bytes <= ram) {
+			CHECK_EQ(quire_options_set(&o, "memory", sizes[i].text), 0);
+			CHECK_EQ(o.memory, was = sizes[i].bytes);
+		} else {
+			CHECK_EQ(quire_options_set(&o, "memory", sizes[i].text), -EINVAL);
+			CHECK_EQ(o.memory, was);
+		}
 		CHECK_EQ(quire_options_set(&o, "swap-size", sizes[i].text), 0);
 		CHECK_EQ(o.swap_size, sizes[i].bytes);
 	}
@@ -189,7 +224,7 @@ static void options_set(void)
 		if (r != -EINVAL)
 			printf("memory \"%s\": %d\n", bad[i], r);
 		CHECK_EQ(r, -EINVAL);
-		CHECK_EQ(o.memory, 2048 * GIB); /* as it was */
+		CHECK_EQ(o.memory, was);
 	}
 	CHECK_EQ(quire_options_set(&o, "engine", "uffd"), 0);
 	CHECK_STR(o.engine, "uffd");
@@ -377,12 +412,19 @@ static void messages(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(size_fields), UNIT(unknown_names),
-		                                  UNIT(environment), UNIT(budgets),
-		                                  UNIT(options_set), UNIT(region_lengths),
-		                                  UNIT(ranges),      UNIT(advice_and_protection),
-		                                  UNIT(unpins),      UNIT(names),
-		                                  UNIT(messages),    UNIT_END };
+	static const struct unit_test tests[] = { UNIT(size_fields),
+		                                  UNIT(unknown_names),
+		                                  UNIT(environment),
+		                                  UNIT(budgets),
+		                                  UNIT(largest_budget),
+		                                  UNIT(options_set),
+		                                  UNIT(region_lengths),
+		                                  UNIT(ranges),
+		                                  UNIT(advice_and_protection),
+		                                  UNIT(unpins),
+		                                  UNIT(names),
+		                                  UNIT(messages),
+		                                  UNIT_END };
 
 	return unit_main(argc, argv, "api", tests);
 }

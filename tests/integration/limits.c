@@ -128,11 +128,6 @@ static void few_records(void)
 
 /* ------------------------------------------------------ address space */
 
-static size_t machine_memory(void)
-{
-	return (size_t)sysconf(_SC_PHYS_PAGES) * PAGE;
-}
-
 /* The figure behind "the maximum is". => 0: there is none */
 static size_t maximum(void)
 {

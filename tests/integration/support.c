@@ -316,6 +316,11 @@ size_t resident_bytes(void)
 	return resident * PAGE;
 }
 
+size_t machine_memory(void)
+{
+	return (size_t)sysconf(_SC_PHYS_PAGES) * PAGE;
+}
+
 unsigned mappings(void)
 {
 	FILE *f = fopen("/proc/self/maps", "re");

@@ -104,6 +104,7 @@ double seconds_now(void);
 double cpu_seconds(void);
 void sleep_seconds(double s);
 size_t resident_bytes(void);
+size_t machine_memory(void);
 unsigned mappings(void);
 unsigned descriptors(void);
 unsigned threads(void);

@@ -216,6 +216,12 @@ static void budgets(void)
 	CHECK(words("minimum", "64 pages"));
 	o.memory = SIZE_MAX;
 	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
+	CHECK(words("maximum", "this machine's memory"));
+	o.memory = (size_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
+	CHECK_EQ(options_resolve(&o, &c), 0);
+	CHECK_EQ(c.memory, o.memory);
+	o.memory++;
+	CHECK_EQ(options_resolve(&o, &c), -EINVAL);
 	setenv("QUIRE_MEMORY", "1000", 1);
 	CHECK_EQ(options_resolve(NULL, &c), -EINVAL);
 	CHECK(words("QUIRE_MEMORY", "minimum"));
@@ -228,7 +234,9 @@ static void budgets(void)
 /* Below and above what can be meant: by name, by a field, by the environment. */
 static void out_of_range(void)
 {
-	static const struct {
+	uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
+	char ram[32], above[32];
+	const struct {
 		const char *name, *variable, *text;
 		size_t offset;
 		uint64_t bytes;
@@ -243,7 +251,9 @@ static void out_of_range(void)
 		{ "memory", "QUIRE_MEMORY", "262143", offsetof(struct quire_options, memory),
 		  262143, "262144" },
 		{ "memory", "QUIRE_MEMORY", "16777215T", offsetof(struct quire_options, memory),
-		  UINT64_MAX, "4503599627370496" },
+		  UINT64_MAX, ram },
+		{ "memory", "QUIRE_MEMORY", above, offsetof(struct quire_options, memory),
+		  bytes + 1, ram },
 		{ "swap-size", "QUIRE_SWAP_SIZE", "8191", offsetof(struct quire_options, swap_size),
 		  8191, "8192" },
 	};
@@ -251,6 +261,8 @@ static void out_of_range(void)
 		                                    "4K4",  "4KK",   "4.5K", "K",   "4Kib/s" };
 	struct quire_config c;
 
+	snprintf(ram, sizeof ram, "%llu", (unsigned long long)bytes);
+	snprintf(above, sizeof above, "%llu", (unsigned long long)bytes + 1);
 	clean();
 	for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
 		struct quire_options o = none();
