@@ -73,7 +73,7 @@ static bool capped_v1(const char *path, int cpus)
 
 /* The cgroup and all above it, the mount's own included. */
 static bool capped_up_from(const char *mount, const char *name,
-			   bool (*capped)(const char *path, int cpus), int cpus)
+                           bool (*capped)(const char *path, int cpus), int cpus)
 {
 	char path[PATH_BYTES];
 	size_t root = strlen(mount);
@@ -119,9 +119,9 @@ bool cpu_is_capped_in(const char *proc_self_cgroup, const char *sys_fs_cgroup, i
 		if (!name)
 			continue;
 		names++;
-		if (names == name ? capped_up_from(sys_fs_cgroup, name + 1, capped_v2, cpus) :
-				    lists_cpu(names, name) &&
-					    capped_up_from(v1, name + 1, capped_v1, cpus))
+		if (names == name ?
+		            capped_up_from(sys_fs_cgroup, name + 1, capped_v2, cpus) :
+		            lists_cpu(names, name) && capped_up_from(v1, name + 1, capped_v1, cpus))
 			return true;
 	}
 	return false;

@@ -9,8 +9,9 @@ static unsigned bucket_of(uint64_t v)
 	if (v < HISTOGRAM_SUB)
 		return (unsigned)v;
 
-	unsigned log = 63u - (unsigned)__builtin_clzll(v);      /* >= 3 */
-	unsigned index = (log - 2) * HISTOGRAM_SUB + (unsigned)((v >> (log - 3)) & (HISTOGRAM_SUB - 1));
+	unsigned log = 63u - (unsigned)__builtin_clzll(v); /* >= 3 */
+	unsigned index = (log - 2) * HISTOGRAM_SUB +
+	                 (unsigned)((v >> (log - 3)) & (HISTOGRAM_SUB - 1));
 
 	return MIN(index, HISTOGRAM_BUCKETS - 1);
 }
@@ -33,8 +34,9 @@ void histogram_add(struct histogram *h, uint64_t value)
 
 	atomic_fetch_add_explicit(&h->bucket[bucket_of(value)], 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&h->sum, value, memory_order_relaxed);
-	while (value > max && !atomic_compare_exchange_weak_explicit(
-				      &h->max, &max, value, memory_order_relaxed, memory_order_relaxed))
+	while (value > max &&
+	       !atomic_compare_exchange_weak_explicit(&h->max, &max, value, memory_order_relaxed,
+	                                              memory_order_relaxed))
 		;
 }
 

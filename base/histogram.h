@@ -9,8 +9,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define HISTOGRAM_SUB 8u                                /* buckets a doubling */
-#define HISTOGRAM_BUCKETS (HISTOGRAM_SUB * 36u)         /* up to about 2^38 ns, 4.5 minutes */
+#define HISTOGRAM_SUB 8u                        /* buckets a doubling */
+#define HISTOGRAM_BUCKETS (HISTOGRAM_SUB * 36u) /* up to about 2^38 ns, 4.5 minutes */
 
 struct histogram {
 	_Atomic uint64_t sum, max;

@@ -70,10 +70,10 @@ void lock_init_shared(struct lock *l, enum lock_rank rank)
 bool futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns, bool shared)
 {
 	struct timespec t = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
-			      .tv_nsec = (long)(timeout_ns % 1000000000u) };
+		              .tv_nsec = (long)(timeout_ns % 1000000000u) };
 	int saved = errno;
 	long r = syscall(SYS_futex, word, shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE, value,
-			 timeout_ns ? &t : NULL, NULL, 0);
+	                 timeout_ns ? &t : NULL, NULL, 0);
 	bool timed_out = r < 0 && errno == ETIMEDOUT;
 
 	errno = saved;
@@ -93,7 +93,7 @@ bool lock_try(struct lock *l)
 	uint32_t free_word = 0;
 
 	if (!atomic_compare_exchange_strong_explicit(&l->word, &free_word, 1, memory_order_acquire,
-						     memory_order_relaxed))
+	                                             memory_order_relaxed))
 		return false;
 	note_acquire(l, false);
 	return true;
@@ -105,7 +105,7 @@ void lock_acquire(struct lock *l)
 		uint32_t word = 0;
 
 		if (atomic_compare_exchange_weak_explicit(&l->word, &word, 1, memory_order_acquire,
-							  memory_order_relaxed)) {
+		                                          memory_order_relaxed)) {
 			note_acquire(l, true);
 			return;
 		}

@@ -19,26 +19,29 @@
 /* The one ranked list. A thread that holds a lock takes only higher ones. */
 enum lock_rank {
 	RANK_NONE = 0,
-	RANK_REGISTRY,     /* vm/registry: the table of regions of the process */
-	RANK_PIN,          /* vm/pin: one change of pins or of the budget at a time */
-	RANK_RECLAIM,      /* pager/reclaim: one thread evicts at a time */
-	RANK_READ,         /* pager/readin: a read batch's queue */
-	RANK_READAHEAD,    /* a region's readahead state */
-	RANK_POLICY,       /* the policy's lists */
-	RANK_STANDBY,      /* the lists of clusters */
-	RANK_ENGINE,       /* an engine's own */
-	RANK_GROW,         /* swapfile: one thread lengthens the file */
-	RANK_SLOTS,        /* swapfile: the slot allocator */
+	RANK_REGISTRY,  /* vm/registry: the table of regions of the process */
+	RANK_PIN,       /* vm/pin: one change of pins or of the budget at a time */
+	RANK_RECLAIM,   /* pager/reclaim: one thread evicts at a time */
+	RANK_READ,      /* pager/readin: a read batch's queue */
+	RANK_READAHEAD, /* a region's readahead state */
+	RANK_POLICY,    /* the policy's lists */
+	RANK_STANDBY,   /* the lists of clusters */
+	RANK_ENGINE,    /* an engine's own */
+	RANK_GROW,      /* swapfile: one thread lengthens the file */
+	RANK_SLOTS,     /* swapfile: the slot allocator */
 	RANK_COUNT
 };
 
 struct lock {
-	_Atomic uint32_t word;  /* 0 free, 1 held, 2 held and waited for */
+	_Atomic uint32_t word; /* 0 free, 1 held, 2 held and waited for */
 	uint8_t rank;
-	uint8_t shared;         /* between processes (after fork) */
+	uint8_t shared; /* between processes (after fork) */
 };
 
-#define LOCK_INIT(r) { .word = 0, .rank = (r), .shared = 0 }
+#define LOCK_INIT(r)                                \
+	{                                           \
+		.word = 0, .rank = (r), .shared = 0 \
+	}
 
 void lock_init(struct lock *l, enum lock_rank rank);
 void lock_init_shared(struct lock *l, enum lock_rank rank);

@@ -93,20 +93,20 @@ typedef struct quire_region quire_region_t;
 /* ------------------------------------------------------------- errors */
 
 enum quire_error_kind {
-	QUIRE_ERROR_READ = 1,    /* swap file: a read failed after retries */
-	QUIRE_ERROR_CHECKSUM,    /* swap file: what was read is not what was written */
-	QUIRE_ERROR_WRITE,       /* swap file: a write failed; its pages stay in memory */
-	QUIRE_ERROR_SWAP_FULL,   /* no slot or no disk space; nothing is lost, pages stay */
-	QUIRE_ERROR_NO_MEMORY,   /* no frame could be freed for an access (SIGBUS follows) */
-	QUIRE_ERROR_ENGINE       /* the kernel refused to install or remove a page */
+	QUIRE_ERROR_READ = 1,  /* swap file: a read failed after retries */
+	QUIRE_ERROR_CHECKSUM,  /* swap file: what was read is not what was written */
+	QUIRE_ERROR_WRITE,     /* swap file: a write failed; its pages stay in memory */
+	QUIRE_ERROR_SWAP_FULL, /* no slot or no disk space; nothing is lost, pages stay */
+	QUIRE_ERROR_NO_MEMORY, /* no frame could be freed for an access (SIGBUS follows) */
+	QUIRE_ERROR_ENGINE     /* the kernel refused to install or remove a page */
 };
 
 struct quire_error {
 	enum quire_error_kind kind;
-	int error;                    /* the errno of the cause, positive */
-	quire_region_t *region;       /* NULL: no one region, or one that is being given up */
-	size_t offset;                /* of the page in the region; 0 without one */
-	const char *message;          /* static text */
+	int error;              /* the errno of the cause, positive */
+	quire_region_t *region; /* NULL: no one region, or one that is being given up */
+	size_t offset;          /* of the page in the region; 0 without one */
+	const char *message;    /* static text */
 };
 
 /*
@@ -131,23 +131,39 @@ const char *quire_error_message(void);
  * with an otherwise zeroed struct.
  */
 struct quire_options {
-	size_t size;             /* sizeof(struct quire_options) */
-	size_t memory;           /* QUIRE_MEMORY: budget in bytes, from QUIRE_MEMORY_MIN up to RAM; default
-	                            a quarter of RAM; rounded down to pages */
-	const char *swap_path;   /* QUIRE_SWAP: a directory, in which an unnamed file is made that goes with
-	                            the process; or a file, which is made (mode 0600) if it does not exist and
-	                            stays when the pager is closed, cut to its header of one page: remove it
-	                            yourself. Default $TMPDIR, then /var/tmp, then /tmp */
-	uint64_t swap_size;      /* QUIRE_SWAP_SIZE: most bytes the swap file may grow to; default: what the disk holds */
-	const char *engine;      /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
-	const char *policy;      /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
-	const char *io;          /* QUIRE_IO: "auto" (default), "uring" */
-	const char *move;        /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	size_t readahead;        /* QUIRE_READAHEAD: widest readahead window in bytes; default 1 MiB; one page, the least: none */
-	const char *spin;        /* QUIRE_SPIN: microseconds, "0" to "10000", for which a thread that waits for a
-	                            page to be read, or a handler thread for the next fault, stays awake before
-	                            it sleeps, yielding its CPU to whoever wants it; default "auto": not at all
-	                            where a cgroup caps CPU time, else while it pays */
+	/* sizeof(struct quire_options) */
+	size_t size;
+
+	/* QUIRE_MEMORY: the budget in bytes, QUIRE_MEMORY_MIN to RAM, in whole pages; default a quarter of RAM */
+	size_t memory;
+
+	/*
+	 * QUIRE_SWAP: a directory, in which an unnamed file is made that goes with the
+	 * process; or a file, which is made (mode 0600) if it does not exist and stays
+	 * when the pager is closed, cut to its header of one page: remove it yourself.
+	 * Default $TMPDIR, then /var/tmp, then /tmp
+	 */
+	const char *swap_path;
+
+	/* QUIRE_SWAP_SIZE: most bytes the swap file may grow to; default: what the disk holds */
+	uint64_t swap_size;
+
+	const char *engine; /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
+	const char *policy; /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
+	const char *io;     /* QUIRE_IO: "auto" (default), "uring" */
+	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
+
+	/* QUIRE_READAHEAD: the widest readahead window in bytes; default 1 MiB; one page, the least: none */
+	size_t readahead;
+
+	/*
+	 * QUIRE_SPIN: microseconds, "0" to "10000", for which a thread that waits for a
+	 * page to be read, or a handler thread for the next fault, stays awake before
+	 * it sleeps, yielding its CPU to whoever wants it; default "auto": not at all
+	 * where a cgroup caps CPU time, else while it pays
+	 */
+	const char *spin;
+
 	quire_error_fn on_error; /* may be NULL */
 	void *on_error_arg;
 };
@@ -219,8 +235,8 @@ const char *quire_policy_name(const quire_t *q);
 /* ------------------------------------------------------------- regions */
 
 struct quire_region_options {
-	size_t size;             /* sizeof(struct quire_region_options) */
-	const char *name;        /* for statistics and /proc/PID/maps; copied, at most 31 bytes */
+	size_t size;      /* sizeof(struct quire_region_options) */
+	const char *name; /* for statistics and /proc/PID/maps; copied, at most 31 bytes */
 };
 
 /*
@@ -299,7 +315,7 @@ bool quire_handle_signal(int signal, void *info, void *context);
 /* A latency distribution; percentiles are the upper bounds of buckets an eighth of a doubling wide. */
 struct quire_latency {
 	uint64_t count;
-	uint64_t mean, p50, p99, p999, max;   /* nanoseconds */
+	uint64_t mean, p50, p99, p999, max; /* nanoseconds */
 };
 
 /* Write-back requests by size: bucket i counts requests of 2^i .. 2^(i+1)-1 pages. */
@@ -307,33 +323,33 @@ struct quire_latency {
 
 struct quire_stats {
 	/* events since open or create */
-	uint64_t minor_faults;        /* served without I/O */
-	uint64_t major_faults;        /* had to read the swap file */
-	uint64_t zero_fills;          /* pages filled with zeros, fault-around included */
-	uint64_t rescues;             /* pages taken back from standby */
-	uint64_t write_faults;        /* first writes to clean pages */
-	uint64_t refaults;            /* major faults on pages evicted less than a budget ago */
-	uint64_t pages_in;            /* pages read from the swap file */
-	uint64_t pages_out;           /* pages written to it */
-	uint64_t evictions;           /* pages unmapped by the pager */
-	uint64_t zero_drops;          /* evicted pages that were all zeros: no slot, no I/O */
-	uint64_t readahead_issued;    /* pages read before they were touched */
-	uint64_t readahead_hits;      /* of those, mapped because they were wanted */
-	uint64_t writeback_requests;  /* write requests sent to the disk */
+	uint64_t minor_faults;       /* served without I/O */
+	uint64_t major_faults;       /* had to read the swap file */
+	uint64_t zero_fills;         /* pages filled with zeros, fault-around included */
+	uint64_t rescues;            /* pages taken back from standby */
+	uint64_t write_faults;       /* first writes to clean pages */
+	uint64_t refaults;           /* major faults on pages evicted less than a budget ago */
+	uint64_t pages_in;           /* pages read from the swap file */
+	uint64_t pages_out;          /* pages written to it */
+	uint64_t evictions;          /* pages unmapped by the pager */
+	uint64_t zero_drops;         /* evicted pages that were all zeros: no slot, no I/O */
+	uint64_t readahead_issued;   /* pages read before they were touched */
+	uint64_t readahead_hits;     /* of those, mapped because they were wanted */
+	uint64_t writeback_requests; /* write requests sent to the disk */
 	uint64_t writeback_sizes[QUIRE_WRITEBACK_BUCKETS];
-	uint64_t direct_reclaims;     /* times a faulting thread had to evict by itself */
-	uint64_t read_errors;         /* pages whose bytes could not be had */
-	uint64_t write_errors;        /* pages whose write failed */
+	uint64_t direct_reclaims; /* times a faulting thread had to evict by itself */
+	uint64_t read_errors;     /* pages whose bytes could not be had */
+	uint64_t write_errors;    /* pages whose write failed */
 	/* now, in bytes; resident + standby + buffers <= budget, metadata is beside it */
-	uint64_t resident;            /* mapped */
+	uint64_t resident; /* mapped */
 	uint64_t peak_resident;
-	uint64_t standby;             /* unmapped, still in memory (clean or waiting to be written) */
-	uint64_t buffers;             /* memory of I/O buffers that holds no page; kept for the next ones */
+	uint64_t standby; /* unmapped, still in memory (clean or waiting to be written) */
+	uint64_t buffers; /* memory of I/O buffers that holds no page; kept for the next ones */
 	uint64_t pinned;
-	uint64_t swapped;             /* bytes whose only copy is on the swap file */
-	uint64_t metadata;            /* page tables, and the most frame and slot records there ever were */
-	uint64_t reserved;            /* length of the regions */
-	uint64_t budget;              /* of the pager */
+	uint64_t swapped;  /* bytes whose only copy is on the swap file */
+	uint64_t metadata; /* page tables, and the most frame and slot records there ever were */
+	uint64_t reserved; /* length of the regions */
+	uint64_t budget;   /* of the pager */
 	struct quire_latency minor_latency;
 	struct quire_latency major_latency;
 };
@@ -347,9 +363,9 @@ int quire_stats_get(const quire_t *q, struct quire_stats *out);
 int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out);
 
 enum quire_format {
-	QUIRE_FORMAT_PMAP = 0,    /* a line a region, as pmap -x */
-	QUIRE_FORMAT_STATUS = 1,  /* the whole, as /proc/PID/status */
-	QUIRE_FORMAT_JSON = 2     /* both, as one JSON object */
+	QUIRE_FORMAT_PMAP = 0,   /* a line a region, as pmap -x */
+	QUIRE_FORMAT_STATUS = 1, /* the whole, as /proc/PID/status */
+	QUIRE_FORMAT_JSON = 2    /* both, as one JSON object */
 };
 
 /*

@@ -64,9 +64,9 @@ static bool try_above(struct pager *p, uint32_t n, int64_t reserve)
 			reclaimer_kick(p);
 			return false;
 		}
-	} while (have < need ||
-		 !atomic_compare_exchange_weak_explicit(&p->credits, &have, have - n,
-							memory_order_acq_rel, memory_order_relaxed));
+	} while (have < need || !atomic_compare_exchange_weak_explicit(&p->credits, &have, have - n,
+	                                                               memory_order_acq_rel,
+	                                                               memory_order_relaxed));
 	if (have - n < (int64_t)atomic_load_explicit(&p->low, memory_order_relaxed))
 		reclaimer_kick(p);
 	return true;

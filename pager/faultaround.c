@@ -23,7 +23,7 @@ static unsigned replaceable(const struct faultaround *fa)
 }
 
 uint32_t faultaround_touch(struct faultaround *fa, uint64_t page, uint32_t max, int *direction,
-			   unsigned *which)
+                           unsigned *which)
 {
 	fa->tick++;
 	*direction = 1;

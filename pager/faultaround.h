@@ -16,9 +16,9 @@
 #define FRONTS 8
 
 struct front {
-	uint64_t first, end;    /* pages filled so far: [first, end) */
-	uint32_t window;        /* pages beside the touched one last time */
-	uint32_t used;          /* faultaround.tick */
+	uint64_t first, end; /* pages filled so far: [first, end) */
+	uint32_t window;     /* pages beside the touched one last time */
+	uint32_t used;       /* faultaround.tick */
 };
 
 struct faultaround {
@@ -31,7 +31,7 @@ struct faultaround {
  * *direction: 1 above, -1 below; *which: the front, for faultaround_filled
  */
 uint32_t faultaround_touch(struct faultaround *fa, uint64_t page, uint32_t max, int *direction,
-			   unsigned *which);
+                           unsigned *which);
 /* Pages [first, first + n), the touched one among them, were filled. */
 void faultaround_filled(struct faultaround *fa, unsigned which, uint64_t first, uint32_t n);
 

@@ -40,7 +40,7 @@ static uint32_t frame_new(struct pager *p)
 }
 
 void frames_enter(struct pager *p, const page_id *pages, uint32_t *frames, uint32_t n,
-		  enum policy_entry how, uint32_t touched)
+                  enum policy_entry how, uint32_t touched)
 {
 	lock_acquire(&p->policy_lock);
 	for (uint32_t i = 0; i < n; i++) {

@@ -196,8 +196,8 @@ struct pager {
 	_Atomic uint32_t cluster_count; /* ever used; standby lock, read without */
 	uint32_t cluster_max;
 	_Atomic uint32_t clusters_short; /* somebody asked for a cluster in vain */
-	_Atomic uint64_t populated; /* buffers with memory, pages */
-	_Atomic uint64_t standby;   /* buffers that hold a page */
+	_Atomic uint64_t populated;      /* buffers with memory, pages */
+	_Atomic uint64_t standby;        /* buffers that hold a page */
 
 	/* run_pool.c, by enum swap_op */
 	struct run_pool run_pools[2];
@@ -207,12 +207,13 @@ struct pager {
 	_Atomic int32_t reclaimer_tid; /* who holds the reclaim lock; 0: nobody */
 	struct swap_queue *writes;     /* reclaim lock */
 	uint64_t write_again_at;       /* after a failure; reclaim lock */
-	uint64_t used_when_full; /* slots in use when the last one was asked for in vain; reclaim lock */
-	bool swap_full;                /* told already; reclaim lock */
+	/* Slots in use when the last one was asked for in vain; reclaim lock. */
+	uint64_t used_when_full;
+	bool swap_full;         /* told already; reclaim lock */
 	pthread_t thread;
 	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
 	_Atomic uint32_t stopping;
-	_Atomic bool give_back;         /* asked to: the memory of free clusters */
+	_Atomic bool give_back; /* asked to: the memory of free clusters */
 	bool started;
 
 	/* readin.c */

@@ -25,7 +25,8 @@ struct io_request {
 };
 
 /* Flags of io_ops.open. */
-#define IO_RING_OWN 1u /* who starts a request stays with it, awake or in submit and wait, until it is reaped */
+#define IO_RING_OWN \
+	1u /* who starts a request stays with it, awake or in submit and wait, until it is reaped */
 
 struct io_ops {
 	const char *name;

@@ -116,7 +116,7 @@ static bool passes(int error)
 }
 
 bool look_transfer(struct look *l, const struct io_ops *io, const struct io_request *request,
-		   int64_t *result)
+                   int64_t *result)
 {
 	struct look_ring *r = l->count && worth(l) ? take(l) : NULL;
 	int saved = errno;

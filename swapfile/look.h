@@ -13,10 +13,10 @@
 #define LOOK_RINGS 8u
 
 struct look {
-	uint64_t ns;                    /* how long to look; 0: never */
-	unsigned count;                 /* rings that are open */
-	_Atomic int32_t score;          /* 0: looking has not been worth it of late */
-	_Atomic uint32_t declined;      /* reads since then that slept at once */
+	uint64_t ns;               /* how long to look; 0: never */
+	unsigned count;            /* rings that are open */
+	_Atomic int32_t score;     /* 0: looking has not been worth it of late */
+	_Atomic uint32_t declined; /* reads since then that slept at once */
 	struct look_ring {
 		_Atomic uint32_t taken; /* by a thread, for one transfer */
 		void *ring;
@@ -36,6 +36,6 @@ void look_close(struct look *l, const struct io_ops *io);
  * => false: not now (nothing was done); true: *result as from io_ops.transfer
  */
 bool look_transfer(struct look *l, const struct io_ops *io, const struct io_request *request,
-		   int64_t *result);
+                   int64_t *result);
 
 #endif

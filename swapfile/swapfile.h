@@ -39,9 +39,9 @@ typedef uint32_t slot_t;
 #define SWAP_RUN_PIECES (SWAP_RUN_MAX / 2)
 
 struct swapfile_options {
-	const char *path;    /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
-	uint64_t size_limit; /* bytes; 0: no limit but the disk */
-	const char *io;      /* "auto", "uring", NULL = auto */
+	const char *path;            /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
+	uint64_t size_limit;         /* bytes; 0: no limit but the disk */
+	const char *io;              /* "auto", "uring", NULL = auto */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
 	void *io_arg;                /* handed to io_ops->open */
 };

@@ -14,10 +14,11 @@ int range_check(const struct quire_region *r, size_t offset, size_t length)
 		return error_set(EINVAL, "no such region");
 	if (length == 0 || (offset | length) % PAGE_BYTES || offset > r->bytes ||
 	    length > r->bytes - offset)
-		return error_set(EINVAL,
-				 "range at %zu of %zu bytes: it must be whole pages of %zu bytes, not "
-				 "empty, and inside the region of %zu bytes",
-				 offset, length, PAGE_BYTES, r->bytes);
+		return error_set(
+			EINVAL,
+			"range at %zu of %zu bytes: it must be whole pages of %zu bytes, not "
+			"empty, and inside the region of %zu bytes",
+			offset, length, PAGE_BYTES, r->bytes);
 	return 0;
 }
 
@@ -68,13 +69,14 @@ static int advise(struct quire_region *r, uint64_t first, uint64_t n, int advice
 		error = discard_range(r, first, n, false);
 		if (error)
 			error_set(-error, error == -EBUSY ? "a page of the range is pinned" :
-							    "the kernel did not discard the range");
+			                                    "the kernel did not discard the range");
 		return error;
 	default:
-		return error_set(EINVAL,
-				 "unknown advice %d; allowed: normal 0, sequential 1, random 2, willneed "
-				 "3, cold 4, dontneed 5",
-				 advice);
+		return error_set(
+			EINVAL,
+			"unknown advice %d; allowed: normal 0, sequential 1, random 2, willneed "
+			"3, cold 4, dontneed 5",
+			advice);
 	}
 }
 
@@ -98,7 +100,8 @@ int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot)
 	if (error)
 		return error;
 	if (prot != PROT_READ && prot != (PROT_READ | PROT_WRITE))
-		return error_set(EINVAL, "prot %d; allowed: PROT_READ, PROT_READ | PROT_WRITE", prot);
+		return error_set(EINVAL, "prot %d; allowed: PROT_READ, PROT_READ | PROT_WRITE",
+		                 prot);
 	if (mprotect(r->base + offset, length, prot) != 0)
 		return error_set(ENOMEM, "mprotect: %s", strerror(errno));
 	return 0;

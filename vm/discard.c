@@ -48,7 +48,7 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone)
 	}
 	for (uint32_t i = 0; i < run->n; i++)
 		entry_publish(r, run->first + i,
-			      error ? entry_make(ENTRY_MAPPED, run->frames[i]) : ENTRY_EMPTY);
+		              error ? entry_make(ENTRY_MAPPED, run->frames[i]) : ENTRY_EMPTY);
 	if (!error)
 		credits_put(&q->pager, run->n);
 	run->n = 0;
@@ -112,7 +112,7 @@ static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool 
 }
 
 static int discard_pages(struct quire_region *r, uint64_t first, uint64_t end, bool pins_too,
-			 bool gone)
+                         bool gone)
 {
 	struct run run = { .n = 0 };
 	int error = 0;

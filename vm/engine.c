@@ -47,8 +47,8 @@ int engine_open(struct engine *e, struct quire *q, const char *name)
 			return error;
 		if (used < sizeof why)
 			used += (size_t)snprintf(why + used, sizeof why - used, "%s%s: %s",
-						 used ? "; " : "", engines[i]->name,
-						 error_message());
+			                         used ? "; " : "", engines[i]->name,
+			                         error_message());
 	}
 	if (used)
 		return error_set(ENOTSUP, "no engine works here (%s)", why);

@@ -17,24 +17,24 @@ struct quire;
 struct engine;
 
 enum take_result {
-	TAKE_KEPT = 0,  /* still mapped: in use by the kernel, or refused */
-	TAKE_DONE,      /* bytes are in the buffer, the page is absent */
-	TAKE_GONE,      /* there was no page: the program discarded it */
+	TAKE_KEPT = 0, /* still mapped: in use by the kernel, or refused */
+	TAKE_DONE,     /* bytes are in the buffer, the page is absent */
+	TAKE_GONE,     /* there was no page: the program discarded it */
 };
 
 struct take_page {
-	char *page;             /* rising addresses */
+	char *page; /* rising addresses */
 	char *buffer;
-	bool dirty;             /* not write-protected */
-	bool joined;            /* what lies between it and the page before is held, and not dirty */
-	bool moved;             /* out: the buffer's memory is the page's own */
+	bool dirty;  /* not write-protected */
+	bool joined; /* what lies between it and the page before is held, and not dirty */
+	bool moved;  /* out: the buffer's memory is the page's own */
 	enum take_result result;
 };
 
 struct engine_ops {
 	const char *name;
-	bool in_thread;         /* faults are served on the faulting thread */
-	const char *costs;      /* one line for people */
+	bool in_thread;    /* faults are served on the faulting thread */
+	const char *costs; /* one line for people */
 	/* => -ENOTSUP with error_set words: not possible here */
 	int (*open)(struct engine *e, struct quire *q);
 	/* Start the delivery of faults, once the pager runs. */
@@ -72,15 +72,16 @@ struct engine_ops {
 struct uffd_state {
 	int fd;
 	uint64_t features;
-	bool move;              /* UFFDIO_MOVE may be used */
+	bool move; /* UFFDIO_MOVE may be used */
 	bool poison;
-	bool vector_drop;       /* process_madvise(MADV_DONTNEED) on ourselves works */
+	bool vector_drop; /* process_madvise(MADV_DONTNEED) on ourselves works */
 	int pidfd;
-	char *zeros;            /* CLUSTER_PAGES pages of zeros to copy from */
+	char *zeros; /* CLUSTER_PAGES pages of zeros to copy from */
 	struct lock reading_lock;
-	struct take_page **reading; /* pages that the reclaimer may fault on just now; reading lock */
+	struct take_page *
+		*reading; /* pages that the reclaimer may fault on just now; reading lock */
 	unsigned reading_count;
-	void *handler;          /* struct handler of the handler thread */
+	void *handler; /* struct handler of the handler thread */
 };
 
 struct engine {

@@ -41,18 +41,18 @@
 typedef _Atomic uint64_t entry_t;
 
 enum entry_state {
-	ENTRY_EMPTY = 0,        /* never touched, or discarded: zeros */
-	ENTRY_MAPPED = 1,       /* payload: frame */
-	ENTRY_STANDBY = 2,      /* payload: buffer */
-	ENTRY_READING = 3,      /* payload: buffer */
-	ENTRY_SLOT = 4,         /* payload: slot */
+	ENTRY_EMPTY = 0,   /* never touched, or discarded: zeros */
+	ENTRY_MAPPED = 1,  /* payload: frame */
+	ENTRY_STANDBY = 2, /* payload: buffer */
+	ENTRY_READING = 3, /* payload: buffer */
+	ENTRY_SLOT = 4,    /* payload: slot */
 };
 
 #define ENTRY_STATE_MASK UINT64_C(7)
 #define ENTRY_BUSY UINT64_C(8)
 #define ENTRY_WAITERS UINT64_C(16)
-#define ENTRY_LOST UINT64_C(32)         /* SLOT: it could not be read, accesses are refused */
-#define ENTRY_STAMP_SHIFT 8             /* SLOT: when it was evicted, 24 bits */
+#define ENTRY_LOST UINT64_C(32) /* SLOT: it could not be read, accesses are refused */
+#define ENTRY_STAMP_SHIFT 8     /* SLOT: when it was evicted, 24 bits */
 #define ENTRY_STAMP_MASK UINT64_C(0xffffff)
 
 static inline uint64_t entry_make(enum entry_state state, uint32_t payload)
@@ -83,8 +83,7 @@ static inline _Atomic uint32_t *entry_futex(entry_t *entry)
 /* BUSY if it is e and not busy. => true: this thread holds it */
 static inline bool entry_try(entry_t *entry, uint64_t e)
 {
-	return !(e & ENTRY_BUSY) &&
-	       atomic_compare_exchange_strong(entry, &e, e | ENTRY_BUSY);
+	return !(e & ENTRY_BUSY) && atomic_compare_exchange_strong(entry, &e, e | ENTRY_BUSY);
 }
 
 #endif

@@ -17,7 +17,7 @@
 struct taken {
 	page_id id;
 	uint32_t frame;
-	struct quire_region *region;    /* with a user */
+	struct quire_region *region; /* with a user */
 };
 
 struct batch {
@@ -84,7 +84,7 @@ static bool hold_victim(struct quire *q, struct batch *b, uint32_t f, bool clean
 }
 
 static void hold_neighbours(struct quire *q, struct batch *b, const struct taken *victim,
-			    bool clean_only)
+                            bool clean_only)
 {
 	struct quire_region *r = victim->region;
 	uint64_t first = PAGE_ID_PAGE(victim->id) / CLUSTER_PAGES * CLUSTER_PAGES;
@@ -128,7 +128,8 @@ static bool is_zero(const char *page)
 	const uint64_t *w = (const uint64_t *)(const void *)page;
 
 	for (size_t i = 0; i < PAGE_BYTES / sizeof *w; i += 8)
-		if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7])
+		if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] |
+		    w[i + 7])
 			return false;
 	return true;
 }
@@ -231,7 +232,7 @@ static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
 
 		/* Only its holder can tell whether a page is dirty. */
 		if (!held || (entry_state(e) == ENTRY_MAPPED &&
-			      r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE)) {
+		              r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE)) {
 			page += held;
 			while (page-- > from)
 				entry_publish(r, page, atomic_load(region_entry(r, page)));
@@ -254,8 +255,8 @@ static void join(struct batch *b, struct take_page *pages)
 		uint64_t page = PAGE_ID_PAGE(b->page[i].id);
 
 		pages[i].joined = b->page[i].region == b->page[i - 1].region && gap <= GAP_MAX &&
-				  (page - gap) >> LEAF_SHIFT == page >> LEAF_SHIFT &&
-				  hold_gap(b->page[i].region, page - gap, page);
+		                  (page - gap) >> LEAF_SHIFT == page >> LEAF_SHIFT &&
+		                  hold_gap(b->page[i].region, page - gap, page);
 	}
 }
 
@@ -286,8 +287,9 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 	for (uint32_t i = 0; i < b.n; i++)
 		pages[i] = (struct take_page){
 			.page = region_page(b.page[i].region, PAGE_ID_PAGE(b.page[i].id)),
-			.buffer = c == CLUSTER_NONE ? NULL :
-						      buffer_address(&q->pager, c * CLUSTER_PAGES + i),
+			.buffer = c == CLUSTER_NONE ?
+			                  NULL :
+			                  buffer_address(&q->pager, c * CLUSTER_PAGES + i),
 			.dirty = q->pager.frames[b.page[i].frame].slot == SLOT_NONE,
 			.result = TAKE_KEPT,
 		};
@@ -330,7 +332,8 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	count(&r->counters.swapped, 1);
 	count(&q->counters.swapped, 1);
 	entry_publish(r, page,
-		      entry_make(ENTRY_SLOT, slot) | (stamp & ENTRY_STAMP_MASK) << ENTRY_STAMP_SHIFT);
+	              entry_make(ENTRY_SLOT, slot) | (stamp & ENTRY_STAMP_MASK)
+	                                                     << ENTRY_STAMP_SHIFT);
 	buffer_release(&q->pager, buffer, false);
 	if (ahead) {
 		lock_acquire(&r->readahead_lock);
@@ -344,8 +347,13 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 /* A faulting thread waits in the kernel for this page: map it now. */
 static void serve_waiter(struct quire_region *r, uint64_t page, uint64_t standby, uint64_t started)
 {
-	struct fault f = { .region = r, .page = page, .may_sleep = false, .major = true,
-			   .started = started, .entry = region_entry(r, page), .held = standby };
+	struct fault f = { .region = r,
+		           .page = page,
+		           .may_sleep = false,
+		           .major = true,
+		           .started = started,
+		           .entry = region_entry(r, page),
+		           .held = standby };
 
 	if (fault_rescue(&f) == FAULT_DONE && started)
 		fault_account(r, true, started);
@@ -368,8 +376,8 @@ static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int err
 		if (demanded && !q->engine.ops->in_thread) {
 			/* A fault waits for it: it will come again and be refused. */
 			fault_report(r, page,
-				     error == EBADMSG ? QUIRE_ERROR_CHECKSUM : QUIRE_ERROR_READ,
-				     error);
+			             error == EBADMSG ? QUIRE_ERROR_CHECKSUM : QUIRE_ERROR_READ,
+			             error);
 			e |= ENTRY_LOST;
 		}
 		entry_publish(r, page, e);
@@ -384,7 +392,7 @@ static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int err
 
 		/* WAITERS stays: others may wait beside the one whose fault this is. */
 		while (!atomic_compare_exchange_weak(entry, &e,
-						     standby | ENTRY_BUSY | ENTRY_WAITERS))
+		                                     standby | ENTRY_BUSY | ENTRY_WAITERS))
 			;
 		serve_waiter(r, page, standby, demanded ? started : 0);
 		return;
@@ -427,19 +435,20 @@ static void owner_failed(void *owner, enum pager_event event, int error, page_id
 		enum quire_error_kind kind;
 		const char *words;
 	} told[] = {
-		[PAGER_WRITE_FAILED] = { QUIRE_ERROR_WRITE, "pages could not be written to the swap "
-							    "file and stay in memory" },
+		[PAGER_WRITE_FAILED] = { QUIRE_ERROR_WRITE,
+		                         "pages could not be written to the swap "
+		                         "file and stay in memory" },
 		[PAGER_SWAP_FULL] = { QUIRE_ERROR_SWAP_FULL,
-				      "the swap file is full: pages stay in memory" },
+		                      "the swap file is full: pages stay in memory" },
 	};
 	struct quire *q = owner;
 	/* No entry is held: the page may have gone, with its region, since the write ended. */
-	struct quire_region *r =
-		id == PAGE_ID_NONE ? NULL : region_get(q, PAGE_ID_REGION(id));
+	struct quire_region *r = id == PAGE_ID_NONE ? NULL : region_get(q, PAGE_ID_REGION(id));
 	bool there = r && PAGE_ID_PAGE(id) < r->pages &&
-		     entry_state(atomic_load(region_entry(r, PAGE_ID_PAGE(id)))) == ENTRY_STANDBY;
-	struct quire_error e = { .kind = told[event].kind, .error = error,
-				 .message = told[event].words };
+	             entry_state(atomic_load(region_entry(r, PAGE_ID_PAGE(id)))) == ENTRY_STANDBY;
+	struct quire_error e = { .kind = told[event].kind,
+		                 .error = error,
+		                 .message = told[event].words };
 
 	if (there) {
 		e.region = r;

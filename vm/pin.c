@@ -108,12 +108,13 @@ static int pin_range(struct quire_region *r, uint64_t first, uint64_t n)
 	uint64_t pinned = counted(&q->counters.pinned), limit = pin_limit(q);
 
 	if (pinned + count_unpinned(r, first, n, limit + 1) > limit)
-		return error_set(ENOMEM,
-				 "%llu more page%s cannot be pinned: of a budget of %llu pages at most "
-				 "%llu may be pinned, %llu are",
-				 (unsigned long long)n, n == 1 ? "" : "s",
-				 (unsigned long long)atomic_load(&q->pager.budget),
-				 (unsigned long long)limit, (unsigned long long)pinned);
+		return error_set(
+			ENOMEM,
+			"%llu more page%s cannot be pinned: of a budget of %llu pages at most "
+			"%llu may be pinned, %llu are",
+			(unsigned long long)n, n == 1 ? "" : "s",
+			(unsigned long long)atomic_load(&q->pager.budget),
+			(unsigned long long)limit, (unsigned long long)pinned);
 	for (uint64_t i = 0; i < n; i++) {
 		int error = pin_page(r, first + i);
 
@@ -121,9 +122,9 @@ static int pin_range(struct quire_region *r, uint64_t first, uint64_t n)
 			continue;
 		while (i-- > 0)
 			unpin_page(r, first + i);
-		return error_set(-error, error == -EIO ? "a page could not be read" :
-					 error == -ENOMEM ? "no memory could be freed" :
-							    "a page has too many pins");
+		return error_set(-error, error == -EIO    ? "a page could not be read" :
+		                         error == -ENOMEM ? "no memory could be freed" :
+		                                            "a page has too many pins");
 	}
 	return 0;
 }
@@ -133,14 +134,14 @@ static int unpin_range(struct quire_region *r, uint64_t first, uint64_t n)
 	for (uint64_t i = 0; i < n; i++)
 		if (!is_pinned(r, first + i))
 			return error_set(EINVAL, "page %llu of the range is not pinned",
-					 (unsigned long long)i);
+			                 (unsigned long long)i);
 	for (uint64_t i = 0; i < n; i++)
 		unpin_page(r, first + i);
 	return 0;
 }
 
 static int with_lock(struct quire_region *r, size_t offset, size_t length,
-		     int (*what)(struct quire_region *, uint64_t, uint64_t))
+                     int (*what)(struct quire_region *, uint64_t, uint64_t))
 {
 	int error = range_check(r, offset, length);
 	struct call call;

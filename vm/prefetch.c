@@ -18,7 +18,7 @@
 #include <signal.h>
 #include <string.h>
 
-#define PATIENCE 200            /* times of PAUSE_NS without memory to spare: the rest is dropped */
+#define PATIENCE 200 /* times of PAUSE_NS without memory to spare: the rest is dropped */
 #define PAUSE_NS UINT64_C(1000000)
 
 static void pause_for(struct prefetch *f, uint64_t ns)
@@ -37,8 +37,11 @@ static void map_standby(struct quire_region *r, uint64_t first, uint64_t end)
 	for (uint64_t page = first; page < end; page++) {
 		entry_t *entry = region_entry(r, page);
 		uint64_t e = atomic_load(entry);
-		struct fault f = { .region = r, .page = page, .may_sleep = false,
-				   .speculative = true, .entry = entry };
+		struct fault f = { .region = r,
+			           .page = page,
+			           .may_sleep = false,
+			           .speculative = true,
+			           .entry = entry };
 
 		if (entry_state(e) == ENTRY_READING)
 			readin_wait(&r->q->pager, entry_payload(e));

@@ -13,15 +13,15 @@ struct quire;
 
 struct prefetch_request {
 	uint32_t region;
-	uint64_t first, n;              /* pages */
+	uint64_t first, n; /* pages */
 };
 
 struct prefetch {
 	struct quire *q;
 	struct lock lock;
-	struct prefetch_request request[PREFETCH_REQUESTS];     /* lock */
-	uint32_t head, count;                                   /* lock */
-	bool started;                                           /* lock */
+	struct prefetch_request request[PREFETCH_REQUESTS]; /* lock */
+	uint32_t head, count;                               /* lock */
+	bool started;                                       /* lock */
 	_Atomic uint32_t wake, stop;
 	pthread_t thread;
 };

@@ -14,15 +14,15 @@
 #define KIB(bytes) ((bytes) >> 10)
 
 /* The figures of struct quire_stats that are bytes now; the events are COUNTERS. */
-#define GAUGES(GAUGE) \
-	GAUGE(budget) \
-	GAUGE(reserved) \
-	GAUGE(resident) \
+#define GAUGES(GAUGE)        \
+	GAUGE(budget)        \
+	GAUGE(reserved)      \
+	GAUGE(resident)      \
 	GAUGE(peak_resident) \
-	GAUGE(standby) \
-	GAUGE(buffers) \
-	GAUGE(pinned) \
-	GAUGE(swapped) \
+	GAUGE(standby)       \
+	GAUGE(buffers)       \
+	GAUGE(pinned)        \
+	GAUGE(swapped)       \
 	GAUGE(metadata)
 
 /* ------------------------------------------------------------- names */
@@ -87,7 +87,8 @@ static void json_string(FILE *f, const char *string)
 		else if (is_control(character))
 			fprintf(f, "\\u%04x", (unsigned)character);
 		else
-			fprintf(f, *s == '"' || *s == '\\' ? "\\%.*s" : "%.*s", (int)n, (const char *)s);
+			fprintf(f, *s == '"' || *s == '\\' ? "\\%.*s" : "%.*s", (int)n,
+			        (const char *)s);
 		s += MAX(n, 1);
 	}
 	fputc('"', f);
@@ -102,33 +103,33 @@ static void print_pmap(const struct quire *q, FILE *f)
 
 	quire_stats_get(q, &all);
 	fprintf(f, "%-16s %12s %10s %10s %10s %10s %9s %9s  %s\n", "Address", "Kbytes", "RSS",
-		"Standby", "Swapped", "Pinned", "Minor", "Major", "Region");
+	        "Standby", "Swapped", "Pinned", "Minor", "Major", "Region");
 	for (uint32_t id = 1; id <= regions_used(q); id++) {
 		const struct quire_stats *s = &r.stats;
 
 		if (!region_figures(q, id, &r))
 			continue;
 		fprintf(f,
-			"%016" PRIxPTR " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
-			" %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  ",
-			(uintptr_t)r.base, KIB(s->reserved), KIB(s->resident), KIB(s->standby),
-			KIB(s->swapped), KIB(s->pinned), s->minor_faults, s->major_faults);
+		        "%016" PRIxPTR " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+		        " %10" PRIu64 " %9" PRIu64 " %9" PRIu64 "  ",
+		        (uintptr_t)r.base, KIB(s->reserved), KIB(s->resident), KIB(s->standby),
+		        KIB(s->swapped), KIB(s->pinned), s->minor_faults, s->major_faults);
 		text_name(f, r.name);
 		fputc('\n', f);
 	}
 	fprintf(f,
-		"%-16s %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %9" PRIu64
-		" %9" PRIu64 "\n",
-		"total kB", KIB(all.reserved), KIB(all.resident), KIB(all.standby), KIB(all.swapped),
-		KIB(all.pinned), all.minor_faults, all.major_faults);
+	        "%-16s %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+	        " %9" PRIu64 " %9" PRIu64 "\n",
+	        "total kB", KIB(all.reserved), KIB(all.resident), KIB(all.standby),
+	        KIB(all.swapped), KIB(all.pinned), all.minor_faults, all.major_faults);
 }
 
 static void print_latency(FILE *f, const char *name, const struct quire_latency *l)
 {
 	fprintf(f,
-		"%-20s %10" PRIu64 " faults, us: mean %.1f p50 %.1f p99 %.1f p99.9 %.1f max %.1f\n",
-		name, l->count, (double)l->mean / 1e3, (double)l->p50 / 1e3, (double)l->p99 / 1e3,
-		(double)l->p999 / 1e3, (double)l->max / 1e3);
+	        "%-20s %10" PRIu64 " faults, us: mean %.1f p50 %.1f p99 %.1f p99.9 %.1f max %.1f\n",
+	        name, l->count, (double)l->mean / 1e3, (double)l->p50 / 1e3, (double)l->p99 / 1e3,
+	        (double)l->p999 / 1e3, (double)l->max / 1e3);
 }
 
 static void print_sizes(FILE *f, const struct quire_stats *s)
@@ -154,8 +155,8 @@ static void print_status(const struct quire *q, FILE *f)
 
 	quire_stats_get(q, &s);
 	fprintf(f, "%-20s %s\n%-20s %s%s\n%-20s %s\n", "engine:", quire_engine_name(q),
-		"io:", quire_io_name(q), swapfile_is_direct(q->swap) ? ", O_DIRECT" : ", buffered",
-		"policy:", quire_policy_name(q));
+	        "io:", quire_io_name(q), swapfile_is_direct(q->swap) ? ", O_DIRECT" : ", buffered",
+	        "policy:", quire_policy_name(q));
 #define GAUGE(name) fprintf(f, "%-20s %10" PRIu64 " kB\n", #name ":", KIB(s.name));
 	GAUGES(GAUGE)
 #undef GAUGE
@@ -172,9 +173,9 @@ static void print_status(const struct quire *q, FILE *f)
 static void json_latency(FILE *f, const char *name, const struct quire_latency *l)
 {
 	fprintf(f,
-		",\"%s\":{\"count\":%" PRIu64 ",\"mean_ns\":%" PRIu64 ",\"p50_ns\":%" PRIu64
-		",\"p99_ns\":%" PRIu64 ",\"p999_ns\":%" PRIu64 ",\"max_ns\":%" PRIu64 "}",
-		name, l->count, l->mean, l->p50, l->p99, l->p999, l->max);
+	        ",\"%s\":{\"count\":%" PRIu64 ",\"mean_ns\":%" PRIu64 ",\"p50_ns\":%" PRIu64
+	        ",\"p99_ns\":%" PRIu64 ",\"p999_ns\":%" PRIu64 ",\"max_ns\":%" PRIu64 "}",
+	        name, l->count, l->mean, l->p50, l->p99, l->p999, l->max);
 }
 
 static void json_stats(FILE *f, const struct quire_stats *s)
@@ -203,8 +204,8 @@ static void print_json(const struct quire *q, FILE *f)
 
 	quire_stats_get(q, &s);
 	fprintf(f, "{\"engine\":\"%s\",\"io\":\"%s\",\"direct\":%s,\"policy\":\"%s\",",
-		quire_engine_name(q), quire_io_name(q), swapfile_is_direct(q->swap) ? "true" : "false",
-		quire_policy_name(q));
+	        quire_engine_name(q), quire_io_name(q),
+	        swapfile_is_direct(q->swap) ? "true" : "false", quire_policy_name(q));
 	json_stats(f, &s);
 	fprintf(f, ",\"regions\":[");
 	for (uint32_t id = 1; id <= regions_used(q); id++) {
@@ -235,7 +236,8 @@ int quire_stats_print(const quire_t *q, FILE *stream, int format)
 		print_json(q, stream);
 		break;
 	default:
-		return error_set(EINVAL, "unknown format %d; allowed: pmap 0, status 1, json 2", format);
+		return error_set(EINVAL, "unknown format %d; allowed: pmap 0, status 1, json 2",
+		                 format);
 	}
 	/* What stays in the stream's buffer could still fail, and nobody would be told. */
 	if (fflush(stream) != 0)
@@ -249,5 +251,5 @@ void quire_options_print(FILE *stream)
 
 	for (size_t i = 0; options_row(i, &name, &environment, &fallback, &meaning); i++)
 		fprintf(stream, "  --%-10s %-16s %s (default: %s)\n", name, environment, meaning,
-			fallback);
+		        fallback);
 }

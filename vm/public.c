@@ -87,8 +87,8 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 	error = q->engine.ops->attach_buffers(&q->engine, q->buffer_arena.base,
 	                                      q->buffer_arena.bytes);
 	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
-				 strerror(-error)) :
-		       0;
+	                         strerror(-error)) :
+	               0;
 }
 
 static int open_pager(struct quire *q, const struct quire_config *c)
@@ -161,8 +161,9 @@ static void close_all(struct quire *q)
 
 static int open_all(struct quire *q, const struct quire_config *c)
 {
-	struct swapfile_options swap = { .path = c->swap_path, .size_limit = c->swap_size,
-					 .io = c->io };
+	struct swapfile_options swap = { .path = c->swap_path,
+		                         .size_limit = c->swap_size,
+		                         .io = c->io };
 	int error;
 
 	lock_init(&q->pin_lock, RANK_PIN);
@@ -206,7 +207,7 @@ int quire_open(quire_t **out, const struct quire_options *options)
 		return error_set(EINVAL, "a NULL result");
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
 		return error_set(ENOTSUP, "this kernel's pages are %ld bytes; Quire needs %zu",
-				 sysconf(_SC_PAGESIZE), PAGE_BYTES);
+		                 sysconf(_SC_PAGESIZE), PAGE_BYTES);
 	error = options_resolve(options, &config);
 	if (error)
 		return error;
@@ -248,8 +249,8 @@ int quire_set_memory(quire_t *q, size_t bytes)
 	if (!q)
 		return error_set(EINVAL, "a NULL pager");
 	if (bytes < QUIRE_MEMORY_MIN)
-		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)", bytes,
-				 (size_t)QUIRE_MEMORY_MIN);
+		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)",
+		                 bytes, (size_t)QUIRE_MEMORY_MIN);
 	if (pages_of(bytes) > q->pager.frame_max)
 		return error_set(
 			EINVAL, "a budget of %zu bytes; the maximum is %zu (%s)", bytes,
@@ -272,9 +273,9 @@ int quire_set_memory(quire_t *q, size_t bytes)
 		return error_set(ENOMEM, "no memory for the records of a budget of %zu bytes",
 		                 bytes);
 	return error ? error_set(-error,
-				 "what is pinned or cannot be written out does not fit %zu bytes",
-				 bytes) :
-		       0;
+	                         "what is pinned or cannot be written out does not fit %zu bytes",
+	                         bytes) :
+	               0;
 }
 
 size_t quire_memory(const quire_t *q)

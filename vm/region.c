@@ -48,8 +48,9 @@ static int reserve(struct quire_region *r)
 	r->table = r->table_arena.arena.base;
 	r->leaves = r->leaf_arena.base;
 	if (mprotect(r->base, r->bytes, PROT_READ | PROT_WRITE) != 0)
-		return error_set(ENOMEM, "mprotect: %s (too many mappings, or vm.overcommit_memory=2?)",
-				 strerror(errno));
+		return error_set(ENOMEM,
+		                 "mprotect: %s (too many mappings, or vm.overcommit_memory=2?)",
+		                 strerror(errno));
 	/* A huge page would appear without a fault of ours, and be evicted whole. */
 	kernel_madvise(r->base, r->bytes, MADV_NOHUGEPAGE);
 	return 0;
@@ -66,7 +67,7 @@ static void unreserve(struct quire_region *r)
 }
 
 static void init(struct quire_region *r, struct quire *q, uint32_t id, size_t bytes,
-		 const char *name)
+                 const char *name)
 {
 	/* users is left alone: a late visitor may be counting himself out (G1). */
 	memset(&r->base, 0, sizeof *r - offsetof(struct quire_region, base));
@@ -103,7 +104,8 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 	if (!error) {
 		error = q->engine.ops->attach(&q->engine, r->base, r->bytes);
 		if (error)
-			error_set(-error, "userfaultfd does not take the range: %s", strerror(-error));
+			error_set(-error, "userfaultfd does not take the range: %s",
+			          strerror(-error));
 	}
 	if (error) {
 		unreserve(r);
@@ -125,7 +127,7 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 }
 
 int quire_region_create(quire_t *q, size_t length, const struct quire_region_options *options,
-			quire_region_t **out)
+                        quire_region_t **out)
 {
 	struct call call;
 	size_t bytes = round_up(length, PAGE_BYTES);
@@ -137,10 +139,10 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 		return error_set(EINVAL, "a NULL pager or result");
 	if (options && options->size != sizeof *options && (options->size != 0 || options->name))
 		return error_set(EINVAL, "quire_region_options.size is %zu, not %zu", options->size,
-				 sizeof *options);
+		                 sizeof *options);
 	if (length == 0 || bytes < length || bytes > QUIRE_REGION_MAX)
 		return error_set(EINVAL, "length %zu: allowed are 1 to %zu bytes", length,
-				 QUIRE_REGION_MAX);
+		                 QUIRE_REGION_MAX);
 	/* The caller's memory may be managed itself: it is not touched while signals are blocked. */
 	if (options && options->name)
 		snprintf(name, sizeof name, "%s", options->name);

@@ -28,10 +28,10 @@ struct range {
 #define RANGES_MAX (4u * REGIONS_MAX)
 
 static struct lock registry_lock = LOCK_INIT(RANK_REGISTRY);
-static struct arena arena;                      /* registry lock */
+static struct arena arena; /* registry lock */
 static _Atomic(struct range *) ranges;
 static _Atomic uint32_t range_count;
-static _Atomic uint32_t sequence;               /* odd while the array changes */
+static _Atomic uint32_t sequence; /* odd while the array changes */
 /* Readers between their look and their count; close waits for them (G2). */
 static _Atomic uint32_t lookers;
 
@@ -74,12 +74,12 @@ static uint32_t position_of(const struct range *a, uint32_t n, uintptr_t address
 static void copy_range(struct range *to, struct range *from)
 {
 	atomic_store_explicit(&to->base, atomic_load_explicit(&from->base, memory_order_relaxed),
-			      memory_order_relaxed);
+	                      memory_order_relaxed);
 	atomic_store_explicit(&to->end, atomic_load_explicit(&from->end, memory_order_relaxed),
-			      memory_order_relaxed);
+	                      memory_order_relaxed);
 	atomic_store_explicit(&to->region,
-			      atomic_load_explicit(&from->region, memory_order_relaxed),
-			      memory_order_relaxed);
+	                      atomic_load_explicit(&from->region, memory_order_relaxed),
+	                      memory_order_relaxed);
 }
 
 static struct quire_region *look(uintptr_t address)

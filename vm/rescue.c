@@ -15,10 +15,10 @@
 #include <errno.h>
 
 struct rescue {
-	uint64_t first;                 /* page */
-	uint32_t buffer;                /* of that page; the others follow in both */
+	uint64_t first;  /* page */
+	uint32_t buffer; /* of that page; the others follow in both */
 	uint32_t n;
-	uint32_t touched;               /* index of the faulting page */
+	uint32_t touched; /* index of the faulting page */
 };
 
 /* Hold the entry of page if it is in standby in that buffer. */
@@ -75,7 +75,7 @@ static void leave(struct quire_region *r, const struct rescue *s, uint32_t from,
 
 /* Pages [from, to) are mapped: out of their buffers, into frames. */
 static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint32_t to,
-		   bool writable, bool moved)
+                   bool writable, bool moved)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
@@ -87,7 +87,7 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 	for (uint32_t i = 0; i < n; i++)
 		ids[i] = PAGE_ID(r->id, s->first + from + i);
 	frames_enter(&q->pager, ids, frames, n, f->major ? POLICY_FAULTED : POLICY_RESCUED,
-		     s->touched - from);
+	             s->touched - from);
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t id = s->buffer + from + i;
 		struct buffer *b = buffer_of(&q->pager, id);
@@ -149,12 +149,13 @@ static bool is_clean(struct pager *p, uint32_t id)
 
 /* Copy pages [from, to), alike in writability, as far as the engine does. => how many are mapped and settled */
 static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from, uint32_t to,
-			  bool writable)
+                          bool writable)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
 	int n = q->engine.ops->map(&q->engine, region_page(r, s->first + from),
-				   buffer_address(&q->pager, s->buffer + from), to - from, writable);
+	                           buffer_address(&q->pager, s->buffer + from), to - from,
+	                           writable);
 
 	if (n < 0)
 		f->error = -n;

@@ -69,8 +69,8 @@ static int handshake(int fd, uint64_t features, uint64_t *offered)
 /* process_madvise(2) on ourselves with a destructive advice: Linux 6.13. */
 static bool probe_vector_drop(int pidfd)
 {
-	char *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	char *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+	                  0);
 	struct iovec v = { .iov_base = page, .iov_len = PAGE_BYTES };
 	bool works;
 
@@ -78,8 +78,8 @@ static bool probe_vector_drop(int pidfd)
 		return false;
 	*page = 1;
 	works = pidfd >= 0 &&
-		syscall(SYS_process_madvise, pidfd, &v, 1, MADV_DONTNEED, 0) == (long)PAGE_BYTES &&
-		*page == 0;
+	        syscall(SYS_process_madvise, pidfd, &v, 1, MADV_DONTNEED, 0) == (long)PAGE_BYTES &&
+	        *page == 0;
 	munmap(page, PAGE_BYTES);
 	return works;
 }
@@ -93,16 +93,17 @@ int uffd_open(struct engine *e, bool in_thread)
 	lock_init(&u->reading_lock, RANK_ENGINE);
 	u->fd = u->pidfd = -1;
 	if (fd < 0)
-		return error_set(ENOTSUP,
-				 "userfaultfd: %s (needs access to /dev/userfaultfd, CAP_SYS_PTRACE, or "
-				 "vm.unprivileged_userfaultfd=1)",
-				 strerror(why));
+		return error_set(
+			ENOTSUP,
+			"userfaultfd: %s (needs access to /dev/userfaultfd, CAP_SYS_PTRACE, or "
+			"vm.unprivileged_userfaultfd=1)",
+			strerror(why));
 	error = handshake(fd, 0, &offered);
 	close(fd);
 	if (error || (offered & needed) != needed)
 		return error_set(ENOTSUP, "userfaultfd of this kernel lacks %s",
-				 in_thread ? "write-protection or SIGBUS delivery" :
-					     "write-protection or thread numbers");
+		                 in_thread ? "write-protection or SIGBUS delivery" :
+		                             "write-protection or thread numbers");
 	u->features = needed | (offered & WANTED);
 	u->fd = descriptor(in_thread, &why);
 	if (u->fd < 0 || handshake(u->fd, u->features, &offered) != 0) {
@@ -114,7 +115,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	u->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	u->vector_drop = probe_vector_drop(u->pidfd);
 	u->zeros = mmap(NULL, CLUSTER_PAGES * PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
-			-1, 0);
+	                -1, 0);
 	if (u->zeros == MAP_FAILED) {
 		u->zeros = NULL;
 		uffd_close(e);
@@ -182,13 +183,13 @@ static bool again(int error)
  */
 struct fill {
 	int (*part)(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
-		    int64_t *done);
-	uintptr_t page, from;           /* from 0: zeros */
+	            int64_t *done);
+	uintptr_t page, from; /* from 0: zeros */
 	uint64_t mode;
 };
 
 static int copy_part(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
-		     int64_t *done)
+                     int64_t *done)
 {
 	struct uffdio_copy c = { .dst = page, .src = from, .len = bytes, .mode = mode };
 	int error = ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0 ? 0 : errno;
@@ -198,7 +199,7 @@ static int copy_part(struct engine *e, uintptr_t page, uintptr_t from, size_t by
 }
 
 static int zero_part(struct engine *e, uintptr_t page, uintptr_t from, size_t bytes, uint64_t mode,
-		     int64_t *done)
+                     int64_t *done)
 {
 	struct uffdio_zeropage z = { .range = { .start = page, .len = bytes }, .mode = mode };
 	int error = ioctl(e->uffd.fd, UFFDIO_ZEROPAGE, &z) == 0 ? 0 : errno;
@@ -216,8 +217,8 @@ static int fill(struct engine *e, const struct fill *f, unsigned n)
 	while (done < bytes) {
 		int64_t now = 0;
 		size_t length = MIN(part, bytes - done);
-		int error = f->part(e, f->page + done, f->from ? f->from + done : 0, length, f->mode,
-				    &now);
+		int error = f->part(e, f->page + done, f->from ? f->from + done : 0, length,
+		                    f->mode, &now);
 
 		if (error == 0)
 			done += length;
@@ -234,7 +235,7 @@ static int fill(struct engine *e, const struct fill *f, unsigned n)
 int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
 {
 	struct fill f = { copy_part, (uintptr_t)page, (uintptr_t)from,
-			  writable ? 0 : UFFDIO_COPY_MODE_WP };
+		          writable ? 0 : UFFDIO_COPY_MODE_WP };
 
 	return fill(e, &f, n);
 }
@@ -252,7 +253,9 @@ int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
 
 int uffd_place(struct engine *e, char *page, char *buffer)
 {
-	struct uffdio_move m = { .dst = (uintptr_t)page, .src = (uintptr_t)buffer, .len = PAGE_BYTES };
+	struct uffdio_move m = { .dst = (uintptr_t)page,
+		                 .src = (uintptr_t)buffer,
+		                 .len = PAGE_BYTES };
 
 	if (!e->uffd.move)
 		return -ENOTSUP;

@@ -36,8 +36,8 @@ int uffd_poison(struct engine *e, char *page);
 
 /* An access that a message told of. */
 struct uffd_access {
-	char *address;          /* of its page, where the kernel does not say more */
-	int32_t tid;            /* the thread that waits */
+	char *address; /* of its page, where the kernel does not say more */
+	int32_t tid;   /* the thread that waits */
 	bool write;
 };
 
@@ -50,7 +50,7 @@ struct uffd_restless {
 
 /* Refuse an access without UFFDIO_POISON. => handler thread; r has a user */
 void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,
-		 struct uffd_restless *restless);
+                 struct uffd_restless *restless);
 
 /* A fault of the reclaimer's own, on a page that it takes: zeros. => false: it is not one (uffd_take.c) */
 bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a);

@@ -23,8 +23,8 @@
 #include <unistd.h>
 
 static struct lock users_lock = LOCK_INIT(RANK_ENGINE);
-static unsigned users;                  /* users lock */
-static struct sigaction previous;       /* written under the users lock before ours is installed */
+static unsigned users;            /* users lock */
+static struct sigaction previous; /* written under the users lock before ours is installed */
 
 /* Who held it is not there to release it. The handler stays: the child's own pagers use it. */
 static void forget_in_child(void)
@@ -62,7 +62,7 @@ static bool context_is_write(const ucontext_t *c)
 	}
 #else
 	(void)c;
-	return true;    /* right, if not cheap: the page is mapped writable */
+	return true; /* right, if not cheap: the page is mapped writable */
 #endif
 }
 
@@ -72,7 +72,7 @@ static bool serve(const siginfo_t *info, const ucontext_t *context)
 	struct quire_region *r;
 	bool done = false;
 
-	if (info->si_code <= 0)         /* sent by kill(2) and its like */
+	if (info->si_code <= 0) /* sent by kill(2) and its like */
 		return false;
 	r = registry_find(info->si_addr);
 	if (!r)
@@ -144,7 +144,7 @@ static int signal_start(struct engine *e)
 	lock_acquire(&users_lock);
 	if (users == 0) {
 		struct sigaction ours = { .sa_sigaction = on_sigbus,
-					  .sa_flags = SA_SIGINFO | SA_ONSTACK };
+			                  .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 		struct sigaction now;
 
@@ -181,7 +181,8 @@ static void signal_close(struct engine *e)
 const struct engine_ops engine_uffd_signal = {
 	.name = "uffd-signal",
 	.in_thread = true,
-	.costs = "the faulting thread serves its faults; system calls on absent pages fail with EFAULT",
+	.costs =
+		"the faulting thread serves its faults; system calls on absent pages fail with EFAULT",
 	.open = signal_open,
 	.start = signal_start,
 	.close = signal_close,

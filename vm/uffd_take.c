@@ -162,8 +162,8 @@ static bool protect(struct engine *e, struct take_page **list, unsigned n)
 				last = i;
 		}
 		if (uffd_protection(e, list[first]->page,
-				    pages_of((size_t)(list[last]->page - list[first]->page)) + 1,
-				    true) == 0)
+		                    pages_of((size_t)(list[last]->page - list[first]->page)) + 1,
+		                    true) == 0)
 			continue;
 		/* Older kernels refuse a range that is not one mapping: one by one. */
 		for (unsigned k = first; k <= last; k++)
@@ -202,9 +202,9 @@ static void copy(struct engine *e, struct take_page **list, unsigned n)
 			remote[k] = (struct iovec){ list[j]->page, PAGE_BYTES };
 		}
 		got = syscall(SYS_process_vm_readv, self, local, (unsigned long)k, remote,
-			      (unsigned long)k, 0ul);
+		              (unsigned long)k, 0ul);
 		if (got < 0 && errno != EFAULT)
-			return;         /* all that is left is kept */
+			return; /* all that is left is kept */
 		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)
 			list[i++]->result = TAKE_DONE;
 		if (i < n) {
@@ -244,7 +244,8 @@ static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
 
 		for (unsigned i = 0; i < k; i++)
 			all += v[i].iov_len;
-		if (syscall(SYS_process_madvise, e->uffd.pidfd, v, k, MADV_DONTNEED, 0) == (long)all)
+		if (syscall(SYS_process_madvise, e->uffd.pidfd, v, k, MADV_DONTNEED, 0) ==
+		    (long)all)
 			return;
 	}
 	for (unsigned i = 0; i < k; i++)
@@ -261,11 +262,13 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 	for (unsigned i = 0, end; i < n; i = end) {
 		bool run;
 
-		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES; end++)
+		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES;
+		     end++)
 			;
 		run = end - i >= MOVE_RUN;
 		for (unsigned k = i; k < end; k++)
-			copy_it[k] = !e->uffd.move || !(pages[k].dirty && (run || !e->ops->in_thread));
+			copy_it[k] = !e->uffd.move ||
+			             !(pages[k].dirty && (run || !e->ops->in_thread));
 		if (e->uffd.move && run)
 			move_run(e, &pages[i], &copy_it[i], end - i);
 		for (unsigned k = i; k < end; k++)

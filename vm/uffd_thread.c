@@ -63,7 +63,7 @@ struct refused {
 struct handler {
 	struct engine *e;
 	pthread_t thread;
-	int event;                      /* eventfd: replenished, or stop */
+	int event; /* eventfd: replenished, or stop */
 	_Atomic uint32_t stop;
 	uint32_t deferred_count;
 	struct deferred deferred[DEFERRED_MAX];
@@ -94,7 +94,7 @@ static void defer(struct handler *h, const struct uffd_access *a, struct patienc
 	if (h->deferred_count < DEFERRED_MAX)
 		h->deferred[h->deferred_count++] = (struct deferred){ *a, patience };
 	else
-		uffd_wake(h->e, page_of(a), 1);         /* it faults again */
+		uffd_wake(h->e, page_of(a), 1); /* it faults again */
 }
 
 /* => 0, -EBUSY: somebody is at the page just now, or why the kernel does not undo it */
@@ -187,8 +187,10 @@ static void serve(struct handler *h, const struct uffd_access *a, struct patienc
 		uffd_wake(h->e, page_of(a), 1);
 		return;
 	}
-	f = (struct fault){ .region = r, .page = (uint64_t)(a->address - r->base) >> PAGE_SHIFT,
-			    .write = a->write, .may_sleep = false };
+	f = (struct fault){ .region = r,
+		            .page = (uint64_t)(a->address - r->base) >> PAGE_SHIFT,
+		            .write = a->write,
+		            .may_sleep = false };
 	switch (fault_serve(&f)) {
 	case FAULT_DONE:
 		/* Mapping wakes; so does whoever ends the wait for a busy page. */

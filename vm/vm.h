@@ -45,7 +45,7 @@
 enum region_life {
 	REGION_GONE = 0,
 	REGION_ALIVE = 1,
-	REGION_DYING = 2,       /* no new faults; its pages can still be evicted */
+	REGION_DYING = 2, /* no new faults; its pages can still be evicted */
 };
 
 struct quire_region {
@@ -58,16 +58,16 @@ struct quire_region {
 	 * is never unmapped while its pager is open, so both may be looked at late.
 	 */
 	_Atomic uint32_t users;
-	_Atomic uint32_t alive;         /* enum region_life */
+	_Atomic uint32_t alive; /* enum region_life */
 	char *base;
 	uint64_t pages;
 	size_t bytes;
-	char *mapping;                  /* with the guard pages */
+	char *mapping; /* with the guard pages */
 	size_t mapping_bytes;
 	struct sparse_arena table_arena;
 	entry_t *table;
 	struct arena leaf_arena;
-	_Atomic uint64_t *leaves;       /* bit a leaf: touched */
+	_Atomic uint64_t *leaves; /* bit a leaf: touched */
 	_Atomic uint64_t leaf_count;
 
 	struct lock readahead_lock;
@@ -77,8 +77,8 @@ struct quire_region {
 	uint32_t write_window;          /* and how many are unprotected at once */
 	uint64_t rescue_next;           /* rescues in order */
 	uint32_t rescue_window;
-	_Atomic uint32_t write_bias;    /* 0 .. 1024: how often a page mapped clean is written */
-	_Atomic uint32_t installs;      /* counts installs for sampling write_bias */
+	_Atomic uint32_t write_bias; /* 0 .. 1024: how often a page mapped clean is written */
+	_Atomic uint32_t installs;   /* counts installs for sampling write_bias */
 
 	struct counters counters;
 	struct histogram minor, major;
@@ -91,22 +91,22 @@ struct quire {
 	struct swapfile *swap;
 	struct counters counters;
 	struct histogram minor, major;
-	struct arena self;              /* this struct lives in it */
+	struct arena self; /* this struct lives in it */
 	struct arena region_arena;
-	struct quire_region *regions;   /* by id - 1 */
-	_Atomic uint32_t region_count;  /* ever used; registry lock, read without */
-	uint32_t *free_ids;             /* stack; registry lock */
+	struct quire_region *regions;  /* by id - 1 */
+	_Atomic uint32_t region_count; /* ever used; registry lock, read without */
+	uint32_t *free_ids;            /* stack; registry lock */
 	uint32_t free_id_count;
 	struct arena free_id_arena;
 	struct arena buffer_arena;
-	struct lock pin_lock;           /* one change of pins at a time */
+	struct lock pin_lock; /* one change of pins at a time */
 	struct prefetch prefetch;
-	_Atomic uint32_t stamp;         /* evictions, in units of 16 pages */
+	_Atomic uint32_t stamp; /* evictions, in units of 16 pages */
 	quire_error_fn on_error;
 	void *on_error_arg;
-	uint64_t spin_ns, look_ns;      /* how long to wait awake: for the next fault; for a read */
+	uint64_t spin_ns, look_ns; /* how long to wait awake: for the next fault; for a read */
 	bool use_move;
-	uint32_t readahead_max;         /* pages */
+	uint32_t readahead_max; /* pages */
 	char swap_path[256];
 };
 
@@ -179,29 +179,29 @@ void registry_give_id(struct quire *q, uint32_t id);
 /* -------------------------------------------------------------- faults */
 
 enum fault_result {
-	FAULT_DONE,     /* the access can be made again */
-	FAULT_WAITING,  /* not slept: whoever ends the wait wakes the thread */
-	FAULT_DEFERRED, /* not slept: no credit; to be tried again when replenished */
+	FAULT_DONE,      /* the access can be made again */
+	FAULT_WAITING,   /* not slept: whoever ends the wait wakes the thread */
+	FAULT_DEFERRED,  /* not slept: no credit; to be tried again when replenished */
 	FAULT_CONGESTED, /* not slept: no read queue is free; to be tried again when reads arrive */
-	FAULT_IOERR,    /* the bytes cannot be had */
-	FAULT_NOMEM,    /* nothing can be evicted */
-	FAULT_REFUSED,  /* the engine could not install the page */
+	FAULT_IOERR,     /* the bytes cannot be had */
+	FAULT_NOMEM,     /* nothing can be evicted */
+	FAULT_REFUSED,   /* the engine could not install the page */
 };
 
 struct fault {
 	struct quire_region *region;
 	uint64_t page;
 	bool write;
-	bool may_sleep;         /* false: on a handler thread */
-	bool speculative;       /* nobody touched the page: no further readahead */
+	bool may_sleep;   /* false: on a handler thread */
+	bool speculative; /* nobody touched the page: no further readahead */
 	/* the course of it */
 	bool major;
-	bool no_readahead;      /* a first attempt by window failed */
-	bool congested;         /* the window was not started for want of a queue */
-	int error;              /* why the engine refused, an errno */
-	uint64_t started;       /* ns */
+	bool no_readahead; /* a first attempt by window failed */
+	bool congested;    /* the window was not started for want of a queue */
+	int error;         /* why the engine refused, an errno */
+	uint64_t started;  /* ns */
 	entry_t *entry;
-	uint64_t held;          /* the entry's value when it was taken, without BUSY */
+	uint64_t held; /* the entry's value when it was taken, without BUSY */
 };
 
 /*
@@ -228,7 +228,7 @@ void fault_learn_write(struct quire_region *r, bool written);
  * => false: nothing has changed; demand->congested: no queue is free just now
  */
 bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
-		  uint32_t *id);
+                  uint32_t *id);
 /* What readahead says of a fault at page. */
 bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_plan *plan);
 
@@ -264,7 +264,7 @@ struct quire_config {
 };
 /* Row i of the option table. => false: there is none */
 bool options_row(size_t i, const char **name, const char **environment, const char **fallback,
-		 const char **meaning);
+                 const char **meaning);
 int options_resolve(const struct quire_options *options, struct quire_config *config);
 /* Memory of this machine: the largest budget. */
 uint64_t machine_pages(void);

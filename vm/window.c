@@ -74,7 +74,7 @@ static bool cancel(struct pager *p, uint32_t c)
  * => *taken: how many of the plan's pages were looked at
  */
 static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
-			  uint32_t *id, uint32_t *taken)
+                          uint32_t *id, uint32_t *taken)
 {
 	struct pager *p = &r->q->pager;
 	uint32_t want = credits_spare(p, MIN(plan->count, CLUSTER_PAGES - 1)), c, n = 0, first;
@@ -129,7 +129,7 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 		entry_t *entry = region_entry(r, pages[i]);
 		uint64_t old = atomic_load(entry);
 		uint64_t reading = entry_make(ENTRY_READING, c * CLUSTER_PAGES + i) |
-				   (demand && i == 0 && !demand->may_sleep ? ENTRY_WAITERS : 0);
+		                   (demand && i == 0 && !demand->may_sleep ? ENTRY_WAITERS : 0);
 
 		/* Who waits for BUSY to end looks again when it has; the mark stays with the read. */
 		while (!atomic_compare_exchange_weak(entry, &old, reading | (old & ENTRY_WAITERS)))
@@ -146,7 +146,7 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 }
 
 bool window_start(struct quire_region *r, const struct ra_plan *plan, struct fault *demand,
-		  uint32_t *id)
+                  uint32_t *id)
 {
 	struct ra_plan part = *plan;
 	uint32_t done, taken, ignored;

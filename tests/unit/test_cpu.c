@@ -27,7 +27,8 @@ static void run(const char *format, ...)
 /* Text into a file below top, its directories made. */
 static void put(const char *name, const char *text)
 {
-	run("mkdir -p \"$(dirname '%s/%s')\" && printf -- '%s' > '%s/%s'", top, name, text, top, name);
+	run("mkdir -p \"$(dirname '%s/%s')\" && printf -- '%s' > '%s/%s'", top, name, text, top,
+	    name);
 }
 
 static bool capped(int cpus)
@@ -102,11 +103,8 @@ static void version_1(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(nothing_known),
-		UNIT(version_2),
-		UNIT(a_cgroup_above),
-		UNIT(version_1),
-		UNIT_END,
+		UNIT(nothing_known), UNIT(version_2), UNIT(a_cgroup_above),
+		UNIT(version_1),     UNIT_END,
 	};
 	char clean[64];
 	int status;

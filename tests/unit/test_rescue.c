@@ -238,11 +238,16 @@ static void rescue_by_place(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(rescue_clean),         UNIT(rescue_dirty),
-		UNIT(rescue_while_written), UNIT(rescues_in_order),
-		UNIT(rescue_mixed),         UNIT(refused_rescue),
-		UNIT(rescue_cut_short),     UNIT(window_cut_short),
-		UNIT(rescue_by_place),      UNIT(rescue_without_a_credit),
+		UNIT(rescue_clean),
+		UNIT(rescue_dirty),
+		UNIT(rescue_while_written),
+		UNIT(rescues_in_order),
+		UNIT(rescue_mixed),
+		UNIT(refused_rescue),
+		UNIT(rescue_cut_short),
+		UNIT(window_cut_short),
+		UNIT(rescue_by_place),
+		UNIT(rescue_without_a_credit),
 		UNIT_END,
 	};
 

@@ -222,14 +222,10 @@ static void budget_is_kept(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(swap_full),
-		UNIT(a_slot_comes_free),
-		UNIT(suspended_writes),
-		UNIT(write_error_then_good),
-		UNIT(disk_full_at_write),
-		UNIT(budget_down_and_up),
-		UNIT(budget_is_kept),
-		UNIT_END,
+		UNIT(swap_full),          UNIT(a_slot_comes_free),
+		UNIT(suspended_writes),   UNIT(write_error_then_good),
+		UNIT(disk_full_at_write), UNIT(budget_down_and_up),
+		UNIT(budget_is_kept),     UNIT_END,
 	};
 
 	return unit_main(argc, argv, "shortage", tests);
