@@ -209,7 +209,7 @@ struct pager {
 	uint64_t write_again_at;       /* after a failure; reclaim lock */
 	/* Slots in use when the last one was asked for in vain; reclaim lock. */
 	uint64_t used_when_full;
-	bool swap_full;         /* told already; reclaim lock */
+	bool swap_full; /* told already; reclaim lock */
 	pthread_t thread;
 	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
 	_Atomic uint32_t stopping;
