@@ -82,6 +82,36 @@ static bool make_own(struct engine *e, struct take_page *p)
 	return done;
 }
 
+/* MADV_COLD is refused for locked memory, and does no harm to other. */
+static bool is_locked(char *at)
+{
+	return kernel_madvise(at, PAGE_BYTES, MADV_COLD) != 0 && errno == EINVAL;
+}
+
+/*
+ * EINVAL: the kernel moves no page between memory that is locked and memory that
+ * is not. The program has locked a region (mlock), or all it had before it made
+ * the region (mlockall). A page that the kernel may be writing to must not be
+ * copied for that; and a lock does not keep pages of ours anyway (quire.h).
+ * => the two are alike now; false: they were
+ */
+static bool unlock(struct engine *e, struct take_page *p)
+{
+	bool page = is_locked(p->page), buffer = is_locked(p->buffer);
+	struct quire_region *r;
+
+	if (page == buffer)
+		return false;
+	if (buffer)
+		return syscall(SYS_munlock, e->q->buffer_arena.base, e->q->buffer_arena.bytes) == 0;
+	r = registry_find(p->page);
+	if (!r)
+		return false;
+	page = syscall(SYS_munlock, r->base, r->bytes) == 0;
+	region_put(r);
+	return page;
+}
+
 /*
  * Move pages[0 .. n), a run. Those that stay are TAKE_KEPT; copy_it[i]: only
  * because the kernel does not move pages of such a mapping (the program made it
@@ -89,7 +119,7 @@ static bool make_own(struct engine *e, struct take_page *p)
  */
 static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, unsigned n)
 {
-	bool owned = false, emptied = false;
+	bool owned = false, emptied = false, unlocked = false;
 	unsigned part = n;
 
 	for (unsigned i = 0; i < n;) {
@@ -135,6 +165,11 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 			/* The run crosses from one mapping into another. */
 			if (length > 1) {
 				part = length / 2;
+				continue;
+			}
+			if (!unlocked && unlock(e, &pages[i])) {
+				unlocked = true;
+				part = n;
 				continue;
 			}
 			copy_it[i] = true;

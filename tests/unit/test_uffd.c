@@ -394,7 +394,9 @@ static bool is_present(uint64_t page)
 	return in_core & 1;
 }
 
-/* One page through the engine's take, by copying, its entry held; then it is put back. */
+static bool was_moved;
+
+/* One page through the engine's take, its entry held; then it is put back. */
 static enum take_result take(uint64_t page, bool *dirty)
 {
 	uint32_t c = cluster_get(&q->pager, 1);
@@ -413,6 +415,7 @@ static enum take_result take(uint64_t page, bool *dirty)
 		if (t.result == TAKE_DONE)
 			CHECK_EQ(q->engine.ops->map(&q->engine, t.page, t.buffer, 1, t.dirty), 1);
 	}
+	was_moved = t.moved;
 	if (dirty)
 		*dirty = t.dirty;
 	entry_publish(r, page, held);
@@ -462,6 +465,44 @@ static void takes_what_is_there_uffd(void)
 static void takes_what_is_there_signal(void)
 {
 	takes_what_is_there("uffd-signal");
+}
+
+/* A dirty page may be in use by the kernel, so it is moved: also if the program has locked memory. */
+static void locked_pages_are_moved(void)
+{
+	bool dirty;
+
+	start("uffd");
+	if (!q->engine.uffd.move) {
+		printf("left out: this kernel does not move pages\n");
+		finish();
+		return;
+	}
+	*at(5, 3) = 77;
+	CHECK_EQ(take(5, &dirty), TAKE_DONE);
+	CHECK(dirty && was_moved);
+	REQUIRE_EQ(syscall(SYS_mlock2, r->base, r->bytes, MLOCK_ONFAULT), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	CHECK_EQ(*at(5, 3), 77);
+	/* The other way round: only the buffers are, and then both. */
+	REQUIRE_EQ(syscall(SYS_mlock2, q->buffer_arena.base, q->buffer_arena.usable, MLOCK_ONFAULT),
+	           0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	REQUIRE_EQ(syscall(SYS_mlock2, q->buffer_arena.base, q->buffer_arena.usable, MLOCK_ONFAULT),
+	           0);
+	REQUIRE_EQ(syscall(SYS_mlock2, r->base, r->bytes, MLOCK_ONFAULT), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	CHECK_EQ(*at(5, 3), 77);
+	/* What the program made read-only the kernel does not move: nobody writes to it. */
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(!was_moved);
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	CHECK_EQ(*at(5, 3), 77);
+	finish();
 }
 
 /* Pages that stay are passed over by the reclaimer, which serves others and then sleeps. */
@@ -790,6 +831,7 @@ int main(int argc, char **argv)
 		UNIT(waits_for_a_destroyer_signal),
 		UNIT(takes_what_is_there_uffd),
 		UNIT(takes_what_is_there_signal),
+		UNIT(locked_pages_are_moved),
 		UNIT(kept_pages_do_not_spin),
 		UNIT(zeros_for_the_reclaimer),
 		UNIT(write_into_the_probe),
