@@ -26,6 +26,7 @@ bool frames_allow(struct pager *p, uint64_t pages)
 static uint32_t frame_new(struct pager *p)
 {
 	uint32_t f = p->frame_free;
+	bool room;
 	size_t n;
 
 	if (f != FRAME_NONE) {
@@ -33,9 +34,10 @@ static uint32_t frame_new(struct pager *p)
 		return f;
 	}
 	n = (size_t)counted_records(&p->frame_count) + 1;
+	room = n <= p->frame_max && arena_extend(&p->frame_arena, n * sizeof *p->frames) &&
+	       arena_extend(&p->node_arena, n * sizeof *p->policy.nodes);
 	/* Who has a frame has a credit, and for those of the budget there is room (frames_allow). */
-	ASSERT(n <= p->frame_max && arena_extend(&p->frame_arena, n * sizeof *p->frames) &&
-	       arena_extend(&p->node_arena, n * sizeof *p->policy.nodes));
+	ASSERT(room);
 	return count_next(&p->frame_count);
 }
 

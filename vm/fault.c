@@ -514,9 +514,12 @@ enum fault_result fault_serve(struct fault *f)
 	f->entry = region_entry(r, f->page);
 	f->error = 0;
 	f->major = f->no_readahead = false;
-	do
-		result = region_touch_leaf(r, f->page) ? attempt(f) : FAULT_NOMEM;
-	while (result == FAULT_WAITING && f->may_sleep);
+	if (!region_touch_leaf(r, f->page))
+		result = FAULT_NOMEM;
+	else
+		do
+			result = attempt(f);
+		while (result == FAULT_WAITING && f->may_sleep);
 	if (result == FAULT_DONE)
 		fault_account(r, f->major, f->started);
 	else if (result == FAULT_NOMEM)

@@ -9,6 +9,20 @@
 
 /* --------------------------------------- a full swap file, failing writes */
 
+/* 200 pages for 64 slots. */
+static void fill_the_swap_file(void)
+{
+	quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_RANDOM);
+	put_pages(0, 200);
+	for (int i = 0; i < 30; i++) {
+		fake_vm_take(vm, false);
+		fake_vm_write(vm);
+		fake_vm_reap(vm);
+		fake_vm_retire(vm);
+	}
+	CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1); /* told once */
+}
+
 static void swap_full(void)
 {
 	for (int in_thread = 0; in_thread < 2; in_thread++) {
@@ -16,15 +30,7 @@ static void swap_full(void)
 		uint64_t n = 0;
 
 		vm = fake_vm_open(&o);
-		quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_RANDOM);
-		put_pages(0, 200);
-		for (int i = 0; i < 30; i++) {
-			fake_vm_take(vm, false);
-			fake_vm_write(vm);
-			fake_vm_reap(vm);
-			fake_vm_retire(vm);
-		}
-		CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1); /* told once */
+		fill_the_swap_file();
 		CHECK_EQ(USED(), COUNTER(swapped));
 		CHECK(USED() >= 32);
 		CHECK_EQ(COUNTER(swapped) + atomic_load(&vm->q->pager.standby), 200);
@@ -55,15 +61,7 @@ static void a_slot_comes_free(void)
 	struct fake_vm_options o = { .in_thread = true, .slots = 65 };
 
 	vm = fake_vm_open(&o);
-	quire_advise(vm->r, 0, vm->r->bytes, QUIRE_ADVISE_RANDOM);
-	put_pages(0, 200);
-	for (int i = 0; i < 30; i++) {
-		fake_vm_take(vm, false);
-		fake_vm_write(vm);
-		fake_vm_reap(vm);
-		fake_vm_retire(vm);
-	}
-	CHECK_EQ(vm->errors[QUIRE_ERROR_SWAP_FULL], 1);
+	fill_the_swap_file();
 	reclaim_enter(&vm->q->pager);
 	CHECK(writeback_suspended(&vm->q->pager));
 	reclaim_leave(&vm->q->pager);
