@@ -211,8 +211,7 @@ enum fault_result fault_rescue(struct fault *f)
 		window_start(r, &plan, NULL, &id);
 	write = f->write || plan.writes || fault_expects_write(r);
 	extend(f, &s, ahead || f->major);
-	if (s.n == 1 && (write || !is_clean(p, s.buffer)) && place(f, &s))
-		return FAULT_DONE;
+	/* Copied while there is memory: to move even one page costs a TLB shootdown. */
 	if (!credits_try(p, s.n)) {
 		leave(r, &s, 0, s.touched);
 		leave(r, &s, s.touched + 1, s.n);

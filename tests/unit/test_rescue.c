@@ -203,7 +203,19 @@ static void window_cut_short(void)
 	}
 }
 
-/* With UFFDIO_MOVE a single page goes back without a copy, and its buffer's credit with it. */
+/* => credits taken, so that there are none */
+static uint32_t take_credits(void)
+{
+	uint32_t free = (uint32_t)atomic_load(&vm->q->pager.credits);
+
+	CHECK(credits_try(&vm->q->pager, free));
+	return free;
+}
+
+/*
+ * A page is copied while there are credits; without one it goes back by
+ * UFFDIO_MOVE, its buffer's credit with it, unless it is being written.
+ */
 static void rescue_by_place(void)
 {
 	for (int in_thread = 0; in_thread < 2; in_thread++) {
@@ -214,20 +226,27 @@ static void rescue_by_place(void)
 			make_standby((enum buffer_state)state);
 			vm->fe->calls[FAKE_MAP] = vm->fe->calls[FAKE_PLACE] = 0;
 			put(50, 9);
-			CHECK_EQ(vm->fe->calls[FAKE_PLACE], state != BUFFER_WRITING);
-			CHECK_EQ(vm->fe->calls[FAKE_MAP], state == BUFFER_WRITING);
+			CHECK_EQ(vm->fe->calls[FAKE_PLACE], 0);
+			CHECK_EQ(vm->fe->calls[FAKE_MAP], 1);
 			CHECK_EQ(value(50), 9);
 			CHECK_VM();
 			fake_vm_reap(vm);
 			CHECK_EQ(USED(), 0);
 		}
 		for (int state = BUFFER_CLEAN; state <= BUFFER_DIRTY; state++) {
+			uint32_t taken;
+
 			make_standby((enum buffer_state)state);
-			vm->fe->calls[FAKE_MAP] = 0;
+			taken = take_credits();
+			vm->fe->calls[FAKE_MAP] = vm->fe->calls[FAKE_PLACE] = 0;
 			fake_refuse(vm->fe, FAKE_PLACE, 0, 1, EBUSY);
-			put(50, 8); /* it is copied */
-			CHECK_EQ(vm->fe->calls[FAKE_MAP], 1);
-			CHECK_EQ(value(50), 8);
+			CHECK_EQ(fake_fault(vm->r, 50, true, false), FAULT_DEFERRED);
+			CHECK_STATE(50, ENTRY_STANDBY);
+			CHECK_EQ(fake_fault(vm->r, 50, true, false), FAULT_DONE);
+			CHECK_EQ(vm->fe->calls[FAKE_PLACE], 2);
+			CHECK_EQ(vm->fe->calls[FAKE_MAP], 0);
+			credits_put(&vm->q->pager, taken);
+			CHECK_EQ(value(50), 1050);
 			CHECK_VM();
 			CHECK_EQ(USED(), 0);
 		}
