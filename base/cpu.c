@@ -127,10 +127,14 @@ bool cpu_is_capped_in(const char *proc_self_cgroup, const char *sys_fs_cgroup, i
 	return false;
 }
 
-bool cpu_is_capped(void)
+unsigned cpu_count(void)
 {
 	cpu_set_t set;
-	int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 
-	return cpu_is_capped_in("/proc/self/cgroup", "/sys/fs/cgroup", cpus);
+	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+bool cpu_is_capped(void)
+{
+	return cpu_is_capped_in("/proc/self/cgroup", "/sys/fs/cgroup", (int)cpu_count());
 }

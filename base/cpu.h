@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * base/cpu.h - may this process spend CPU time that is of use to nobody else?
+ * base/cpu.h - how many CPUs are there for this process, and may it spend their
+ * time where that is of use to nobody else?
  */
 #ifndef QUIRE_BASE_CPU_H
 #define QUIRE_BASE_CPU_H
 
 #include <stdbool.h>
+
+/* CPUs that this thread may run on, at least 1. */
+unsigned cpu_count(void);
 
 /*
  * Is the CPU time of this process capped below what its CPUs would give, by the

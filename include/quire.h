@@ -111,9 +111,9 @@ struct quire_error {
 
 /*
  * Told of each failure in the background or on the fault path.  It runs on an
- * internal thread or inside a fault (perhaps in a signal handler): it may do
- * only what a signal handler may, must not touch managed memory and must not
- * call quire.
+ * internal thread, whose stack is small (256 KiB), or inside a fault (perhaps in
+ * a signal handler): it may do only what a signal handler may, must not touch
+ * managed memory and must not call quire.
  */
 typedef void (*quire_error_fn)(void *arg, const struct quire_error *error);
 
@@ -159,8 +159,9 @@ struct quire_options {
 	/*
 	 * QUIRE_SPIN: microseconds, "0" to "10000", for which a thread that waits for a
 	 * page to be read, or a handler thread for the next fault, stays awake before
-	 * it sleeps, yielding its CPU to whoever wants it; default "auto": not at all
-	 * where a cgroup caps CPU time, else while it pays
+	 * it sleeps, yielding its CPU to whoever wants it (with two CPUs, a handler
+	 * thread on each); default "auto": not at all where a cgroup caps CPU time,
+	 * else while it pays
 	 */
 	const char *spin;
 

@@ -28,8 +28,9 @@
  */
 #include "pager/pager.h"
 
+#include "base/thread.h"
+
 #include <errno.h>
-#include <signal.h>
 #include <sys/prctl.h>
 
 /* The reads that this thread gathers: in queue (locked), or none yet. p: NULL outside a batch */
@@ -326,15 +327,10 @@ static void *reader_main(void *argument)
 
 int reader_start(struct pager *p)
 {
-	sigset_t all, old;
-	int error;
+	int error = thread_start(&p->reader, reader_main, p);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&p->reader, NULL, reader_main, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	p->reader_started = error == 0;
-	return -error;
+	return error;
 }
 
 void reader_stop(struct pager *p)

@@ -17,7 +17,8 @@
  */
 #include "pager/pager.h"
 
-#include <signal.h>
+#include "base/thread.h"
+
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -275,15 +276,10 @@ static void *reclaimer(void *argument)
 
 int reclaimer_start(struct pager *p)
 {
-	sigset_t all, old;
-	int error;
+	int error = thread_start(&p->thread, reclaimer, p);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&p->thread, NULL, reclaimer, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	p->started = error == 0;
-	return -error;
+	return error;
 }
 
 void reclaimer_stop(struct pager *p)

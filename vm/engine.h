@@ -81,7 +81,7 @@ struct uffd_state {
 	struct take_page *
 		*reading; /* pages that the reclaimer may fault on just now; reading lock */
 	unsigned reading_count;
-	void *handler; /* struct handler of the handler thread */
+	void *handler; /* started: the struct crew of handler threads, or not NULL */
 };
 
 struct engine {

@@ -13,9 +13,9 @@
 
 #include "base/error.h"
 #include "base/kernel.h"
+#include "base/thread.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #define PATIENCE 200 /* times of PAUSE_NS without memory to spare: the rest is dropped */
@@ -139,16 +139,12 @@ void prefetch_init(struct prefetch *f, struct quire *q)
 
 int prefetch_request(struct prefetch *f, uint32_t region, uint64_t first, uint64_t n)
 {
-	sigset_t all, old;
 	int error = 0;
 
 	n = MIN(n, atomic_load(&f->q->pager.budget) * 3 / 4);
 	lock_acquire(&f->lock);
 	if (!f->started) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		error = pthread_create(&f->thread, NULL, prefetcher, f);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		error = -thread_start(&f->thread, prefetcher, f);
 		f->started = error == 0;
 	}
 	/* Advice may be ignored: a full queue drops the request. */

@@ -15,7 +15,8 @@
  *   engine.c    choosing an engine
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
- *   uffd_refuse.c                  refusing one where the kernel cannot poison a page
+ *   uffd_handler.c                 serving faults that come as messages
+ *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
  *   stats.c, print.c   figures, and printing them
  */
 #ifndef QUIRE_VM_VM_H

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* base/thread.c - see thread.h. */
+#include "base/thread.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+/* What our threads use is a few KiB; sanitizers and debuggers want some. */
+#define STACK_BYTES ((size_t)256 << 10)
+
+int thread_start(pthread_t *thread, void *(*main)(void *), void *argument)
+{
+	pthread_attr_t small;
+	sigset_t all, old;
+	int error = pthread_attr_init(&small);
+
+	if (error)
+		return -error;
+	pthread_attr_setstacksize(&small, STACK_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	error = pthread_create(thread, &small, main, argument);
+	/* The stack holds the program's thread-local data, too, which may be more than that. */
+	if (error)
+		error = pthread_create(thread, NULL, main, argument);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&small);
+	return -error;
+}
