@@ -95,10 +95,15 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	return 0;
 }
 
-void pager_close(struct pager *p)
+void pager_stop(struct pager *p)
 {
 	reclaimer_stop(p);
 	reader_stop(p);
+}
+
+void pager_close(struct pager *p)
+{
+	pager_stop(p);
 	if (p->writes) {
 		reclaim_enter(p);
 		while (writeback_reap(p, true))

@@ -244,7 +244,9 @@ struct pager_options {
 
 /* => 0 or -errno with words set */
 int pager_open(struct pager *p, const struct pager_options *options);
-/* The owner's pages must be gone. */
+/* End the threads, which call the owner. */
+void pager_stop(struct pager *p);
+/* The same, and all the rest. The owner's pages must be gone. */
 void pager_close(struct pager *p);
 uint64_t pager_metadata(const struct pager *p);
 /* Clusters that a budget may need at most; and how many it should have at least. */

@@ -147,6 +147,9 @@ static void close_all(struct quire *q)
 	prefetch_stop(&q->prefetch);
 	if (q->region_arena.base)
 		regions_destroy(q);
+	/* The reclaimer tells the engine of free memory: it goes first. */
+	if (q->pager.owner_ops)
+		pager_stop(&q->pager);
 	if (q->engine.ops)
 		q->engine.ops->close(&q->engine);
 	if (q->pager.owner_ops)
