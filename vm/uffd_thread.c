@@ -18,8 +18,8 @@
  * idle. But it does so only where one is: with two CPUs, while single faults
  * come one after the other, both handlers stay awake, one on each. So the thread
  * is woken where it was, by the handler there, which was switched to when the
- * thread blocked: a fault is two context switches. The other handler looks with
- * pauses (PAUSE_NS), so as to leave it the fault. With more CPUs than two there
+ * thread blocked: a fault is two context switches. The other handler looks
+ * rarely, so as to leave it the fault. With more CPUs than two there
  * would be more to keep awake than that is worth.
  */
 #include "base/cpu.h"
@@ -37,8 +37,17 @@
 
 #define HANDLERS_MAX 4u
 
-/* Between two looks for a fault, when nothing else is expected. */
+/*
+ * A handler of a pair that expects nothing looks for a fault whenever it has its
+ * CPU back from somebody, who may have blocked in one; else rarely, because that
+ * one is for the other handler, who has its CPU back.
+ */
+#define LOOK_EVERY_NS UINT64_C(16000)
 #define PAUSE_NS UINT64_C(4000)
+#define SOMEBODY_NS UINT64_C(1500)
+
+/* The second of a pair leaves the first one's CPU no more often than this. */
+#define MOVE_NS UINT64_C(200000)
 
 /* Faults in a row, none of which had to wake the handler, that make a stream of them. */
 #define STREAM 4u
@@ -60,6 +69,7 @@ struct member {
 	int event;                 /* eventfd: replenished, called up, or stop */
 	_Atomic uint32_t off_duty; /* asleep, and no message wakes it */
 	uint32_t stream;           /* faults since it slept */
+	uint64_t moved;            /* ns */
 	uint64_t withdrawn_until;  /* ns: it sleeps rather than waits awake */
 	uint64_t withdrawn_for;
 };
@@ -67,6 +77,7 @@ struct member {
 struct crew {
 	_Atomic uint32_t stop;
 	bool paired;           /* two CPUs: see above */
+	_Atomic int32_t cpu;   /* where the first was last seen awake */
 	_Atomic uint64_t last; /* ns: when there was something to do for any of them */
 	struct refusals refusals;
 	_Atomic uint32_t count; /* running */
@@ -168,8 +179,11 @@ static void withdraw(struct member *m, uint64_t now)
 	m->withdrawn_until = now + m->withdrawn_for;
 }
 
-/* Give the CPU to who else wants it. The reclaimer may have it: it works for the faults to come. */
-static void yield(struct member *m)
+/*
+ * Give the CPU to who else wants it. The reclaimer may have it: it works for the
+ * faults to come. => how long it was away, ns
+ */
+static uint64_t yield(struct member *m)
 {
 	struct pager *p = &m->handler.e->q->pager;
 	bool reclaims = atomic_load_explicit(&p->reclaimer_tid, memory_order_relaxed);
@@ -180,6 +194,45 @@ static void yield(struct member *m)
 	if (after - before > CONTENDED_NS && !reclaims &&
 	    !atomic_load_explicit(&p->reclaimer_tid, memory_order_relaxed))
 		withdraw(m, after);
+	return after - before;
+}
+
+/* Until a look is worth while. */
+static void wait_for_turn(struct member *m, uint64_t now)
+{
+	uint64_t until = now + LOOK_EVERY_NS;
+
+	do
+		pause_until(now + PAUSE_NS);
+	while (yield(m) < SOMEBODY_NS && (now = now_ns()) < until);
+}
+
+/* Leave this CPU. It may come back: our threads have no home. */
+static void move_away(void)
+{
+	cpu_set_t all, others;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all) != 0)
+		return;
+	others = all;
+	CPU_CLR(cpu, &others);
+	if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
+		sched_setaffinity(0, sizeof all, &all);
+}
+
+/* A pair has a CPU each: the scheduler sees no reason for that while one yields to the other. */
+static void keep_apart(struct member *m, uint64_t now)
+{
+	_Atomic int32_t *first = &m->crew->cpu;
+
+	if (is_first(m)) {
+		atomic_store_explicit(first, sched_getcpu(), memory_order_relaxed);
+	} else if (now - m->moved >= MOVE_NS &&
+	           atomic_load_explicit(first, memory_order_relaxed) == sched_getcpu()) {
+		m->moved = now;
+		move_away();
+	}
 }
 
 /* => the later of the two, which is the shared one's from now on */
@@ -210,11 +263,13 @@ static void stay_awake(struct member *m)
 			last = meet(&m->crew->last, last);
 		if (now >= last + (reading ? q->look_ns : q->spin_ns))
 			return;
-		if (!some && !reading && m->crew->paired)
-			pause_until(now + PAUSE_NS);
 		/* After a page has arrived its thread may want this CPU. */
-		if (!some || !reading)
+		if (m->crew->paired && !some && !reading) {
+			keep_apart(m, now);
+			wait_for_turn(m, now);
+		} else if (!some || !reading) {
 			yield(m);
+		}
 	}
 }
 
