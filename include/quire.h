@@ -358,7 +358,8 @@ struct quire_stats {
 /*
  * Counters of the whole pager, or of one region (budget, buffers and the slot
  * records are the pager's and read 0 in a region's). A snapshot without locks:
- * each figure is exact, the set of them is not of one instant.
+ * each figure is exact, the set of them is not of one instant. Under the engine
+ * uffd an access may go on a moment before its fault is counted.
  */
 int quire_stats_get(const quire_t *q, struct quire_stats *out);
 int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out);

@@ -20,11 +20,11 @@
 #include "swapfile/look.h"
 
 #include "base/base.h"
+#include "base/descriptor.h"
 #include "swapfile/run.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <sys/resource.h>
 
 /* Glances at the ring, a fraction of a microsecond in all, between two turns of others. */
 #define GLANCES 20
@@ -32,16 +32,6 @@
 #define SCORE_MAX 64
 #define SCORE_VAIN 8
 #define LOOK_AGAIN 64
-
-/* Descriptors that the program shall be able to open after us. */
-#define TO_SPARE 16
-
-static bool is_to_spare(int fd)
-{
-	struct rlimit files;
-
-	return getrlimit(RLIMIT_NOFILE, &files) == 0 && (rlim_t)fd + TO_SPARE < files.rlim_cur;
-}
 
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns)
 {
@@ -51,7 +41,7 @@ void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint6
 
 		if (io->open(&ring, fd, 1, IO_RING_OWN, arg) != 0)
 			break;
-		if (!is_to_spare(io->fd(ring))) {
+		if (!descriptor_to_spare(io->fd(ring))) {
 			io->close(ring);
 			break;
 		}

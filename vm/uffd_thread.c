@@ -23,6 +23,7 @@
  * would be more to keep awake than that is worth.
  */
 #include "base/cpu.h"
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/thread.h"
 #include "vm/uffd_handler.h"
@@ -144,7 +145,8 @@ static void sleep_for_work(struct member *m)
 	};
 	nfds_t n = 2;
 	bool again = m->handler.deferred_count > 0;
-	bool refused = is_first(m) && m->crew->refusals.count > 0;
+	/* Whoever has refused an access looks again: the others may be asleep already. */
+	bool refused = m->crew->refusals.count > 0;
 	uint64_t ignored;
 
 	/* What it has started it completes: the kernel does so in its context. */
@@ -263,6 +265,8 @@ static void stay_awake(struct member *m)
 			last = meet(&m->crew->last, last);
 		if (now >= last + (reading ? q->look_ns : q->spin_ns))
 			return;
+		if (m->crew->refusals.count)
+			refusals_end(&m->crew->refusals, now);
 		/* After a page has arrived its thread may want this CPU. */
 		if (m->crew->paired && !some && !reading) {
 			keep_apart(m, now);
@@ -311,6 +315,11 @@ static int member_start(struct crew *crew, struct engine *e)
 	m->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->event < 0)
 		return -errno;
+	/* It works without the others. */
+	if (!is_first(m) && !descriptor_to_spare(m->event)) {
+		close(m->event);
+		return -EMFILE;
+	}
 	error = thread_start(&m->thread, member_main, m);
 	if (error)
 		close(m->event);
@@ -337,7 +346,6 @@ static int crew_start(struct engine *e)
 		arena_close(&a);
 		return error_set(-error, "no handler thread: %s%s", strerror(-error), arena_hint());
 	}
-	/* The others only help: it works without them. */
 	while (crew->count < wanted && member_start(crew, e) == 0)
 		;
 	e->uffd.handler = crew;
@@ -377,10 +385,11 @@ static void crew_close(struct engine *e)
 		atomic_store(&crew->stop, 1);
 		for (uint32_t i = 0; i < crew->count; i++)
 			poke(&crew->member[i]);
-		for (uint32_t i = 0; i < crew->count; i++) {
+		for (uint32_t i = 0; i < crew->count; i++)
 			pthread_join(crew->member[i].thread, NULL);
+		/* Not before: they poke each other. */
+		for (uint32_t i = 0; i < crew->count; i++)
 			close(crew->member[i].event);
-		}
 		e->uffd.handler = NULL;
 		arena_close(&a);
 	}
