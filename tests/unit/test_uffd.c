@@ -645,6 +645,28 @@ static void lost_page(void)
 	finish();
 }
 
+/* Whichever handler refused it, and whoever of them sleeps: nothing else wakes them meanwhile. */
+static void refusals_end_alone(void)
+{
+	start("uffd");
+	if (!q->engine.uffd.poison) {
+		finish();
+		return;
+	}
+	fill();
+	for (unsigned i = 0; i < 24; i++) {
+		lose(LOST);
+		/* A stream of faults keeps them awake for a while. */
+		for (unsigned k = 0; k < 20; k++)
+			(void)*at((LOST + 16 + i * 41 + k * 7) % LOST, 0);
+		nap(i % 3 == 2 ? 1 : 0);
+		is_refused(LOST, 3, false);
+		flip(LOST);
+		CHECK_EQ(served_again(LOST, 3), LOST * WORDS + 4);
+	}
+	finish();
+}
+
 /* The kernel's mappings that the region consists of. */
 static unsigned mappings(void)
 {
@@ -836,6 +858,7 @@ int main(int argc, char **argv)
 		UNIT(zeros_for_the_reclaimer),
 		UNIT(write_into_the_probe),
 		UNIT(lost_page),
+		UNIT(refusals_end_alone),
 		UNIT(lost_page_in_calls),
 		UNIT(lost_page_in_interrupted_call),
 		UNIT(lost_page_blocked_signal),
