@@ -77,7 +77,7 @@ struct member {
 
 struct crew {
 	_Atomic uint32_t stop;
-	bool paired;           /* two CPUs: see above */
+	_Atomic bool paired;   /* two handlers on two CPUs: see above */
 	_Atomic int32_t cpu;   /* where the first was last seen awake */
 	_Atomic uint64_t last; /* ns: when there was something to do for any of them */
 	struct refusals refusals;
@@ -339,7 +339,6 @@ static int crew_start(struct engine *e)
 		return error;
 	crew = a.base;
 	crew->self = a;
-	crew->paired = wanted == 2;
 	refusals_open(&crew->refusals, e);
 	error = member_start(crew, e);
 	if (error) {
@@ -348,6 +347,7 @@ static int crew_start(struct engine *e)
 	}
 	while (crew->count < wanted && member_start(crew, e) == 0)
 		;
+	atomic_store(&crew->paired, wanted == 2 && crew->count == 2);
 	e->uffd.handler = crew;
 	return 0;
 }
