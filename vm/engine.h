@@ -26,6 +26,7 @@ struct take_page {
 	char *page; /* rising addresses */
 	char *buffer;
 	bool dirty;  /* not write-protected */
+	bool backed; /* the buffer has memory, from an earlier use */
 	bool joined; /* what lies between it and the page before is held, and not dirty */
 	bool moved;  /* out: the buffer's memory is the page's own */
 	enum take_result result;
@@ -76,6 +77,7 @@ struct uffd_state {
 	bool poison;
 	bool vector_drop; /* process_madvise(MADV_DONTNEED) on ourselves works */
 	int pidfd;
+	int pagemap; /* move: see uffd_move.c */
 	char *zeros; /* CLUSTER_PAGES pages of zeros to copy from */
 	struct lock reading_lock;
 	struct take_page *

@@ -271,6 +271,11 @@ static void unjoin(struct batch *b, struct take_page *pages)
 	}
 }
 
+static bool is_backed(struct pager *p, uint32_t c, uint32_t i)
+{
+	return atomic_load(&p->clusters[c].populated) >> i & 1;
+}
+
 static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 {
 	struct quire *q = owner;
@@ -291,6 +296,7 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 			                  NULL :
 			                  buffer_address(&q->pager, c * CLUSTER_PAGES + i),
 			.dirty = q->pager.frames[b.page[i].frame].slot == SLOT_NONE,
+			.backed = c != CLUSTER_NONE && is_backed(&q->pager, c, i),
 			.result = TAKE_KEPT,
 		};
 	if (c != CLUSTER_NONE) {

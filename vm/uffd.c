@@ -3,7 +3,7 @@
  * vm/uffd.c - the primitives of userfaultfd, for both of its engines.
  *
  * Pages come in by UFFDIO_COPY, whole and write-protected if they are clean,
- * and go out by uffd_take (uffd_take.c). What the kernel has beyond Linux 5.7
+ * and go out by uffd_take (uffd_take.c, uffd_move.c). What the kernel has beyond Linux 5.7
  * is probed on a throw-away descriptor, never inferred from a version.
  */
 #include "vm/uffd.h"
@@ -91,7 +91,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	int why = 0, fd = descriptor(in_thread, &why), error;
 
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = -1;
+	u->fd = u->pidfd = u->pagemap = -1;
 	if (fd < 0)
 		return error_set(
 			ENOTSUP,
@@ -110,7 +110,9 @@ int uffd_open(struct engine *e, bool in_thread)
 		uffd_close(e);
 		return error_set(ENOTSUP, "userfaultfd: the handshake failed");
 	}
-	u->move = (u->features & UFFD_FEATURE_MOVE) && e->q->use_move;
+	if ((u->features & UFFD_FEATURE_MOVE) && e->q->use_move)
+		u->pagemap = uffd_pagemap_open();
+	u->move = u->pagemap >= 0;
 	u->poison = u->features & UFFD_FEATURE_POISON;
 	u->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	u->vector_drop = probe_vector_drop(u->pidfd);
@@ -132,10 +134,12 @@ void uffd_close(struct engine *e)
 		close(u->fd);
 	if (u->pidfd >= 0)
 		close(u->pidfd);
+	if (u->pagemap >= 0)
+		close(u->pagemap);
 	if (u->zeros)
 		munmap(u->zeros, CLUSTER_PAGES * PAGE_BYTES);
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = -1;
+	u->fd = u->pidfd = u->pagemap = -1;
 	u->zeros = NULL;
 }
 
@@ -249,23 +253,6 @@ int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
 	 * the price of a TLB shootdown; pages about to be written get their own.
 	 */
 	return write ? uffd_map(e, page, e->uffd.zeros, n, true) : fill(e, &f, n);
-}
-
-int uffd_place(struct engine *e, char *page, char *buffer)
-{
-	struct uffdio_move m = { .dst = (uintptr_t)page,
-		                 .src = (uintptr_t)buffer,
-		                 .len = PAGE_BYTES };
-
-	if (!e->uffd.move)
-		return -ENOTSUP;
-	while (ioctl(e->uffd.fd, UFFDIO_MOVE, &m) != 0) {
-		int error = errno;
-
-		if (!again(error))
-			return -error;
-	}
-	return 0;
 }
 
 int uffd_protection(struct engine *e, char *page, size_t n, bool protect)

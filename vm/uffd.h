@@ -25,10 +25,21 @@ void uffd_detach(struct engine *e, char *base, size_t bytes);
 int uffd_attach_buffers(struct engine *e, char *base, size_t bytes);
 int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable);
 int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write);
-int uffd_place(struct engine *e, char *page, char *buffer);
 /* Write-protect, or not, what is present of n pages. */
 int uffd_protection(struct engine *e, char *page, size_t n, bool protect);
 int uffd_unprotect(struct engine *e, char *page, unsigned n);
+
+/* uffd_move.c */
+/* A descriptor to ask for the whereabouts of pages, without which none is moved; or -1. */
+int uffd_pagemap_open(void);
+/*
+ * Move n neighbouring pages. The caller holds their entries.
+ * => there may be memory at a target, but nothing that somebody wants
+ * => how many are moved, the first of them; *error: why the next one stays, or 0
+ */
+unsigned uffd_move(struct engine *e, char *to, char *from, unsigned n, int *error);
+int uffd_place(struct engine *e, char *page, char *buffer);
+
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n);
 int uffd_drop(struct engine *e, char *page, size_t n);
 void uffd_wake(struct engine *e, char *page, unsigned n);

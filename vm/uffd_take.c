@@ -4,8 +4,8 @@
  *
  * Two ways, chosen for each page of a batch:
  *
- *   move  UFFDIO_MOVE takes the page itself, atomically against writers, and
- *         refuses pages that the kernel has pinned for I/O. One call, and one
+ *   move  UFFDIO_MOVE takes the page itself, atomically against writers
+ *         (uffd_move.c), and refuses pages that the kernel has pinned for I/O. One call, and one
  *         TLB shootdown, a run.
  *   copy  write-protect (dirty pages; a clean one is so already), copy, drop:
  *         one call of each kind for the whole batch, so one shootdown even if
@@ -23,8 +23,6 @@
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -113,6 +111,22 @@ static bool unlock(struct engine *e, struct take_page *p)
 }
 
 /*
+ * Empty the buffers of a run: UFFDIO_MOVE wants nothing at its target, and who
+ * asks uffd_move for it has nothing of value there. => false: some keep their memory
+ */
+static bool empty_buffers(const struct take_page *pages, unsigned n)
+{
+	for (unsigned i = 0, end; i < n; i = end) {
+		for (end = i + 1; end < n && pages[end].backed == pages[i].backed; end++)
+			;
+		if (pages[i].backed &&
+		    kernel_drop(pages[i].buffer, (size_t)(end - i) << PAGE_SHIFT) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
  * Move pages[0 .. n), a run. Those that stay are TAKE_KEPT; copy_it[i]: only
  * because the kernel does not move pages of such a mapping (the program made it
  * read-only), so copying is right.
@@ -122,15 +136,12 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 	bool owned = false, emptied = false, unlocked = false;
 	unsigned part = n;
 
+	if (!empty_buffers(pages, n))
+		return;
 	for (unsigned i = 0; i < n;) {
 		unsigned length = MIN(part, n - i);
-		struct uffdio_move m = {
-			.dst = (uintptr_t)pages[i].buffer,
-			.src = (uintptr_t)pages[i].page,
-			.len = (size_t)length << PAGE_SHIFT,
-		};
-		int error = ioctl(e->uffd.fd, UFFDIO_MOVE, &m) == 0 ? 0 : errno;
-		unsigned done = m.move > 0 ? (unsigned)(m.move >> PAGE_SHIFT) : error ? 0 : length;
+		int error;
+		unsigned done = uffd_move(e, pages[i].buffer, pages[i].page, length, &error);
 
 		for (unsigned k = i; k < i + done; k++) {
 			pages[k].result = TAKE_DONE;
@@ -142,14 +153,11 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 		if (i == n || done)
 			continue;
 		switch (error) {
-		case EAGAIN:
-			sched_yield();
-			continue;
 		case ENOENT:
 			pages[i].result = TAKE_GONE;
 			break;
 		case EEXIST:
-			/* The buffer has memory of its own. */
+			/* The program has locked all its memory (mlockall): there are zeros. */
 			if (!emptied && kernel_drop(pages[i].buffer, PAGE_BYTES) == 0) {
 				emptied = true;
 				continue;

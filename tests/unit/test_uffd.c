@@ -401,7 +401,8 @@ static enum take_result take(uint64_t page, bool *dirty)
 {
 	uint32_t c = cluster_get(&q->pager, 1);
 	struct take_page t = { .page = region_page(r, page),
-		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES) };
+		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES),
+		               .backed = true };
 	uint64_t held;
 
 	while (!cluster_populate(&q->pager, c, 1))
