@@ -141,7 +141,7 @@ static int discard_pages(struct quire_region *r, uint64_t first, uint64_t end, b
 				break;
 			e = entry_hold(r, page);
 		}
-		e &= ~(ENTRY_BUSY | ENTRY_WAITERS);
+		e &= ~(ENTRY_BUSY | ENTRY_MARKS);
 		switch (entry_state(e)) {
 		case ENTRY_MAPPED:
 			if (r->q->pager.frames[entry_payload(e)].pins && !pins_too) {

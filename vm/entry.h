@@ -19,7 +19,7 @@
  *   discard                            vm/discard.c
  *
  * E1  Only the thread that set BUSY changes the rest of an entry, with one
- *     exception: WAITERS may be set by anyone. An entry that is READING is not
+ *     exception: WAITERS and FAULTS may be set by anyone. An entry that is READING is not
  *     BUSY, and only the reader that completes it changes it.
  * E2  The page is present in the address space only while its entry is MAPPED
  *     or BUSY. (The program may remove it behind our back with madvise; then
@@ -28,8 +28,9 @@
  *     With a slot: write-protected, and equal to the slot.
  *
  * Waiters sleep on the low half of the word. A handler thread does not sleep:
- * it sets WAITERS and forgets the fault, and whoever ends the wait wakes the
- * faulting threads through the engine.
+ * it sets FAULTS and forgets the fault, and whoever ends the wait wakes the
+ * faulting threads through the engine. To map a page wakes them, too: so a read
+ * that has arrived takes the mark away before it maps the page (owner.c).
  */
 #ifndef QUIRE_VM_ENTRY_H
 #define QUIRE_VM_ENTRY_H
@@ -50,9 +51,11 @@ enum entry_state {
 
 #define ENTRY_STATE_MASK UINT64_C(7)
 #define ENTRY_BUSY UINT64_C(8)
-#define ENTRY_WAITERS UINT64_C(16)
-#define ENTRY_LOST UINT64_C(32) /* SLOT: it could not be read, accesses are refused */
-#define ENTRY_STAMP_SHIFT 8     /* SLOT: when it was evicted, 24 bits */
+#define ENTRY_WAITERS UINT64_C(16) /* threads sleep until it is not busy */
+#define ENTRY_LOST UINT64_C(32)    /* SLOT: it could not be read, accesses are refused */
+#define ENTRY_FAULTS UINT64_C(64)  /* accesses wait in the kernel: the engine wakes them */
+#define ENTRY_MARKS (ENTRY_WAITERS | ENTRY_FAULTS)
+#define ENTRY_STAMP_SHIFT 8 /* SLOT: when it was evicted, 24 bits */
 #define ENTRY_STAMP_MASK UINT64_C(0xffffff)
 
 static inline uint64_t entry_make(enum entry_state state, uint32_t payload)

@@ -33,12 +33,13 @@
 bool entry_publish(struct quire_region *r, uint64_t page, uint64_t value)
 {
 	entry_t *entry = region_entry(r, page);
-	uint64_t old = atomic_exchange(entry, value & ~(ENTRY_BUSY | ENTRY_WAITERS));
+	uint64_t old = atomic_exchange(entry, value & ~(ENTRY_BUSY | ENTRY_MARKS));
 
-	if (!(old & ENTRY_WAITERS))
+	if (!(old & ENTRY_MARKS))
 		return false;
-	futex_wake(entry_futex(entry), INT32_MAX, false);
-	if (r->q->engine.ops->wake)
+	if (old & ENTRY_WAITERS)
+		futex_wake(entry_futex(entry), INT32_MAX, false);
+	if (old & ENTRY_FAULTS)
 		r->q->engine.ops->wake(&r->q->engine, region_page(r, page), 1);
 	return true;
 }
@@ -64,7 +65,7 @@ uint64_t entry_hold(struct quire_region *r, uint64_t page)
 		else if (entry_state(e) == ENTRY_READING)
 			readin_wait(&r->q->pager, entry_payload(e));
 		else if (entry_try(entry, e))
-			return e & ~ENTRY_WAITERS;
+			return e & ~ENTRY_MARKS;
 	}
 }
 
@@ -475,7 +476,7 @@ static enum fault_result attempt(struct fault *f)
 		if (!f->may_sleep) {
 			uint64_t seen = e;
 
-			if (atomic_compare_exchange_strong(f->entry, &seen, e | ENTRY_WAITERS))
+			if (atomic_compare_exchange_strong(f->entry, &seen, e | ENTRY_FAULTS))
 				return FAULT_WAITING;
 			return attempt(f);
 		}
@@ -489,7 +490,7 @@ static enum fault_result attempt(struct fault *f)
 	}
 	if (!entry_try(f->entry, e))
 		return attempt(f);
-	f->held = e & ~ENTRY_WAITERS;
+	f->held = e & ~ENTRY_MARKS;
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
 		return zero_fill(f);

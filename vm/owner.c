@@ -361,7 +361,10 @@ static void serve_waiter(struct quire_region *r, uint64_t page, uint64_t standby
 		           .entry = region_entry(r, page),
 		           .held = standby };
 
-	if (fault_rescue(&f) == FAULT_DONE && started)
+	if (fault_rescue(&f) != FAULT_DONE)
+		/* It faults again. */
+		r->q->engine.ops->wake(&r->q->engine, region_page(r, page), 1);
+	else if (started)
 		fault_account(r, true, started);
 }
 
@@ -393,12 +396,12 @@ static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int err
 	uncount(&q->counters.swapped, 1);
 	count(&r->counters.standby, 1);
 	e = atomic_load(entry);
-	if (!q->engine.ops->in_thread && (e & ENTRY_WAITERS)) {
+	if (e & ENTRY_FAULTS) {
 		uint64_t standby = entry_make(ENTRY_STANDBY, buffer);
 
-		/* WAITERS stays: others may wait beside the one whose fault this is. */
+		/* Mapping wakes those whose faults have been marked; who comes from now on marks it again. */
 		while (!atomic_compare_exchange_weak(entry, &e,
-		                                     standby | ENTRY_BUSY | ENTRY_WAITERS))
+		                                     standby | ENTRY_BUSY | (e & ENTRY_WAITERS)))
 			;
 		serve_waiter(r, page, standby, demanded ? started : 0);
 		return;

@@ -48,7 +48,7 @@ static void map_standby(struct quire_region *r, uint64_t first, uint64_t end)
 		e = atomic_load(entry);
 		if (entry_state(e) != ENTRY_STANDBY || !entry_try(entry, e))
 			continue;
-		f.held = e & ~ENTRY_WAITERS;
+		f.held = e & ~ENTRY_MARKS;
 		f.started = now_ns();
 		fault_rescue(&f);
 	}

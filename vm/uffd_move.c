@@ -68,6 +68,8 @@ unsigned uffd_move(struct engine *e, char *to, char *from, unsigned n, int *erro
 			/* The address space is changing under the call. */
 			sched_yield();
 		} else if (errno == EEXIST && !has_page(e, from + at)) {
+			/* It has not woken who waits for it, either. */
+			uffd_wake(e, to + at, 1);
 			done++;
 		} else {
 			*error = errno;

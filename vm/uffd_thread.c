@@ -115,15 +115,16 @@ static void call_next(struct handler *h)
 		poke(next);
 }
 
-/* One look for messages and for reads that have arrived. => there was something */
+/* One look for reads that have arrived, whose threads have waited longest, and for messages. => there was something */
 static bool look(struct member *m)
 {
+	bool arrived = handler_arrivals(&m->handler) > 0;
 	uint32_t n = handler_receive(&m->handler, call_next);
 
 	m->stream += n;
 	if (n && m->crew->paired && m->stream >= STREAM)
 		call_next(&m->handler);
-	return handler_arrivals(&m->handler) > 0 || n > 0;
+	return arrived || n > 0;
 }
 
 static bool reads_in_flight(const struct member *m)

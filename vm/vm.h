@@ -148,13 +148,13 @@ static inline bool region_leaf_touched(const struct quire_region *r, uint64_t pa
 	return atomic_load(&r->leaves[leaf >> 6]) >> (leaf & 63) & 1;
 }
 
-/* End BUSY (or READING) with a new value and wake who waits. => WAITERS was set */
+/* End BUSY (or READING) with a new value and wake who waits. => WAITERS or FAULTS was set */
 bool entry_publish(struct quire_region *r, uint64_t page, uint64_t value);
 /* Sleep until the entry is not as it was seen, busy. */
 void entry_wait(entry_t *entry, uint64_t seen);
 /*
  * Hold the entry (BUSY), waiting for others and for reads in flight.
- * => its value without BUSY and WAITERS
+ * => its value without BUSY, WAITERS and FAULTS
  */
 uint64_t entry_hold(struct quire_region *r, uint64_t page);
 

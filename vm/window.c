@@ -129,10 +129,10 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 		entry_t *entry = region_entry(r, pages[i]);
 		uint64_t old = atomic_load(entry);
 		uint64_t reading = entry_make(ENTRY_READING, c * CLUSTER_PAGES + i) |
-		                   (demand && i == 0 && !demand->may_sleep ? ENTRY_WAITERS : 0);
+		                   (demand && i == 0 && !demand->may_sleep ? ENTRY_FAULTS : 0);
 
-		/* Who waits for BUSY to end looks again when it has; the mark stays with the read. */
-		while (!atomic_compare_exchange_weak(entry, &old, reading | (old & ENTRY_WAITERS)))
+		/* Who waits for BUSY to end looks again when it has; the marks stay with the read. */
+		while (!atomic_compare_exchange_weak(entry, &old, reading | (old & ENTRY_MARKS)))
 			;
 		if (old & ENTRY_WAITERS)
 			futex_wake(entry_futex(entry), INT32_MAX, false);

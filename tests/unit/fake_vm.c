@@ -184,7 +184,7 @@ static void check_page(struct tally *t, struct quire_region *r, uint64_t page)
 
 	if (e & ENTRY_BUSY)
 		wrong(t, "an entry is held by nobody", page, e);
-	if ((e & ENTRY_WAITERS) && entry_state(e) != ENTRY_READING)
+	if ((e & ENTRY_MARKS) && entry_state(e) != ENTRY_READING)
 		wrong(t, "an entry is waited for, but no one will end the wait", page, e);
 	if (entry_state(e) != ENTRY_MAPPED && fake_present(r, page))
 		wrong(t, "E2: a page is present but not mapped", page, e);

@@ -399,7 +399,7 @@ static void busy_page_for_handler(void)
 	uint64_t held = entry_hold(vm->r, 9);
 
 	CHECK_EQ(fake_fault(vm->r, 9, true, false), FAULT_WAITING);
-	CHECK(fake_vm_entry(vm, 9) & ENTRY_WAITERS);
+	CHECK(fake_vm_entry(vm, 9) & ENTRY_FAULTS);
 	CHECK_EQ(fake_fault(vm->r, 9, false, false), FAULT_WAITING);
 	wakes = vm->fe->wakes;
 	CHECK(entry_publish(vm->r, 9, held));

@@ -78,9 +78,9 @@ int open(const char *path, int flags, ...)
 
 static void start(const char *engine)
 {
-	struct quire_options o = {
-		.size = sizeof o, .memory = BUDGET * PAGE_BYTES, .engine = engine
-	};
+	struct quire_options o = { .size = sizeof o,
+		                   .memory = BUDGET * PAGE_BYTES,
+		                   .engine = engine };
 
 	forget_every = 0;
 	atomic_store(&forgotten, 0);
@@ -216,8 +216,11 @@ static void without_pagemap(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(tells_what_it_moved), UNIT(forgetful_uffd),  UNIT(forgetful_signal),
-		UNIT(without_pagemap),     UNIT_END,
+		UNIT(tells_what_it_moved),
+		UNIT(forgetful_uffd),
+		UNIT(forgetful_signal),
+		UNIT(without_pagemap),
+		UNIT_END,
 	};
 
 	if (unit_valgrind())

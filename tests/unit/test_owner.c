@@ -124,7 +124,12 @@ static void linger(struct fake_engine *fe, enum fake_call call, char *page, unsi
 	(void)fe;
 	(void)page;
 	(void)n;
-	if (call != FAKE_WAKE || !pthread_equal(pthread_self(), reaper))
+	if (!pthread_equal(pthread_self(), reaper))
+		return;
+	/* A fault that came while the page is mapped: it is woken when the entry is published. */
+	if (call == FAKE_MAP)
+		atomic_fetch_or(region_entry(vm->r, 0), ENTRY_FAULTS);
+	if (call != FAKE_WAKE)
 		return;
 	ours = true;
 	nap(50);
