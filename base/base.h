@@ -68,6 +68,17 @@ static inline unsigned bit_row(uint64_t set, unsigned first)
 	return clear ? (unsigned)__builtin_ctzll(clear) : 64;
 }
 
+static inline bool page_is_zero(const void *page)
+{
+	const uint64_t *w = (const uint64_t *)page;
+
+	for (size_t i = 0; i < PAGE_BYTES / sizeof *w; i += 8)
+		if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] |
+		    w[i + 7])
+			return false;
+	return true;
+}
+
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

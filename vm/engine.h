@@ -77,7 +77,6 @@ struct uffd_state {
 	bool poison;
 	bool vector_drop; /* process_madvise(MADV_DONTNEED) on ourselves works */
 	int pidfd;
-	int pagemap; /* move: see uffd_move.c */
 	char *zeros; /* CLUSTER_PAGES pages of zeros to copy from */
 	struct lock reading_lock;
 	struct take_page *

@@ -123,17 +123,6 @@ static void sort(struct batch *b)
 	}
 }
 
-static bool is_zero(const char *page)
-{
-	const uint64_t *w = (const uint64_t *)(const void *)page;
-
-	for (size_t i = 0; i < PAGE_BYTES / sizeof *w; i += 8)
-		if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] |
-		    w[i + 7])
-			return false;
-	return true;
-}
-
 static void count_evicted(struct quire_region *r)
 {
 	uncount(&r->counters.resident, 1);
@@ -171,7 +160,7 @@ static uint32_t settle(struct quire *q, struct taken *t, struct take_page *tp)
 		fault_learn_write(r, false);
 	frames_leave(p, &t->frame, 1);
 	/* A clean page, too, may be zeros: the program discarded it while it was copied. */
-	if (tp->result == TAKE_GONE || is_zero(tp->buffer)) {
+	if (tp->result == TAKE_GONE || page_is_zero(tp->buffer)) {
 		if (slot != SLOT_NONE)
 			swapfile_unref(q->swap, slot);
 		if (tp->result == TAKE_DONE) {

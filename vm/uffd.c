@@ -91,7 +91,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	int why = 0, fd = descriptor(in_thread, &why), error;
 
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = u->pagemap = -1;
+	u->fd = u->pidfd = -1;
 	if (fd < 0)
 		return error_set(
 			ENOTSUP,
@@ -110,9 +110,7 @@ int uffd_open(struct engine *e, bool in_thread)
 		uffd_close(e);
 		return error_set(ENOTSUP, "userfaultfd: the handshake failed");
 	}
-	if ((u->features & UFFD_FEATURE_MOVE) && e->q->use_move)
-		u->pagemap = uffd_pagemap_open();
-	u->move = u->pagemap >= 0;
+	u->move = (u->features & UFFD_FEATURE_MOVE) && e->q->use_move;
 	u->poison = u->features & UFFD_FEATURE_POISON;
 	u->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	u->vector_drop = probe_vector_drop(u->pidfd);
@@ -134,12 +132,10 @@ void uffd_close(struct engine *e)
 		close(u->fd);
 	if (u->pidfd >= 0)
 		close(u->pidfd);
-	if (u->pagemap >= 0)
-		close(u->pagemap);
 	if (u->zeros)
 		munmap(u->zeros, CLUSTER_PAGES * PAGE_BYTES);
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = u->pagemap = -1;
+	u->fd = u->pidfd = -1;
 	u->zeros = NULL;
 }
 

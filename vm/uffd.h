@@ -30,14 +30,12 @@ int uffd_protection(struct engine *e, char *page, size_t n, bool protect);
 int uffd_unprotect(struct engine *e, char *page, unsigned n);
 
 /* uffd_move.c */
-/* A descriptor to ask for the whereabouts of pages, without which none is moved; or -1. */
-int uffd_pagemap_open(void);
 /*
- * Move n neighbouring pages. The caller holds their entries.
- * => there may be memory at a target, but nothing that somebody wants
+ * Move n neighbouring pages out to buffers. The caller holds their entries.
+ * => there is nothing in the buffers, but zeros perhaps, where the program has locked all it has
  * => how many are moved, the first of them; *error: why the next one stays, or 0
  */
-unsigned uffd_move(struct engine *e, char *to, char *from, unsigned n, int *error);
+unsigned uffd_move_out(struct engine *e, char *buffer, char *page, unsigned n, int *error);
 int uffd_place(struct engine *e, char *page, char *buffer);
 
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n);

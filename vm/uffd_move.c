@@ -7,49 +7,49 @@
  * version that moves pages in batches) it may tell too few: where it has to try
  * a part again, because a page-table entry changed under its hands, and then
  * succeeds, it forgets that part, begins it once more, and stops at a target
- * that is taken: by the page that it has just moved. The answer is EEXIST.
+ * that is taken: by the page that it has just moved. The answer is EEXIST, and
+ * nobody who waits for the page has been woken. Or the answer is of the part
+ * before, and whatever stops the next call is told of a page that is gone.
  *
- * So EEXIST alone does not say whose the memory at the target is. The page
- * tables do (/proc/self/pagemap): if the source has no page any more, the page
- * is at the target. Whoever asks makes sure that there was nothing of value at
- * the target before, and holds the entry, so that no page comes to the source.
- * Without a pagemap to ask, pages are not moved.
+ * So what stopped a call says nothing of a page until it is known where that
+ * page is. The program's side of a move tells (mincore(2)): the caller holds the
+ * entry, so no page comes or goes there but by this move, or by a discard of the
+ * program's own, which may as well come a moment later.
  */
 #include "base/kernel.h"
 #include "vm/uffd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/sysinfo.h>
 
-/* Of an entry of /proc/PID/pagemap: the page is in memory, or on the kernel's own swap. */
-#define PAGEMAP_THERE (UINT64_C(3) << 62)
-
-/* A read of eight bytes from the page tables fails only while the kernel has no memory at all. */
-#define TRIES 1000
-
-int uffd_pagemap_open(void)
+/* => false also of a page on the kernel's own swap, and of one that is poisoned */
+static bool in_core(char *page)
 {
-	return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	unsigned char vector = 0;
+
+	return mincore(page, PAGE_BYTES, &vector) == 0 && (vector & 1);
 }
 
-static bool has_page(struct engine *e, const char *page)
+/*
+ * Has the page left for the buffer, which was empty before? If it is not in core
+ * the bytes tell. Zeros may be an empty buffer's, or come of an mlockall; then the
+ * answer does not matter: the page, if it has left, was zeros, too.
+ */
+static bool is_out(char *buffer, char *page)
 {
-	off_t offset = (off_t)((uintptr_t)page / PAGE_BYTES * sizeof(uint64_t));
-	uint64_t entry;
-
-	for (int i = 0; i < TRIES; i++) {
-		if (syscall(SYS_pread64, e->uffd.pagemap, &entry, sizeof entry, offset) ==
-		    (long)sizeof entry)
-			return entry & PAGEMAP_THERE;
-		sched_yield();
-	}
-	/* To guess would be to lose the page, or to take old bytes for its own. */
-	assert_failed(__FILE__, __LINE__, "/proc/self/pagemap tells where a page is");
+	return !in_core(page) && !page_is_zero(buffer);
 }
 
-unsigned uffd_move(struct engine *e, char *to, char *from, unsigned n, int *error)
+/* Has the buffer's page arrived where there was none? The same the other way round. */
+static bool is_in(char *page, char *buffer)
+{
+	return in_core(page) || page_is_zero(buffer);
+}
+
+static unsigned move(struct engine *e, char *to, char *from, unsigned n,
+                     bool (*is_done)(char *to, char *from), int *error)
 {
 	unsigned done = 0;
 
@@ -59,23 +59,45 @@ unsigned uffd_move(struct engine *e, char *to, char *from, unsigned n, int *erro
 		struct uffdio_move m = { .dst = (uintptr_t)to + at,
 			                 .src = (uintptr_t)from + at,
 			                 .len = (uint64_t)(n - done) << PAGE_SHIFT };
+		int why;
 
 		if (ioctl(e->uffd.fd, UFFDIO_MOVE, &m) == 0)
 			return n;
+		why = errno;
 		if (m.move > 0) {
 			done += (unsigned)(m.move >> PAGE_SHIFT);
-		} else if (errno == EAGAIN) {
+		} else if (why == EAGAIN) {
 			/* The address space is changing under the call. */
 			sched_yield();
-		} else if (errno == EEXIST && !has_page(e, from + at)) {
-			/* It has not woken who waits for it, either. */
+		} else if (is_done(to + at, from + at)) {
 			uffd_wake(e, to + at, 1);
 			done++;
 		} else {
-			*error = errno;
-			return done;
+			*error = why;
+			break;
 		}
 	}
+	return done;
+}
+
+static bool kernel_swaps(void)
+{
+	struct sysinfo s;
+
+	return sysinfo(&s) == 0 && s.totalswap > 0;
+}
+
+/*
+ * A page leaves its write-protection behind, unless it is on the kernel's own swap: then
+ * it would come back into the buffer with it, where the kernel, reading into the buffer
+ * one day, would wait for somebody to serve that fault.
+ */
+unsigned uffd_move_out(struct engine *e, char *buffer, char *page, unsigned n, int *error)
+{
+	unsigned done = move(e, buffer, page, n, is_out, error);
+
+	if (done && kernel_swaps())
+		uffd_protection(e, buffer, done, false);
 	return done;
 }
 
@@ -85,5 +107,5 @@ int uffd_place(struct engine *e, char *page, char *buffer)
 
 	if (!e->uffd.move)
 		return -ENOTSUP;
-	return uffd_move(e, page, buffer, 1, &error) == 1 ? 0 : -error;
+	return move(e, page, buffer, 1, is_in, &error) == 1 ? 0 : -error;
 }

@@ -112,7 +112,7 @@ static bool unlock(struct engine *e, struct take_page *p)
 
 /*
  * Empty the buffers of a run: UFFDIO_MOVE wants nothing at its target, and who
- * asks uffd_move for it has nothing of value there. => false: some keep their memory
+ * asks for that has nothing of value there. => false: some keep their memory
  */
 static bool empty_buffers(const struct take_page *pages, unsigned n)
 {
@@ -141,7 +141,7 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 	for (unsigned i = 0; i < n;) {
 		unsigned length = MIN(part, n - i);
 		int error;
-		unsigned done = uffd_move(e, pages[i].buffer, pages[i].page, length, &error);
+		unsigned done = uffd_move_out(e, pages[i].buffer, pages[i].page, length, &error);
 
 		for (unsigned k = i; k < i + done; k++) {
 			pages[k].result = TAKE_DONE;
@@ -258,11 +258,15 @@ static void copy(struct engine *e, struct take_page **list, unsigned n)
 	}
 }
 
-/* Pages that the kernel does not drop (locked with mlock, before Linux 5.18) stay; their copies go. */
+/*
+ * Pages that the kernel does not drop (locked with mlock, before Linux 5.18) stay; their copies go.
+ * Of a range that it refused some may be gone all the same: it has come as far as the first that is locked.
+ */
 static void keep(struct take_page **list, unsigned n, char *base, size_t bytes)
 {
 	for (unsigned i = 0; i < n; i++) {
-		if (list[i]->page < base || list[i]->page >= base + bytes)
+		if (list[i]->page < base || list[i]->page >= base + bytes ||
+		    kernel_drop(list[i]->page, PAGE_BYTES) == 0)
 			continue;
 		list[i]->result = TAKE_KEPT;
 		kernel_drop(list[i]->buffer, PAGE_BYTES);

@@ -12,9 +12,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGES 512u
@@ -27,6 +29,8 @@ static struct quire_region *r;
 /* Each so many-th call moves up to so many pages, and tells nothing of it. 0: none does. */
 static unsigned forget_every, forget_pages;
 static _Atomic unsigned calls, forgotten;
+/* After a call that forgot, one is refused for this reason. */
+static int refuse_next;
 
 static int move_and_forget(int fd, struct uffdio_move *m)
 {
@@ -53,27 +57,15 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(list, request);
 	arg = va_arg(list, void *);
 	va_end(list);
+	if (request == UFFDIO_MOVE && refuse_next && forgotten) {
+		errno = refuse_next;
+		refuse_next = 0;
+		return -1;
+	}
 	if (request == UFFDIO_MOVE && forget_every &&
 	    atomic_fetch_add(&calls, 1) % forget_every == forget_every - 1)
 		return move_and_forget(fd, arg);
 	return (int)syscall(SYS_ioctl, fd, request, arg);
-}
-
-static bool no_pagemap;
-
-int open(const char *path, int flags, ...)
-{
-	va_list list;
-	int mode;
-
-	va_start(list, flags);
-	mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(list, int) : 0;
-	va_end(list);
-	if (no_pagemap && strcmp(path, "/proc/self/pagemap") == 0) {
-		errno = EACCES;
-		return -1;
-	}
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
 static void start(const char *engine)
@@ -125,7 +117,7 @@ static void tells_what_it_moved(void)
 		*at(i) = 100 + i;
 	for (forget_pages = 1; forget_pages <= 8; forget_pages++) {
 		for (forget_every = 0; forget_every < 4; forget_every++) {
-			CHECK_EQ(uffd_move(&q->engine, buffer, page, 8, &error), 8);
+			CHECK_EQ(uffd_move_out(&q->engine, buffer, page, 8, &error), 8);
 			CHECK_EQ(error, 0);
 			for (unsigned i = 0; i < 8; i++) {
 				CHECK(!is_present(page + i * PAGE_BYTES));
@@ -143,12 +135,17 @@ static void tells_what_it_moved(void)
 	}
 	CHECK(forgotten > 0);
 	forget_every = 0;
-	/* A page that is not there; and a target that is taken by something else. */
+	/* A page that is not there; a target that is poisoned, or taken by something else. */
 	uffd_drop(&q->engine, page + 3 * PAGE_BYTES, 1);
-	CHECK_EQ(uffd_move(&q->engine, buffer, page, 8, &error), 3);
+	CHECK_EQ(uffd_move_out(&q->engine, buffer, page, 8, &error), 3);
 	CHECK_EQ(error, ENOENT);
-	CHECK_EQ(uffd_place(&q->engine, page + 4 * PAGE_BYTES, buffer), -EEXIST);
-	CHECK_EQ(uffd_move(&q->engine, buffer + PAGE_BYTES, page + 4 * PAGE_BYTES, 4, &error), 0);
+	if (q->engine.uffd.poison) {
+		REQUIRE_EQ(uffd_poison(&q->engine, page + 3 * PAGE_BYTES), 0);
+		CHECK_EQ(uffd_place(&q->engine, page + 3 * PAGE_BYTES, buffer), -EEXIST);
+		uffd_drop(&q->engine, page + 3 * PAGE_BYTES, 1);
+	}
+	CHECK_EQ(uffd_move_out(&q->engine, buffer + PAGE_BYTES, page + 4 * PAGE_BYTES, 4, &error),
+	         0);
 	CHECK_EQ(error, EEXIST);
 	for (unsigned i = 0; i < 3; i++)
 		CHECK_EQ(*(uint64_t *)(void *)(buffer + i * PAGE_BYTES), 100 + i);
@@ -199,28 +196,104 @@ static void forgetful_signal(void)
 	forgetful("uffd-signal");
 }
 
-/* Nothing to ask for the whereabouts of pages: they are copied. */
-static void without_pagemap(void)
+/* What stops the next call may be anything: the pages of the one before are at their targets all the same. */
+static void forgotten_then_refused(void)
 {
-	no_pagemap = true;
+	char *page, *buffer;
+	uint32_t c;
+	int error;
+
 	start("uffd");
-	CHECK(!q->engine.uffd.move);
-	for (uint64_t page = 0; page < PAGES; page++)
-		*at(page) = page + 1;
-	for (uint64_t page = 0; page < PAGES; page++)
-		CHECK_EQ(*at(page), page + 1);
+	c = cluster_get(&q->pager, 0);
+	buffer = buffer_address(&q->pager, c * CLUSTER_PAGES);
+	page = region_page(r, 0);
+	for (unsigned i = 0; i < 8; i++)
+		*at(i) = 100 + i;
+	forget_every = 1;
+	forget_pages = 5;
+	refuse_next = EINVAL;
+	CHECK_EQ(uffd_move_out(&q->engine, buffer, page, 8, &error), 8);
+	CHECK_EQ(refuse_next, 0);
+	for (unsigned i = 0; i < 8; i++)
+		CHECK_EQ(*(uint64_t *)(void *)(buffer + i * PAGE_BYTES), 100 + i);
+	REQUIRE_EQ(kernel_drop(buffer, CLUSTER_PAGES * PAGE_BYTES), 0);
+	cluster_put(&q->pager, c);
 	finish();
-	no_pagemap = false;
+}
+
+/* ------------------------------------------------- beside the kernel's swap */
+
+#define SWAP_FILE "/var/tmp/quire-test-swap"
+
+static bool swap_out(char *page)
+{
+	int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	off_t offset = (off_t)((uintptr_t)page / PAGE_BYTES * sizeof(uint64_t));
+	struct timespec nap = { .tv_nsec = 10000000 };
+	uint64_t entry = 0;
+
+	for (int i = 0; i < 100 && !(entry & UINT64_C(1) << 62); i++) {
+		kernel_madvise(page, PAGE_BYTES, MADV_PAGEOUT);
+		if (pread(file, &entry, sizeof entry, offset) != (ssize_t)sizeof entry)
+			break;
+		nanosleep(&nap, NULL);
+	}
+	close(file);
+	return entry & UINT64_C(1) << 62;
+}
+
+/* => 0: right, 1: wrong, 2: the kernel does not swap it out */
+static int swapped_page(void)
+{
+	char *page, *buffer;
+	int error, right;
+	uint32_t c;
+
+	alarm(20);
+	start("uffd");
+	c = cluster_get(&q->pager, 0);
+	buffer = buffer_address(&q->pager, c * CLUSTER_PAGES);
+	page = region_page(r, 0);
+	*at(0) = 77;
+	uffd_protection(&q->engine, page, 1, true);
+	if (!swap_out(page))
+		return 2;
+	right = uffd_move_out(&q->engine, buffer, page, 1, &error) == 1;
+	right &= *(uint64_t *)(void *)buffer == 77;
+	/* A buffer is anybody's to write to. */
+	*(volatile uint64_t *)(void *)buffer = 78;
+	return !right;
+}
+
+static void kernel_swap(void)
+{
+	int status;
+	pid_t child;
+
+	if (system("rm -f " SWAP_FILE " && dd if=/dev/zero of=" SWAP_FILE
+	           " bs=1M count=16 2>/dev/null && chmod 600 " SWAP_FILE " && mkswap " SWAP_FILE
+	           " >/dev/null 2>&1 && swapon " SWAP_FILE " 2>/dev/null") != 0) {
+		unlink(SWAP_FILE);
+		printf("left out: kernel_swap: swapon(8) is not permitted or not there\n");
+		return;
+	}
+	child = fork();
+	if (child == 0)
+		_exit(swapped_page());
+	waitpid(child, &status, 0);
+	CHECK_EQ(system("swapoff " SWAP_FILE), 0);
+	unlink(SWAP_FILE);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+		printf("left out: kernel_swap: the kernel swapped nothing out\n");
+	else
+		CHECK_EQ(status, 0);
 }
 
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(tells_what_it_moved),
-		UNIT(forgetful_uffd),
-		UNIT(forgetful_signal),
-		UNIT(without_pagemap),
-		UNIT_END,
+		UNIT(tells_what_it_moved),    UNIT(forgetful_uffd), UNIT(forgetful_signal),
+		UNIT(forgotten_then_refused), UNIT(kernel_swap),    UNIT_END,
 	};
 
 	if (unit_valgrind())
