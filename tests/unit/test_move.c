@@ -102,19 +102,31 @@ static bool is_present(const void *page)
 	return in_core & 1;
 }
 
+/* Eight pages with something in them, and a cluster without memory. => its buffers */
+static char *begin(uint32_t *c)
+{
+	start("uffd");
+	*c = cluster_get(&q->pager, 0);
+	for (unsigned i = 0; i < 8; i++)
+		*at(i) = 100 + i;
+	return buffer_address(&q->pager, *c * CLUSTER_PAGES);
+}
+
+/* The buffers as the pager left them. */
+static void end(char *buffer, uint32_t c)
+{
+	REQUIRE_EQ(kernel_drop(buffer, CLUSTER_PAGES * PAGE_BYTES), 0);
+	cluster_put(&q->pager, c);
+	finish();
+}
+
 /* Eight pages from the start of the region to the buffers of a cluster and back, behind the pager's back. */
 static void tells_what_it_moved(void)
 {
-	char *page, *buffer;
 	uint32_t c;
+	char *buffer = begin(&c), *page = region_page(r, 0);
 	int error;
 
-	start("uffd");
-	c = cluster_get(&q->pager, 0);
-	buffer = buffer_address(&q->pager, c * CLUSTER_PAGES);
-	page = region_page(r, 0);
-	for (unsigned i = 0; i < 8; i++)
-		*at(i) = 100 + i;
 	for (forget_pages = 1; forget_pages <= 8; forget_pages++) {
 		for (forget_every = 0; forget_every < 4; forget_every++) {
 			CHECK_EQ(uffd_move_out(&q->engine, buffer, page, 8, &error), 8);
@@ -151,10 +163,7 @@ static void tells_what_it_moved(void)
 		CHECK_EQ(*(uint64_t *)(void *)(buffer + i * PAGE_BYTES), 100 + i);
 	for (unsigned i = 4; i < 8; i++)
 		CHECK_EQ(*at(i), 100 + i);
-	/* As the pager left them. */
-	REQUIRE_EQ(kernel_drop(buffer, CLUSTER_PAGES * PAGE_BYTES), 0);
-	cluster_put(&q->pager, c);
-	finish();
+	end(buffer, c);
 }
 
 static uint64_t word(unsigned round, uint64_t page, unsigned i)
@@ -199,16 +208,10 @@ static void forgetful_signal(void)
 /* What stops the next call may be anything: the pages of the one before are at their targets all the same. */
 static void forgotten_then_refused(void)
 {
-	char *page, *buffer;
 	uint32_t c;
+	char *buffer = begin(&c), *page = region_page(r, 0);
 	int error;
 
-	start("uffd");
-	c = cluster_get(&q->pager, 0);
-	buffer = buffer_address(&q->pager, c * CLUSTER_PAGES);
-	page = region_page(r, 0);
-	for (unsigned i = 0; i < 8; i++)
-		*at(i) = 100 + i;
 	forget_every = 1;
 	forget_pages = 5;
 	refuse_next = EINVAL;
@@ -216,14 +219,10 @@ static void forgotten_then_refused(void)
 	CHECK_EQ(refuse_next, 0);
 	for (unsigned i = 0; i < 8; i++)
 		CHECK_EQ(*(uint64_t *)(void *)(buffer + i * PAGE_BYTES), 100 + i);
-	REQUIRE_EQ(kernel_drop(buffer, CLUSTER_PAGES * PAGE_BYTES), 0);
-	cluster_put(&q->pager, c);
-	finish();
+	end(buffer, c);
 }
 
 /* ------------------------------------------------- beside the kernel's swap */
-
-#define SWAP_FILE "/var/tmp/quire-test-swap"
 
 static bool swap_out(char *page)
 {
@@ -267,13 +266,17 @@ static int swapped_page(void)
 
 static void kernel_swap(void)
 {
+	char file[64], command[400];
 	int status;
 	pid_t child;
 
-	if (system("rm -f " SWAP_FILE " && dd if=/dev/zero of=" SWAP_FILE
-	           " bs=1M count=16 2>/dev/null && chmod 600 " SWAP_FILE " && mkswap " SWAP_FILE
-	           " >/dev/null 2>&1 && swapon " SWAP_FILE " 2>/dev/null") != 0) {
-		unlink(SWAP_FILE);
+	snprintf(file, sizeof file, "/var/tmp/quire-test-swap-%d", (int)getpid());
+	snprintf(command, sizeof command,
+	         "umask 077; { dd if=/dev/zero of=%s bs=1M count=16 && mkswap %s && swapon %s; } "
+	         ">/dev/null 2>&1",
+	         file, file, file);
+	if (system(command) != 0) {
+		unlink(file);
 		printf("left out: kernel_swap: swapon(8) is not permitted or not there\n");
 		return;
 	}
@@ -281,8 +284,9 @@ static void kernel_swap(void)
 	if (child == 0)
 		_exit(swapped_page());
 	waitpid(child, &status, 0);
-	CHECK_EQ(system("swapoff " SWAP_FILE), 0);
-	unlink(SWAP_FILE);
+	snprintf(command, sizeof command, "swapoff %s", file);
+	CHECK_EQ(system(command), 0);
+	unlink(file);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
 		printf("left out: kernel_swap: the kernel swapped nothing out\n");
 	else
