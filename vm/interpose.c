@@ -11,6 +11,8 @@
  */
 #include "vm/vm.h"
 
+#include "base/kernel.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -30,11 +32,16 @@ static int discard(struct quire_region *r, uintptr_t from, size_t length)
 	return error;
 }
 
+static bool discards(int advice)
+{
+	return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE;
+}
+
 int madvise(void *address, size_t length, int advice)
 {
 	uintptr_t from = (uintptr_t)address, end = from + round_up(length, PAGE_BYTES);
 
-	if ((advice != MADV_DONTNEED && advice != MADV_FREE) || from % PAGE_BYTES || end <= from)
+	if (!discards(advice) || from % PAGE_BYTES || end <= from)
 		return (int)syscall(SYS_madvise, address, length, advice);
 	while (from < end) {
 		struct quire_region *r = registry_find((void *)from);

@@ -12,11 +12,6 @@ struct quire_region;
 #define UFFD_FEATURE_EXACT_ADDRESS (1 << 11)
 #endif
 
-/* Linux 5.18 */
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
-
 /* Open a descriptor with the features needed, probing for the others. user_only: no faults of the kernel's. */
 int uffd_open(struct engine *e, bool in_thread);
 void uffd_close(struct engine *e);
