@@ -24,7 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/sysinfo.h>
 
-/* => false also of a page on the kernel's own swap, and of one that is poisoned */
+/* => false of a page that is poisoned, and perhaps of one on the kernel's own swap */
 static bool in_core(char *page)
 {
 	unsigned char vector = 0;
