@@ -5,8 +5,8 @@
  * Two ways, chosen for each page of a batch:
  *
  *   move  UFFDIO_MOVE takes the page itself, atomically against writers
- *         (uffd_move.c), and refuses pages that the kernel has pinned for I/O. One call, and one
- *         TLB shootdown, a run.
+ *         (uffd_move.c), and refuses pages that the kernel has pinned for
+ *         I/O. One call, and one TLB shootdown, a run.
  *   copy  write-protect (dirty pages; a clean one is so already), copy, drop:
  *         one call of each kind for the whole batch, so one shootdown even if
  *         the pages are scattered.
