@@ -18,17 +18,18 @@ struct engine;
 
 enum take_result {
 	TAKE_KEPT = 0, /* still mapped: in use by the kernel, or refused */
-	TAKE_DONE,     /* bytes are in the buffer, the page is absent */
+	TAKE_DONE,     /* bytes are in the buffer, if there is one; the page is absent */
 	TAKE_GONE,     /* there was no page: the program discarded it */
 };
 
 struct take_page {
-	char *page; /* rising addresses */
-	char *buffer;
-	bool dirty;  /* not write-protected */
-	bool backed; /* the buffer has memory, from an earlier use */
-	bool joined; /* what lies between it and the page before is held, and not dirty */
-	bool moved;  /* out: the buffer's memory is the page's own */
+	char *page;   /* rising addresses */
+	char *buffer; /* for the bytes, if they are wanted */
+	bool wanted;  /* false only of pages that are not dirty */
+	bool dirty;   /* not write-protected */
+	bool backed;  /* the buffer has memory, from an earlier use */
+	bool joined;  /* what lies between it and the page before is held, and not dirty */
+	bool moved;   /* out: the buffer's memory is the page's own */
 	enum take_result result;
 };
 

@@ -15,7 +15,9 @@
  *                              READING(buffer) ------------+
  *
  *   zero fill, rescue, install, read   vm/fault.c
- *   take, retire, arrived              vm/owner.c (for the pager)
+ *   take                               vm/evict.c (for the pager); a clean page may
+ *                                      become a SLOT at once
+ *   retire, arrived                    vm/owner.c (for the pager)
  *   discard                            vm/discard.c
  *
  * E1  Only the thread that set BUSY changes the rest of an entry, with one

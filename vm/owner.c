@@ -1,308 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vm/owner.c - what the pager asks of the owner of the pages: to unmap
- * victims, to give up clean standby pages, to receive pages that were read.
- *
- * Taking is in batches, because removing a page costs a TLB shootdown: where
- * another CPU runs the program, one call on sixty-four pages costs hardly more
- * than on one. So each victim brings its cold neighbours along (the block of
- * CLUSTER_PAGES around it), the batch is sorted, and the engine sees runs.
+ * vm/owner.c - what the pager asks of the owner of the pages: to give up clean
+ * standby pages, to receive pages that were read, to tell of what failed. To
+ * unmap victims: evict.c.
  */
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <string.h>
 
-struct taken {
-	page_id id;
-	uint32_t frame;
-	struct quire_region *region; /* with a user */
-};
-
-struct batch {
-	uint32_t n;
-	struct taken page[CLUSTER_PAGES];
-};
-
-/*
- * Hold the entry of a page whose frame the policy named.
- * => false: the frame is not that page's any more
- *
- * A frame is listed a moment before its page's entry is published as MAPPED;
- * the frame names the page meanwhile (F4), and who has got as far as that
- * waits for nothing. So neither wait here is long.
- */
-static bool hold_frame(struct quire_region *r, page_id id, uint32_t f)
+uint64_t entry_slot(const struct quire *q, slot_t slot)
 {
-	entry_t *entry = region_entry(r, PAGE_ID_PAGE(id));
-	struct frame *frame = &r->q->pager.frames[f];
+	uint64_t stamp = atomic_load_explicit(&q->stamp, memory_order_relaxed) >> 4;
 
-	for (;;) {
-		uint64_t e = atomic_load(entry);
-
-		if (entry_state(e) != ENTRY_MAPPED || entry_payload(e) != f) {
-			if (atomic_load(&frame->page) != id)
-				return false;
-			sched_yield();
-		} else if (e & ENTRY_BUSY) {
-			entry_wait(entry, e);
-		} else if (entry_try(entry, e)) {
-			return true;
-		}
-	}
-}
-
-static void add(struct batch *b, struct quire_region *r, page_id id, uint32_t frame)
-{
-	b->page[b->n++] = (struct taken){ .id = id, .frame = frame, .region = r };
-}
-
-/* The victim was named by the policy; someone may have been faster. */
-static bool hold_victim(struct quire *q, struct batch *b, uint32_t f, bool clean_only)
-{
-	struct frame *frame = &q->pager.frames[f];
-	page_id id = atomic_load_explicit(&frame->page, memory_order_relaxed);
-	struct quire_region *r = id == PAGE_ID_NONE ? NULL : region_get(q, PAGE_ID_REGION(id));
-
-	if (!r)
-		return false;
-	if (!hold_frame(r, id, f)) {
-		region_put(r);
-		return false;
-	}
-	/* Reused and listed again, or pinned since it was named: then it is no victim. */
-	if (frame->listed || frame->pins || (clean_only && frame->slot == SLOT_NONE)) {
-		if (!frame->pins)
-			frame_return(&q->pager, f);
-		entry_publish(r, PAGE_ID_PAGE(id), entry_make(ENTRY_MAPPED, f));
-		region_put(r);
-		return false;
-	}
-	add(b, r, id, f);
-	return true;
-}
-
-static void hold_neighbours(struct quire *q, struct batch *b, const struct taken *victim,
-                            bool clean_only)
-{
-	struct quire_region *r = victim->region;
-	uint64_t first = PAGE_ID_PAGE(victim->id) / CLUSTER_PAGES * CLUSTER_PAGES;
-	uint32_t limit = credits_batch(&q->pager);
-
-	for (uint64_t page = first; page < MIN(first + CLUSTER_PAGES, r->pages); page++) {
-		uint64_t e = atomic_load(region_entry(r, page));
-		struct frame *frame;
-
-		if (b->n >= limit)
-			return;
-		if (entry_state(e) != ENTRY_MAPPED || e & ENTRY_BUSY)
-			continue;
-		frame = &q->pager.frames[entry_payload(e)];
-		if (!entry_try(region_entry(r, page), e))
-			continue;
-		if (frame->pins == 0 && !(clean_only && frame->slot == SLOT_NONE) &&
-		    frame_claim_cold(&q->pager, entry_payload(e))) {
-			atomic_fetch_add(&r->users, 1);
-			add(b, r, PAGE_ID(r->id, page), entry_payload(e));
-		} else {
-			entry_publish(r, page, e);
-		}
-	}
-}
-
-static void sort(struct batch *b)
-{
-	for (uint32_t i = 1; i < b->n; i++) {
-		struct taken t = b->page[i];
-		uint32_t k = i;
-
-		for (; k > 0 && b->page[k - 1].id > t.id; k--)
-			b->page[k] = b->page[k - 1];
-		b->page[k] = t;
-	}
-}
-
-static void count_evicted(struct quire_region *r)
-{
-	uncount(&r->counters.resident, 1);
-	uncount(&r->q->counters.resident, 1);
-	count(&r->counters.evictions, 1);
-	count(&r->q->counters.evictions, 1);
-}
-
-/* One page of the batch after the engine took it. => its credit: 1 free, 0 the buffer's (or the page's still) */
-static uint32_t settle(struct quire *q, struct taken *t, struct take_page *tp)
-{
-	struct pager *p = &q->pager;
-	struct quire_region *r = t->region;
-	uint64_t page = PAGE_ID_PAGE(t->id);
-	slot_t slot = p->frames[t->frame].slot;
-	uint32_t credit = 1, id;
-	struct cluster *c;
-	uint64_t bit;
-
-	if (tp->result == TAKE_KEPT) {
-		frame_return(p, t->frame);
-		entry_publish(r, page, entry_make(ENTRY_MAPPED, t->frame));
-		return 0;
-	}
-	id = buffer_at(p, tp->buffer);
-	c = &p->clusters[id / CLUSTER_PAGES];
-	bit = UINT64_C(1) << id % CLUSTER_PAGES;
-	if (tp->result == TAKE_DONE && !(atomic_load(&c->populated) & bit)) {
-		atomic_fetch_or(&c->populated, bit);
-		count(&p->populated, 1);
-		credit = 0;
-	}
-	count_evicted(r);
-	if (slot != SLOT_NONE && !p->frames[t->frame].readahead)
-		fault_learn_write(r, false);
-	frames_leave(p, &t->frame, 1);
-	/* A clean page, too, may be zeros: the program discarded it while it was copied. */
-	if (tp->result == TAKE_GONE || page_is_zero(tp->buffer)) {
-		if (slot != SLOT_NONE)
-			swapfile_unref(q->swap, slot);
-		if (tp->result == TAKE_DONE) {
-			count(&r->counters.zero_drops, 1);
-			count(&q->counters.zero_drops, 1);
-		}
-		entry_publish(r, page, ENTRY_EMPTY);
-		return credit;
-	}
-	buffer_fill(p, id, t->id, slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN);
-	count(&r->counters.standby, 1);
-	entry_publish(r, page, entry_make(ENTRY_STANDBY, id));
-	return credit;
-}
-
-/* Victims and their neighbours, held, sorted by address. */
-static void gather(struct quire *q, struct batch *b, bool clean_only)
-{
-	uint32_t limit = credits_batch(&q->pager);
-
-	b->n = 0;
-	for (uint32_t tries = 0; b->n < limit && tries < 2 * limit; tries++) {
-		uint32_t f = frames_victim(&q->pager);
-
-		if (f == FRAME_NONE)
-			break;
-		if (hold_victim(q, b, f, clean_only))
-			hold_neighbours(q, b, &b->page[b->n - 1], clean_only);
-	}
-	sort(b);
-}
-
-/*
- * Scattered pages are copied, into buffers that have memory already; runs, and
- * dirty pages that the kernel may be writing to, are moved, into buffers
- * without.
- */
-static bool wants_memory(const struct quire *q, const struct batch *b)
-{
-	uint32_t runs = 0, dirty = 0;
-
-	for (uint32_t i = 0; i < b->n; i++) {
-		runs += i == 0 || b->page[i].id != b->page[i - 1].id + 1;
-		dirty += q->pager.frames[b->page[i].frame].slot == SLOT_NONE;
-	}
-	return !q->engine.uffd.move ||
-	       (runs * 4 > b->n && (q->engine.ops->in_thread || dirty * 2 < b->n));
-}
-
-/* The pages between two pages of a batch may be held, too: see join. */
-#define GAP_MAX 32u
-
-static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
-{
-	for (uint64_t page = from; page < to; page++) {
-		uint64_t e = atomic_load(region_entry(r, page));
-		bool held = entry_state(e) != ENTRY_READING && entry_try(region_entry(r, page), e);
-
-		/* Only its holder can tell whether a page is dirty. */
-		if (!held || (entry_state(e) == ENTRY_MAPPED &&
-		              r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE)) {
-			page += held;
-			while (page-- > from)
-				entry_publish(r, page, atomic_load(region_entry(r, page)));
-			return false;
-		}
-	}
-	return true;
-}
-
-/*
- * Write-protecting costs a TLB shootdown a call, so scattered dirty pages are
- * protected together with what lies between them. That must not be dirty (a
- * pinned page would become unwritable for the kernel) nor become so meanwhile:
- * its entries are held. => b's pages of which joined is set hold their gap
- */
-static void join(struct batch *b, struct take_page *pages)
-{
-	for (uint32_t i = 1; i < b->n; i++) {
-		uint64_t gap = b->page[i].id - b->page[i - 1].id - 1;
-		uint64_t page = PAGE_ID_PAGE(b->page[i].id);
-
-		pages[i].joined = b->page[i].region == b->page[i - 1].region && gap <= GAP_MAX &&
-		                  (page - gap) >> LEAF_SHIFT == page >> LEAF_SHIFT &&
-		                  hold_gap(b->page[i].region, page - gap, page);
-	}
-}
-
-static void unjoin(struct batch *b, struct take_page *pages)
-{
-	for (uint32_t i = 1; i < b->n; i++) {
-		struct quire_region *r = b->page[i].region;
-		uint64_t page = PAGE_ID_PAGE(b->page[i - 1].id) + 1;
-
-		for (; pages[i].joined && page < PAGE_ID_PAGE(b->page[i].id); page++)
-			entry_publish(r, page, atomic_load(region_entry(r, page)));
-	}
-}
-
-static bool is_backed(struct pager *p, uint32_t c, uint32_t i)
-{
-	return atomic_load(&p->clusters[c].populated) >> i & 1;
-}
-
-static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
-{
-	struct quire *q = owner;
-	struct batch b;
-	struct take_page pages[CLUSTER_PAGES];
-	uint32_t credits = 0, c;
-	unsigned done = 0;
-
-	*cluster = CLUSTER_NONE;
-	gather(q, &b, clean_only);
-	if (b.n == 0)
-		return 0;
-	c = cluster_get(&q->pager, wants_memory(q, &b) ? b.n : 0);
-	for (uint32_t i = 0; i < b.n; i++)
-		pages[i] = (struct take_page){
-			.page = region_page(b.page[i].region, PAGE_ID_PAGE(b.page[i].id)),
-			.buffer = c == CLUSTER_NONE ?
-			                  NULL :
-			                  buffer_address(&q->pager, c * CLUSTER_PAGES + i),
-			.dirty = q->pager.frames[b.page[i].frame].slot == SLOT_NONE,
-			.backed = c != CLUSTER_NONE && is_backed(&q->pager, c, i),
-			.result = TAKE_KEPT,
-		};
-	if (c != CLUSTER_NONE) {
-		join(&b, pages);
-		q->engine.ops->take(&q->engine, pages, b.n);
-		unjoin(&b, pages);
-		q->pager.clusters[c].used = (uint8_t)b.n;
-	}
-	for (uint32_t i = 0; i < b.n; i++) {
-		done += pages[i].result != TAKE_KEPT;
-		credits += settle(q, &b.page[i], &pages[i]);
-		region_put(b.page[i].region);
-	}
-	atomic_fetch_add_explicit(&q->stamp, done, memory_order_relaxed);
-	*cluster = c;
-	credits_put(&q->pager, credits);
-	return done;
+	return entry_make(ENTRY_SLOT, slot) | (stamp & ENTRY_STAMP_MASK) << ENTRY_STAMP_SHIFT;
 }
 
 static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
@@ -310,7 +20,6 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	struct quire *q = owner;
 	struct quire_region *r = region_get(q, PAGE_ID_REGION(id));
 	uint64_t page = PAGE_ID_PAGE(id);
-	uint64_t stamp = atomic_load_explicit(&q->stamp, memory_order_relaxed) >> 4;
 	bool ahead;
 
 	if (!r)
@@ -326,9 +35,7 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	uncount(&r->counters.standby, 1);
 	count(&r->counters.swapped, 1);
 	count(&q->counters.swapped, 1);
-	entry_publish(r, page,
-	              entry_make(ENTRY_SLOT, slot) | (stamp & ENTRY_STAMP_MASK)
-	                                                     << ENTRY_STAMP_SHIFT);
+	entry_publish(r, page, entry_slot(q, slot));
 	buffer_release(&q->pager, buffer, false);
 	if (ahead) {
 		lock_acquire(&r->readahead_lock);
@@ -459,7 +166,7 @@ static void owner_failed(void *owner, enum pager_event event, int error, page_id
 }
 
 const struct page_owner vm_owner = {
-	.take = owner_take,
+	.take = evict_batch,
 	.retire = owner_retire,
 	.arrived = owner_arrived,
 	.written = owner_written,

@@ -2,7 +2,7 @@
 /*
  * vm/uffd_take.c - removing pages and delivering their bytes.
  *
- * Two ways, chosen for each page of a batch:
+ * Three ways, chosen for each page of a batch:
  *
  *   move  UFFDIO_MOVE takes the page itself, atomically against writers
  *         (uffd_move.c), and refuses pages that the kernel has pinned for
@@ -10,6 +10,8 @@
  *   copy  write-protect (dirty pages; a clean one is so already), copy, drop:
  *         one call of each kind for the whole batch, so one shootdown even if
  *         the pages are scattered.
+ *   drop  clean pages whose bytes are not wanted, by the same call as those that
+ *         were copied; whether they are there still is asked of mincore(2).
  *
  * Scattered pages are copied where that is safe: clean pages always (nobody
  * can have them pinned for writing: that would have been a first write);
@@ -23,6 +25,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -230,12 +233,27 @@ static bool is_absent(struct engine *e, char *page)
 	return kernel_drop(page, PAGE_BYTES) == 0;
 }
 
+static unsigned select_wanted(struct take_page **all, unsigned n, struct take_page **list)
+{
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (all[i]->wanted)
+			list[k++] = all[i];
+	return k;
+}
+
 /* Read the pages' bytes without touching them ourselves: a page that is not there is an error, not a fault. */
-static void copy(struct engine *e, struct take_page **list, unsigned n)
+static void copy(struct engine *e, struct take_page **all, unsigned n)
 {
 	struct iovec local[CLUSTER_PAGES], remote[CLUSTER_PAGES];
+	struct take_page *list[CLUSTER_PAGES];
 	pid_t self = getpid();
 
+	n = select_wanted(all, n, list);
+	if (n == 0)
+		return;
+	reading(e, list, n);
 	for (unsigned i = 0; i < n;) {
 		unsigned k = 0;
 		long got;
@@ -247,13 +265,47 @@ static void copy(struct engine *e, struct take_page **list, unsigned n)
 		got = syscall(SYS_process_vm_readv, self, local, (unsigned long)k, remote,
 		              (unsigned long)k, 0ul);
 		if (got < 0 && errno != EFAULT)
-			return; /* all that is left is kept */
+			break; /* all that is left is kept */
 		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)
 			list[i++]->result = TAKE_DONE;
 		if (i < n) {
 			if (is_absent(e, list[i]->page))
 				list[i]->result = TAKE_GONE;
 			i++;
+		}
+	}
+	reading(e, NULL, 0);
+}
+
+/* Pages that one call of mincore tells of. */
+#define SPAN 256u
+
+/*
+ * Pages whose bytes are not wanted: are they there? The program may have discarded one, whose
+ * contents are zeros now. Not in memory may also mean: on the kernel's own swap.
+ */
+static void look_for(struct engine *e, struct take_page **list, unsigned n)
+{
+	unsigned char there[SPAN];
+
+	for (unsigned i = 0, end; i < n; i = end) {
+		char *first = list[i]->page;
+		size_t span;
+
+		for (end = i + 1; end < n && list[end]->page > first &&
+		                  list[end]->page < first + SPAN * PAGE_BYTES;
+		     end++)
+			;
+		span = pages_of((size_t)(list[end - 1]->page - first)) + 1;
+		if (mincore(first, span << PAGE_SHIFT, there) != 0)
+			memset(there, 0, span);
+		for (unsigned k = i; k < end; k++) {
+			bool present = there[pages_of((size_t)(list[k]->page - first))] & 1;
+
+			if (!list[k]->wanted)
+				list[k]->result = !present && is_absent(e, list[k]->page) ?
+				                          TAKE_GONE :
+				                          TAKE_DONE;
 		}
 	}
 }
@@ -269,11 +321,12 @@ static void keep(struct take_page **list, unsigned n, char *base, size_t bytes)
 		    kernel_drop(list[i]->page, PAGE_BYTES) == 0)
 			continue;
 		list[i]->result = TAKE_KEPT;
-		kernel_drop(list[i]->buffer, PAGE_BYTES);
+		if (list[i]->wanted)
+			kernel_drop(list[i]->buffer, PAGE_BYTES);
 	}
 }
 
-static void drop_copied(struct engine *e, struct take_page **list, unsigned n)
+static void drop(struct engine *e, struct take_page **list, unsigned n)
 {
 	struct iovec v[CLUSTER_PAGES];
 	unsigned k = 0;
@@ -309,10 +362,11 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 	for (unsigned i = 0, end; i < n; i = end) {
 		bool run;
 
-		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES;
+		for (end = i + 1; end < n && pages[end].page == pages[end - 1].page + PAGE_BYTES &&
+		                  pages[end].wanted == pages[i].wanted;
 		     end++)
 			;
-		run = end - i >= MOVE_RUN;
+		run = end - i >= MOVE_RUN && pages[i].wanted;
 		for (unsigned k = i; k < end; k++)
 			copy_it[k] = !e->uffd.move ||
 			             !(pages[k].dirty && (run || !e->ops->in_thread));
@@ -328,8 +382,7 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 			list[copied++] = &pages[i];
 	if (copied == 0 || !protect(e, list, copied))
 		return;
-	reading(e, list, copied);
 	copy(e, list, copied);
-	reading(e, NULL, 0);
-	drop_copied(e, list, copied);
+	look_for(e, list, copied);
+	drop(e, list, copied);
 }

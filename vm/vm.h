@@ -9,7 +9,8 @@
  *   fault.c     a fault, stage by stage
  *   window.c    readahead: starting to read a window
  *   rescue.c    mapping what is in standby
- *   owner.c     what the pager asks: take, retire, arrived
+ *   owner.c     what the pager asks: retire, arrived   evict.c  take
+ *   second_chance.c   whether clean victims go into standby
  *   discard.c   giving up contents: DONTNEED and destroy
  *   advise.c    advice, protection      pin.c  pins      prefetch.c  WILLNEED
  *   engine.c    choosing an engine
@@ -34,6 +35,7 @@
 #include "vm/engine.h"
 #include "vm/entry.h"
 #include "vm/prefetch.h"
+#include "vm/second_chance.h"
 
 #define REGIONS_MAX 65535u
 #define REGION_NAME_BYTES 32
@@ -80,6 +82,7 @@ struct quire_region {
 	uint32_t rescue_window;
 	_Atomic uint32_t write_bias; /* 0 .. 1024: how often a page mapped clean is written */
 	_Atomic uint32_t installs;   /* counts installs for sampling write_bias */
+	struct second_chance second_chance;
 
 	struct counters counters;
 	struct histogram minor, major;
@@ -103,6 +106,7 @@ struct quire {
 	struct lock pin_lock; /* one change of pins at a time */
 	struct prefetch prefetch;
 	_Atomic uint32_t stamp; /* evictions, in units of 16 pages */
+	uint32_t batches;       /* of victims; reclaim lock */
 	quire_error_fn on_error;
 	void *on_error_arg;
 	uint64_t spin_ns, look_ns; /* how long to wait awake: for the next fault; for a read */
@@ -236,6 +240,10 @@ bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_pl
 /* --------------------------------------------------------------- others */
 
 extern const struct page_owner vm_owner;
+/* page_owner.take */
+unsigned evict_batch(void *owner, bool clean_only, uint32_t *cluster);
+/* The entry of a page that is unmapped and in its slot. */
+uint64_t entry_slot(const struct quire *q, slot_t slot);
 
 /* Give up the contents of pages [first, first + n). => -EBUSY at the first pinned page, unless pins go too */
 int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_too);

@@ -337,15 +337,18 @@ static void fake_take(struct engine *e, struct take_page *pages, unsigned n)
 			fake_violation(fe, "a batch is not in rising order", t->page);
 		if (p->present && !p->wp && !t->dirty)
 			fake_violation(fe, "taken as clean though it is writable", t->page);
+		if (t->dirty && !t->wanted)
+			fake_violation(fe, "a dirty page is to be thrown away", t->page);
 		if (begin(fe, FAKE_TAKE, 1)) {
 			p->wp = p->present; /* protected before it was refused */
 		} else if (!p->present) {
 			t->result = TAKE_GONE;
 		} else {
-			memcpy(t->buffer, bytes, PAGE_BYTES);
+			if (t->wanted)
+				memcpy(t->buffer, bytes, PAGE_BYTES);
 			memset(bytes, 0xa5, PAGE_BYTES);
 			p->present = p->wp = false;
-			t->moved = e->uffd.move;
+			t->moved = t->wanted && e->uffd.move;
 			t->result = TAKE_DONE;
 		}
 		end(fe, FAKE_TAKE, t->page, 1, 0);

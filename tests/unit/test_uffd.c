@@ -402,6 +402,7 @@ static enum take_result take(uint64_t page, bool *dirty)
 	uint32_t c = cluster_get(&q->pager, 1);
 	struct take_page t = { .page = region_page(r, page),
 		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES),
+		               .wanted = true,
 		               .backed = true };
 	uint64_t held;
 
@@ -466,6 +467,74 @@ static void takes_what_is_there_uffd(void)
 static void takes_what_is_there_signal(void)
 {
 	takes_what_is_there("uffd-signal");
+}
+
+/* Read it in and hold its entry, clean and mapped. => reclaim lock held: who waits for that holds no mapped page */
+static uint64_t hold_clean(uint64_t page)
+{
+	for (;;) {
+		uint64_t held;
+
+		await_slot(page);
+		(void)*at(page, 0);
+		reclaim_enter(&q->pager);
+		held = entry_hold(r, page);
+		if (entry_state(held) == ENTRY_MAPPED &&
+		    q->pager.frames[entry_payload(held)].slot != SLOT_NONE)
+			return held;
+		entry_publish(r, page, held);
+		reclaim_leave(&q->pager);
+	}
+}
+
+/* A clean page's removal, its bytes left to its slot, with a system call just before; then it is put back. */
+static enum take_result drop_clean(uint64_t page, long call, unsigned long argument)
+{
+	struct take_page t = { .page = region_page(r, page) };
+	uint64_t held = hold_clean(page);
+	char bytes[PAGE_BYTES];
+
+	memcpy(bytes, t.page, sizeof bytes);
+	if (call)
+		REQUIRE_EQ(syscall(call, t.page, PAGE_BYTES, argument), 0);
+	q->engine.ops->take(&q->engine, &t, 1);
+	if (t.result == TAKE_DONE) {
+		CHECK(!is_present(page));
+		CHECK_EQ(q->engine.ops->map(&q->engine, t.page, bytes, 1, false), 1);
+	}
+	entry_publish(r, page, held);
+	reclaim_leave(&q->pager);
+	return t.result;
+}
+
+static void drops_what_is_not_wanted(const char *engine)
+{
+	start(engine);
+	*at(5, 3) = 77;
+	CHECK_EQ(drop_clean(5, 0, 0), TAKE_DONE);
+	CHECK_EQ(*at(5, 3), 77);
+	/* It is not read, so it may be out of reach. */
+	CHECK_EQ(drop_clean(5, SYS_mprotect, PROT_NONE), TAKE_DONE);
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	CHECK_EQ(*at(5, 3), 77);
+	/* A lock keeps no page of ours, where the kernel lets it go. */
+	drop_clean(5, SYS_mlock2, MLOCK_ONFAULT);
+	CHECK_EQ(*at(5, 3), 77);
+	REQUIRE_EQ(munlock(region_page(r, 5), PAGE_BYTES), 0);
+	/* What the program has discarded must not come back from its slot. */
+	CHECK_EQ(drop_clean(5, SYS_madvise, MADV_DONTNEED), TAKE_GONE);
+	CHECK_EQ(*at(5, 3), 0);
+	finish();
+}
+
+static void drops_what_is_not_wanted_uffd(void)
+{
+	drops_what_is_not_wanted("uffd");
+}
+
+static void drops_what_is_not_wanted_signal(void)
+{
+	drops_what_is_not_wanted("uffd-signal");
 }
 
 /* A dirty page may be in use by the kernel, so it is moved: also if the program has locked memory. */
@@ -552,7 +621,7 @@ static void zeros_for_the_reclaimer(void)
 
 	start("uffd");
 	*at(5, 0) = 77;
-	page = (struct take_page){ .page = region_page(r, 5) };
+	page = (struct take_page){ .page = region_page(r, 5), .wanted = true };
 	reads(&list, 1);
 	from = (struct iovec){ region_page(r, 5), sizeof buffer };
 	reclaim_enter(&q->pager);
@@ -855,6 +924,8 @@ int main(int argc, char **argv)
 		UNIT(waits_for_a_destroyer_signal),
 		UNIT(takes_what_is_there_uffd),
 		UNIT(takes_what_is_there_signal),
+		UNIT(drops_what_is_not_wanted_uffd),
+		UNIT(drops_what_is_not_wanted_signal),
 		UNIT(locked_pages_are_moved),
 		UNIT(kept_pages_do_not_spin),
 		UNIT(zeros_for_the_reclaimer),

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_second_chance.c - which victims go into standby
+ * (vm/second_chance.c), and what becomes of those that do not (vm/evict.c), on a
+ * fake engine.
+ */
+#include "tests/unit/vm_fixture.h"
+
+#include <errno.h>
+
+/* A batch that is no sample, of a region where standby is of no use. */
+static void be_futile(void)
+{
+	vm->r->second_chance.futile = true;
+	vm->r->second_chance.evictions = COUNTER(evictions);
+	vm->q->batches = 1;
+}
+
+/* One batch. => pages taken; *cluster is given back */
+static unsigned take_once(uint32_t *cluster)
+{
+	unsigned n;
+
+	reclaim_enter(&vm->q->pager);
+	n = vm_owner.take(vm->q, false, cluster);
+	if (*cluster != CLUSTER_NONE) {
+		cluster_to_standby(&vm->q->pager, *cluster);
+		cluster_put(&vm->q->pager, *cluster);
+	}
+	reclaim_leave(&vm->q->pager);
+	return n;
+}
+
+static void clean_ones_leave_their_slots(void)
+{
+	FOR_BOTH_ALONE
+	{
+		int64_t credits;
+		uint64_t used, swapped;
+		uint32_t c;
+
+		make_clean(10, 4);
+		credits = atomic_load(&vm->q->pager.credits);
+		swapped = COUNTER(swapped);
+		used = USED();
+		fake_program_discards(vm->r, 12);
+		be_futile();
+		CHECK_EQ(take_once(&c), 4);
+		CHECK_EQ(c, CLUSTER_NONE);
+		for (uint64_t page = 10; page < 14; page++)
+			CHECK_STATE(page, page == 12 ? ENTRY_EMPTY : ENTRY_SLOT);
+		CHECK_EQ(COUNTER(swapped), swapped + 3);
+		CHECK_EQ(COUNTER(standby), 0);
+		CHECK_EQ(USED(), used - 1);
+		CHECK_EQ(atomic_load(&vm->q->pager.credits), credits + 4);
+		CHECK_VM();
+		CHECK_EQ(value(12), 0);
+		check_pages(10, 2);
+		check_pages(13, 1);
+	}
+}
+
+/* Dirty ones among them go into standby all the same, in buffers that follow each other. */
+static void dirty_ones_do_not(void)
+{
+	FOR_BOTH_ALONE
+	{
+		uint32_t c;
+
+		make_clean(10, 8);
+		put(11, 7);
+		put(14, 8);
+		be_futile();
+		CHECK_EQ(take_once(&c), 8);
+		CHECK(c != CLUSTER_NONE);
+		CHECK_EQ(vm->q->pager.clusters[c].used, 2);
+		for (uint64_t page = 10; page < 18; page++)
+			CHECK_STATE(page, page == 11 || page == 14 ? ENTRY_STANDBY : ENTRY_SLOT);
+		CHECK_VM();
+		CHECK_EQ(value(11), 7);
+		CHECK_EQ(value(14), 8);
+		check_pages(12, 2);
+		check_pages(15, 3);
+	}
+}
+
+static void kept_ones_stay(void)
+{
+	FOR_BOTH_ALONE
+	{
+		uint32_t c;
+
+		make_clean(10, 4);
+		be_futile();
+		fake_refuse(vm->fe, FAKE_TAKE, 1, 2, EBUSY);
+		CHECK_EQ(take_once(&c), 2);
+		CHECK_EQ(COUNTER(resident), 2);
+		CHECK_VM();
+		check_pages(10, 4);
+		put(11, 5);
+		CHECK_EQ(value(11), 5);
+	}
+}
+
+/* One batch in four is a sample, and where standby is of use every page has its chance. */
+static void samples(void)
+{
+	FOR_BOTH_ALONE
+	{
+		uint32_t c, chances = 0;
+
+		for (uint32_t i = 0; i < 8; i++) {
+			make_clean(10, 2);
+			vm->r->second_chance.futile = true;
+			vm->r->second_chance.evictions = COUNTER(evictions);
+			vm->q->batches = i;
+			CHECK_EQ(take_once(&c), 2);
+			chances += fake_vm_state(vm, 10) == ENTRY_STANDBY;
+			fake_vm_retire(vm);
+		}
+		CHECK_EQ(chances, 2);
+		make_clean(10, 2);
+		be_futile();
+		vm->r->second_chance.futile = false;
+		CHECK_EQ(take_once(&c), 2);
+		CHECK_STATE(10, ENTRY_STANDBY);
+		CHECK_VM();
+	}
+}
+
+/* So much was evicted, rescued and read since the last judgement, with so much in standby and swapped. */
+static bool judged(uint64_t evictions, uint64_t rescues, uint64_t faults, uint64_t standby,
+                   uint64_t swapped)
+{
+	struct counters *c = &vm->r->counters, saved = *c;
+	bool futile;
+
+	count(&c->evictions, evictions);
+	count(&c->rescues, rescues);
+	count(&c->major_faults, faults);
+	c->standby = standby;
+	c->swapped = swapped;
+	futile = second_chance_futile(vm->r);
+	*c = saved;
+	memset(&vm->r->second_chance, 0, sizeof vm->r->second_chance);
+	return futile;
+}
+
+static void judges(void)
+{
+	FOR_BOTH_ALONE
+	{
+		/* Nothing is known yet: whoever comes has his chance. */
+		CHECK(!second_chance_futile(vm->r));
+		CHECK(!judged(10, 0, 10, 100, 1000));
+		/* Accesses as dense in standby as on the swap file: a tenth of the pages, a tenth of the accesses. */
+		CHECK(judged(100000, 1000, 10000, 100, 1000));
+		CHECK(judged(100000, 1400, 10000, 100, 1000));
+		CHECK(!judged(100000, 1600, 10000, 100, 1000));
+		CHECK(!judged(100000, 5000, 10000, 100, 1000));
+		/* A scan: nothing comes back. */
+		CHECK(judged(100000, 0, 100, 100, 1000));
+		/* What was in standby comes back, all of it. */
+		CHECK(!judged(100000, 100, 0, 100, 1000));
+		CHECK(!judged(100000, 100, 100, 0, 1000));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(clean_ones_leave_their_slots),
+		UNIT(dirty_ones_do_not),
+		UNIT(kept_ones_stay),
+		UNIT(samples),
+		UNIT(judges),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "second_chance", tests);
+}
