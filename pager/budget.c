@@ -107,6 +107,13 @@ uint32_t credits_spare(struct pager *p, uint32_t want)
 	return have <= 0 ? 0 : (uint32_t)MIN(have, (int64_t)want);
 }
 
+bool credits_ample(struct pager *p)
+{
+	int64_t have = atomic_load_explicit(&p->credits, memory_order_relaxed);
+
+	return have > (int64_t)(atomic_load_explicit(&p->budget, memory_order_relaxed) / 4);
+}
+
 uint32_t credits_batch(struct pager *p)
 {
 	int64_t missing = -atomic_load(&p->credits);

@@ -271,6 +271,8 @@ int credits_get_new(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
 /* Of want credits, how many may go into speculation: what is free beyond half the low watermark. */
 uint32_t credits_spare(struct pager *p, uint32_t want);
+/* Is so much free that no reclaim is in sight? Then a page more costs nobody anything. */
+bool credits_ample(struct pager *p);
 /* Pages that one take may have: more than usual while the budget is being lowered. */
 uint32_t credits_batch(struct pager *p);
 /*

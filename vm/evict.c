@@ -130,8 +130,7 @@ static void count_evicted(struct quire_region *r)
 {
 	uncount(&r->counters.resident, 1);
 	uncount(&r->q->counters.resident, 1);
-	count(&r->counters.evictions, 1);
-	count(&r->q->counters.evictions, 1);
+	REGION_COUNT(r, evictions, 1);
 }
 
 /* A victim of which only its slot is left, or nothing if the program had discarded it. => credits: 1 */
@@ -144,8 +143,7 @@ static uint32_t settle_slot(struct quire_region *r, uint64_t page, slot_t slot, 
 		entry_publish(r, page, ENTRY_EMPTY);
 		return 1;
 	}
-	count(&r->counters.swapped, 1);
-	count(&q->counters.swapped, 1);
+	REGION_COUNT(r, swapped, 1);
 	entry_publish(r, page, entry_slot(q, slot));
 	return 1;
 }
@@ -171,8 +169,7 @@ static uint32_t settle_buffer(struct quire_region *r, page_id id, slot_t slot,
 		if (slot != SLOT_NONE)
 			swapfile_unref(q->swap, slot);
 		if (tp->result == TAKE_DONE) {
-			count(&r->counters.zero_drops, 1);
-			count(&q->counters.zero_drops, 1);
+			REGION_COUNT(r, zero_drops, 1);
 		}
 		entry_publish(r, page, ENTRY_EMPTY);
 		return credit;

@@ -5,10 +5,10 @@
  * An engine fills a struct fault and calls fault_serve, which takes the page's
  * entry and, by its state, runs one stage:
  *
- *   EMPTY     zero_fill   first touch; neighbours too when touches are in order
+ *   EMPTY     zero_fill   first touch (zero_fill.c)
  *   MAPPED    mapped      first write to a clean page; or another thread was
  *                         faster; or the program discarded the page itself
- *   STANDBY   rescue      its bytes are in a buffer: put it back
+ *   STANDBY   rescue      its bytes are in a buffer: put it back (rescue.c)
  *   READING               wait for the read in flight, then look again
  *   SLOT      read        from the swap file, with what readahead plans
  *
@@ -88,18 +88,6 @@ void fault_account(struct quire_region *r, bool major, uint64_t started)
 	}
 }
 
-#define COUNT(r, name, n)                         \
-	do {                                      \
-		count(&(r)->counters.name, n);    \
-		count(&(r)->q->counters.name, n); \
-	} while (0)
-
-static void count_resident(struct quire_region *r, uint64_t n)
-{
-	count_peak(&r->counters.resident, &r->counters.peak_resident, n);
-	count_peak(&r->q->counters.resident, &r->q->counters.peak_resident, n);
-}
-
 void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error)
 {
 	static const char *const words[] = {
@@ -115,7 +103,7 @@ void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind k
 		                 .message = words[kind] };
 
 	if (kind == QUIRE_ERROR_READ || kind == QUIRE_ERROR_CHECKSUM)
-		COUNT(r, read_errors, 1);
+		REGION_COUNT(r, read_errors, 1);
 	if (r->q->on_error)
 		r->q->on_error(r->q->on_error_arg, &e);
 }
@@ -144,114 +132,6 @@ static enum fault_result give_up(struct fault *f, enum fault_result result)
 {
 	entry_publish(f->region, f->page, f->held);
 	return result;
-}
-
-/* A credit for a page of new contents; the entry is held. */
-static enum fault_result get_credit(struct fault *f)
-{
-	struct pager *p = &f->region->q->pager;
-
-	if (credits_try_new(p, 1))
-		return FAULT_DONE;
-	if (!f->may_sleep)
-		return FAULT_DEFERRED;
-	return credits_get_new(p, 1) == 0 ? FAULT_DONE : FAULT_NOMEM;
-}
-
-/* Hold the entries of up to n untouched pages beside f->page. => how many */
-static uint32_t hold_untouched(struct fault *f, int direction, uint32_t n)
-{
-	struct quire_region *r = f->region;
-	uint32_t i;
-
-	for (i = 0; i < n; i++) {
-		uint64_t page = f->page + (uint64_t)(int64_t)(direction * (int)(i + 1));
-
-		if (page >= r->pages)
-			break;
-		if (!region_touch_leaf(r, page) || !entry_try(region_entry(r, page), ENTRY_EMPTY))
-			break;
-	}
-	return i;
-}
-
-/* Fault-around: the pages to be filled beside the touched one, held, with a credit each. */
-static uint32_t around(struct fault *f, int *direction, unsigned *front)
-{
-	struct quire_region *r = f->region;
-	struct pager *p = &r->q->pager;
-	uint32_t want, n;
-
-	lock_acquire(&r->readahead_lock);
-	want = faultaround_touch(&r->faultaround, f->page, r->q->readahead_max, direction, front);
-	if (r->readahead.mode == RA_RANDOM)
-		want = 0;
-	lock_release(&r->readahead_lock);
-	/* Where memory is short, a part of it: others need some too. */
-	want = credits_spare(p, MIN(want, CLUSTER_PAGES - 1));
-	if (want == 0 || !credits_try_new(p, want))
-		return 0;
-	n = hold_untouched(f, *direction, want);
-	credits_put(p, want - n);
-	return n;
-}
-
-/*
- * Fill pages [first, first + n), whose entries are held, with a credit each,
- * as far as the engine does. What is filled may have been written to already,
- * entry held or not: it stays. => how many are filled and published
- */
-static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
-{
-	struct quire_region *r = f->region;
-	struct quire *q = r->q;
-	uint32_t frames[CLUSTER_PAGES], filled;
-	page_id ids[CLUSTER_PAGES];
-	int result = q->engine.ops->map_zero(&q->engine, region_page(r, first), n, f->write);
-
-	f->error = result < 0 ? -result : 0;
-	if (result <= 0)
-		return 0;
-	filled = (uint32_t)result;
-	for (uint32_t i = 0; i < filled; i++)
-		ids[i] = PAGE_ID(r->id, first + i);
-	frames_enter(&q->pager, ids, frames, filled, POLICY_FAULTED, (uint32_t)(f->page - first));
-	COUNT(r, zero_fills, filled);
-	count_resident(r, filled);
-	for (uint32_t i = 0; i < filled; i++)
-		entry_publish(r, first + i, entry_make(ENTRY_MAPPED, frames[i]));
-	return filled;
-}
-
-static enum fault_result zero_fill(struct fault *f)
-{
-	struct quire_region *r = f->region;
-	enum fault_result result = get_credit(f);
-	uint32_t n, filled, spare;
-	bool touched, alone = false;
-	uint64_t first;
-	unsigned front;
-	int direction;
-
-	if (result != FAULT_DONE)
-		return give_up(f, result);
-	n = 1 + around(f, &direction, &front);
-	first = direction < 0 ? f->page - (n - 1) : f->page;
-	filled = fill(f, first, n);
-	touched = f->page < first + filled;
-	if (!touched && n > 1)
-		touched = alone = fill(f, f->page, 1) == 1;
-	if (filled && touched && !alone) {
-		lock_acquire(&r->readahead_lock);
-		faultaround_filled(&r->faultaround, front, first, filled);
-		lock_release(&r->readahead_lock);
-	}
-	for (uint64_t page = first + filled; page < first + n; page++)
-		if (!(alone && page == f->page))
-			entry_publish(r, page, ENTRY_EMPTY);
-	spare = n - filled - alone;
-	credits_put(&r->q->pager, spare);
-	return touched ? FAULT_DONE : FAULT_REFUSED;
 }
 
 /* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */
@@ -307,7 +187,7 @@ static enum fault_result first_write(struct fault *f)
 	f->error = -error;
 	if (error)
 		return FAULT_REFUSED;
-	COUNT(r, write_faults, n + 1);
+	REGION_COUNT(r, write_faults, n + 1);
 	fault_learn_write(r, true);
 	return FAULT_DONE;
 }
@@ -328,7 +208,7 @@ static enum fault_result mapped(struct fault *f)
 		if (frame->slot != SLOT_NONE)
 			swapfile_unref(q->swap, frame->slot);
 		frame->slot = SLOT_NONE;
-		COUNT(r, zero_fills, 1);
+		REGION_COUNT(r, zero_fills, 1);
 	} else if (n == -EEXIST) {
 		/* Another thread was faster; or the page was protected beside a victim. */
 		if (f->write)
@@ -365,7 +245,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 		             run.status ? -run.status : EBADMSG);
 		return FAULT_IOERR;
 	}
-	COUNT(r, pages_in, 1);
+	REGION_COUNT(r, pages_in, 1);
 	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
 	if (n != 1)
@@ -375,7 +255,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 		swapfile_unref(q->swap, slot);
 	else
 		q->pager.frames[frame].slot = slot;
-	count_resident(r, 1);
+	region_count_resident(r, 1);
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
 	entry_publish(r, f->page, entry_make(ENTRY_MAPPED, frame));
@@ -389,7 +269,7 @@ static void note_refault(struct quire_region *r, uint64_t held)
 	uint64_t since = (uint64_t)((now - then) & ENTRY_STAMP_MASK) << 4;
 
 	if (since < atomic_load(&r->q->pager.budget))
-		COUNT(r, refaults, 1);
+		REGION_COUNT(r, refaults, 1);
 }
 
 /* The page is being read. Not before: a fault that is put off comes again. */
@@ -493,7 +373,7 @@ static enum fault_result attempt(struct fault *f)
 	f->held = e & ~ENTRY_MARKS;
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
-		return zero_fill(f);
+		return fault_zero_fill(f);
 	case ENTRY_MAPPED:
 		return mapped(f);
 	case ENTRY_STANDBY:

@@ -33,8 +33,7 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	buffer_claim(&q->pager, buffer, &slot);
 	ASSERT(slot != SLOT_NONE);
 	uncount(&r->counters.standby, 1);
-	count(&r->counters.swapped, 1);
-	count(&q->counters.swapped, 1);
+	REGION_COUNT(r, swapped, 1);
 	entry_publish(r, page, entry_slot(q, slot));
 	buffer_release(&q->pager, buffer, false);
 	if (ahead) {

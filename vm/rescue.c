@@ -106,16 +106,13 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 		else
 			q->pager.frames[frames[i]].slot = slot;
 		/* Gauges before the entry: once it is published others may evict the page. */
-		count_peak(&r->counters.resident, &r->counters.peak_resident, 1);
-		count_peak(&q->counters.resident, &q->counters.peak_resident, 1);
+		region_count_resident(r, 1);
 		uncount(&r->counters.standby, 1);
 		entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
 		buffer_release(&q->pager, id, moved);
 	}
-	count(&r->counters.readahead_hits, hits);
-	count(&q->counters.readahead_hits, hits);
-	count(&r->counters.rescues, rescued);
-	count(&q->counters.rescues, rescued);
+	REGION_COUNT(r, readahead_hits, hits);
+	REGION_COUNT(r, rescues, rescued);
 }
 
 /* The buffer's own page becomes the program's. => false: it has to be copied */

@@ -6,7 +6,7 @@
  *   options.c   the option table: names, environment, defaults, parsing
  *   registry.c  address -> region, without locks, for fault handlers
  *   region.c    reserving and giving up
- *   fault.c     a fault, stage by stage
+ *   fault.c     a fault, stage by stage   zero_fill.c   first touches
  *   window.c    readahead: starting to read a window
  *   rescue.c    mapping what is in standby
  *   owner.c     what the pager asks: retire, arrived   evict.c  take
@@ -181,6 +181,18 @@ void regions_destroy(struct quire *q);
 int registry_take_id(struct quire *q, uint32_t *id);
 void registry_give_id(struct quire *q, uint32_t id);
 
+#define REGION_COUNT(r, name, n)                  \
+	do {                                      \
+		count(&(r)->counters.name, n);    \
+		count(&(r)->q->counters.name, n); \
+	} while (0)
+
+static inline void region_count_resident(struct quire_region *r, uint64_t n)
+{
+	count_peak(&r->counters.resident, &r->counters.peak_resident, n);
+	count_peak(&r->q->counters.resident, &r->q->counters.peak_resident, n);
+}
+
 /* -------------------------------------------------------------- faults */
 
 enum fault_result {
@@ -214,6 +226,8 @@ struct fault {
  * Statistics are kept and failures reported here.
  */
 enum fault_result fault_serve(struct fault *f);
+/* Map zeros; the page's entry is held, and EMPTY. => publishes the entry, whatever the result */
+enum fault_result fault_zero_fill(struct fault *f);
 /* Map a page that is in standby; its entry is held. => publishes the entry, whatever the result */
 enum fault_result fault_rescue(struct fault *f);
 /* Book a fault that ended. */

@@ -24,8 +24,7 @@ bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_pl
 
 static void count_read(struct quire_region *r, uint32_t planned, uint32_t demand)
 {
-	count(&r->counters.readahead_issued, planned);
-	count(&r->q->counters.readahead_issued, planned);
+	REGION_COUNT(r, readahead_issued, planned);
 	count(&r->counters.pages_in, planned + demand);
 }
 

@@ -14,7 +14,7 @@
  *                    handler's other work (arrivals, deferred faults) is done
  *                    here as well, so everything happens on the test's thread
  *
- * Calls can be refused (fake_refuse), cut short (fake_cut), and watched (hook).
+ * Calls can be refused (fake_refuse), cut short (cut), and watched (hook).
  * What an engine must never see is counted in violations and printed: a call on
  * a page whose entry is not held, a page mapped twice, a page taken as clean
  * that was writable, bytes copied from a buffer without memory, a faulting
