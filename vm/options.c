@@ -92,7 +92,7 @@ static const struct option_row rows[] = {
 	{ "policy", "QUIRE_POLICY", WORD(policy, "clock", "clock, fifo, lru", refuse_policy) },
 	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring", refuse_io) },
 	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_move) },
-	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "1M", "widest readahead window in bytes; 4K: none",
+	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "2M", "widest readahead window in bytes; 4K: none",
 					       PAGE_BYTES, SIZE_NONSENSE) },
 	{ "spin", "QUIRE_SPIN", WORD(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault",
 				     refuse_spin) },
