@@ -129,10 +129,7 @@ static bool look(struct member *m)
 
 static bool reads_in_flight(const struct member *m)
 {
-	for (uint32_t i = 0; i < READ_QUEUES; i++)
-		if (readin_fd(&m->handler.e->q->pager, i) >= 0)
-			return true;
-	return false;
+	return atomic_load_explicit(&m->handler.e->q->pager.reading, memory_order_relaxed) > 0;
 }
 
 /* -------------------------------------------------------------- asleep */
