@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_uffd_take.c - pages on their way out of this kernel's page tables
+ * (vm/uffd_take.c), while they cannot be read, or are not there, or locked.
+ */
+#include "tests/unit/uffd_fixture.h"
+
+#include "base/kernel.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Called once, at the end of the next UFFDIO_COPY. */
+static void (*after_copy)(void);
+
+/* The library's calls come here, too. */
+int ioctl(int fd, unsigned long request, ...)
+{
+	void (*hook)(void) = request == UFFDIO_COPY ? after_copy : NULL;
+	va_list list;
+	void *arg;
+	int result;
+
+	va_start(list, request);
+	arg = va_arg(list, void *);
+	va_end(list);
+	result = (int)syscall(SYS_ioctl, fd, request, arg);
+	if (hook && result == 0) {
+		after_copy = NULL;
+		hook();
+	}
+	return result;
+}
+
+static bool is_present(uint64_t page)
+{
+	unsigned char in_core;
+
+	REQUIRE_EQ(mincore(region_page(r, page), PAGE_BYTES, &in_core), 0);
+	return in_core & 1;
+}
+
+static bool was_moved;
+
+/* One page through the engine's take, its entry held; then it is put back. */
+static enum take_result take(uint64_t page, bool *dirty)
+{
+	uint32_t c = cluster_get(&q->pager, 1);
+	struct take_page t = { .page = region_page(r, page),
+		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES),
+		               .wanted = true,
+		               .backed = true };
+	uint64_t held;
+
+	while (!cluster_populate(&q->pager, c, 1))
+		nap(1);
+	reclaim_enter(&q->pager); /* by whose number the handler knows who takes pages */
+	held = entry_hold(r, page);
+	if (entry_state(held) == ENTRY_MAPPED) {
+		t.dirty = q->pager.frames[entry_payload(held)].slot == SLOT_NONE;
+		q->engine.ops->take(&q->engine, &t, 1);
+		/* As if it had not been asked for. */
+		if (t.result == TAKE_DONE)
+			CHECK_EQ(q->engine.ops->map(&q->engine, t.page, t.buffer, 1, t.dirty), 1);
+	}
+	was_moved = t.moved;
+	if (dirty)
+		*dirty = t.dirty;
+	entry_publish(r, page, held);
+	reclaim_leave(&q->pager);
+	cluster_put(&q->pager, c);
+	return t.result;
+}
+
+static void takes_what_is_there(const char *engine)
+{
+	bool dirty;
+
+	uffd_start_as(engine, (struct uffd_how){ .no_move = true });
+	*at(5, 3) = 77;
+	CHECK_EQ(take(5, &dirty), TAKE_DONE);
+	CHECK(dirty);
+	CHECK_EQ(*at(5, 3), 77);
+	/* There, and cannot be read: it stays, with its bytes. */
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_NONE), 0);
+	CHECK_EQ(take(5, NULL), TAKE_KEPT);
+	CHECK(is_present(5));
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	CHECK_EQ(*at(5, 3), 77);
+	*at(5, 3) = 78;
+	CHECK_EQ(*at(5, 3), 78);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	/* Discarded by the program, whatever its protection. */
+	for (int none = 0; none < 2; none++) {
+		REQUIRE_EQ(syscall(SYS_madvise, region_page(r, 5), PAGE_BYTES, MADV_DONTNEED), 0);
+		if (none)
+			mprotect(region_page(r, 5), PAGE_BYTES, PROT_NONE);
+		/* What can be read is read: the handler gives zeros to a reclaimer that finds nothing. */
+		CHECK_EQ(take(5, NULL), none || q->engine.ops->in_thread ? TAKE_GONE : TAKE_DONE);
+		CHECK(none ? !is_present(5) : true);
+		mprotect(region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE);
+		CHECK_EQ(*at(5, 3), 0);
+		*at(5, 3) = 79;
+	}
+	uffd_finish();
+}
+
+static void takes_what_is_there_uffd(void)
+{
+	takes_what_is_there("uffd");
+}
+
+static void takes_what_is_there_signal(void)
+{
+	takes_what_is_there("uffd-signal");
+}
+
+/* Read it in and hold its entry, clean and mapped. => reclaim lock held: who waits for that holds no mapped page */
+static uint64_t hold_clean(uint64_t page)
+{
+	for (;;) {
+		uint64_t held;
+
+		await_slot(page);
+		(void)*at(page, 0);
+		reclaim_enter(&q->pager);
+		held = entry_hold(r, page);
+		if (entry_state(held) == ENTRY_MAPPED &&
+		    q->pager.frames[entry_payload(held)].slot != SLOT_NONE)
+			return held;
+		entry_publish(r, page, held);
+		reclaim_leave(&q->pager);
+	}
+}
+
+/* A clean page's removal, its bytes left to its slot, with a system call just before; then it is put back. */
+static enum take_result drop_clean(uint64_t page, long call, unsigned long argument)
+{
+	struct take_page t = { .page = region_page(r, page) };
+	uint64_t held = hold_clean(page);
+	char bytes[PAGE_BYTES];
+
+	memcpy(bytes, t.page, sizeof bytes);
+	if (call)
+		REQUIRE_EQ(syscall(call, t.page, PAGE_BYTES, argument), 0);
+	q->engine.ops->take(&q->engine, &t, 1);
+	if (t.result == TAKE_DONE) {
+		CHECK(!is_present(page));
+		CHECK_EQ(q->engine.ops->map(&q->engine, t.page, bytes, 1, false), 1);
+	}
+	entry_publish(r, page, held);
+	reclaim_leave(&q->pager);
+	return t.result;
+}
+
+static void drops_what_is_not_wanted(const char *engine)
+{
+	uffd_start(engine);
+	*at(5, 3) = 77;
+	CHECK_EQ(drop_clean(5, 0, 0), TAKE_DONE);
+	CHECK_EQ(*at(5, 3), 77);
+	/* It is not read, so it may be out of reach. */
+	CHECK_EQ(drop_clean(5, SYS_mprotect, PROT_NONE), TAKE_DONE);
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	CHECK_EQ(*at(5, 3), 77);
+	/* A lock keeps no page of ours, where the kernel lets it go. */
+	drop_clean(5, SYS_mlock2, MLOCK_ONFAULT);
+	CHECK_EQ(*at(5, 3), 77);
+	REQUIRE_EQ(munlock(region_page(r, 5), PAGE_BYTES), 0);
+	/* What the program has discarded must not come back from its slot. */
+	CHECK_EQ(drop_clean(5, SYS_madvise, MADV_DONTNEED), TAKE_GONE);
+	CHECK_EQ(*at(5, 3), 0);
+	uffd_finish();
+}
+
+static void drops_what_is_not_wanted_uffd(void)
+{
+	drops_what_is_not_wanted("uffd");
+}
+
+static void drops_what_is_not_wanted_signal(void)
+{
+	drops_what_is_not_wanted("uffd-signal");
+}
+
+/* A dirty page may be in use by the kernel, so it is moved: also if the program has locked memory. */
+static void locked_pages_are_moved(void)
+{
+	bool dirty;
+
+	uffd_start("uffd");
+	if (!q->engine.uffd.move) {
+		printf("left out: this kernel does not move pages\n");
+		uffd_finish();
+		return;
+	}
+	*at(5, 3) = 77;
+	CHECK_EQ(take(5, &dirty), TAKE_DONE);
+	CHECK(dirty && was_moved);
+	REQUIRE_EQ(syscall(SYS_mlock2, r->base, r->bytes, MLOCK_ONFAULT), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	CHECK_EQ(*at(5, 3), 77);
+	/* The other way round: only the buffers are, and then both. */
+	REQUIRE_EQ(syscall(SYS_mlock2, q->buffer_arena.base, q->buffer_arena.usable, MLOCK_ONFAULT),
+	           0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	REQUIRE_EQ(syscall(SYS_mlock2, q->buffer_arena.base, q->buffer_arena.usable, MLOCK_ONFAULT),
+	           0);
+	REQUIRE_EQ(syscall(SYS_mlock2, r->base, r->bytes, MLOCK_ONFAULT), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(was_moved);
+	CHECK_EQ(*at(5, 3), 77);
+	/* What the program made read-only the kernel does not move: nobody writes to it. */
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ), 0);
+	CHECK_EQ(take(5, NULL), TAKE_DONE);
+	CHECK(!was_moved);
+	REQUIRE_EQ(syscall(SYS_mprotect, region_page(r, 5), PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	CHECK_EQ(*at(5, 3), 77);
+	uffd_finish();
+}
+
+/* Pages that stay are passed over by the reclaimer, which serves others and then sleeps. */
+static void kept_pages_do_not_spin(void)
+{
+	double cpu;
+
+	uffd_start_as("uffd", (struct uffd_how){ .no_move = true });
+	for (uint64_t page = 0; page < 24; page++)
+		*at(page, 1) = page + 1;
+	REQUIRE_EQ(syscall(SYS_mprotect, r->base, 24 * PAGE_BYTES, PROT_NONE), 0);
+	for (uint64_t page = 24; page < PAGES; page++)
+		*at(page, 1) = page + 1;
+	for (uint64_t page = 24; page < PAGES; page++)
+		CHECK_EQ(*at(page, 1), page + 1);
+	for (uint64_t page = 0; page < 24; page++)
+		CHECK_EQ(entry_state(atomic_load(region_entry(r, page))), ENTRY_MAPPED);
+	nap(50);
+	cpu = cpu_seconds();
+	nap(300);
+	CHECK(cpu_seconds() - cpu < 0.1);
+	REQUIRE_EQ(syscall(SYS_mprotect, r->base, 24 * PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+	for (uint64_t page = 0; page < 24; page++)
+		CHECK_EQ(*at(page, 1), page + 1);
+	uffd_finish();
+}
+
+/* As the reclaimer says which pages it may fault on. */
+static void reads(struct take_page **list, unsigned n)
+{
+	lock_acquire(&q->engine.uffd.reading_lock);
+	q->engine.uffd.reading = list;
+	q->engine.uffd.reading_count = n;
+	lock_release(&q->engine.uffd.reading_lock);
+}
+
+/* The zeros that the handler gives to a reclaimer are no page to write to: it is going to drop it. */
+static void zeros_for_the_reclaimer(void)
+{
+	char buffer[16] = "not zeros";
+	struct iovec to = { buffer, sizeof buffer }, from;
+	struct take_page page, *list = &page;
+	struct access a;
+	pthread_t thread;
+	uint64_t held;
+
+	uffd_start("uffd");
+	*at(5, 0) = 77;
+	page = (struct take_page){ .page = region_page(r, 5), .wanted = true };
+	reads(&list, 1);
+	from = (struct iovec){ region_page(r, 5), sizeof buffer };
+	reclaim_enter(&q->pager);
+	held = entry_hold(r, 5);
+	REQUIRE_EQ(syscall(SYS_madvise, region_page(r, 5), PAGE_BYTES, MADV_DONTNEED), 0);
+	CHECK_EQ(process_vm_readv(getpid(), &to, 1, &from, 1, 0), (ssize_t)sizeof buffer);
+	CHECK_EQ(memcmp(buffer, (char[16]){ 0 }, 16), 0);
+	reads(NULL, 0);
+	a = (struct access){ .word = at(5, 1), .write = true, .value = 78 };
+	REQUIRE_EQ(pthread_create(&thread, NULL, access_thread, &a), 0);
+	nap(100);
+	CHECK(!atomic_load(&a.ended));
+	CHECK_EQ(uffd_drop(&q->engine, region_page(r, 5), 1), 0);
+	entry_publish(r, 5, held);
+	reclaim_leave(&q->pager);
+	pthread_join(thread, NULL);
+	CHECK_EQ(*at(5, 0), 0);
+	CHECK_EQ(*at(5, 1), 78);
+	uffd_finish();
+}
+
+static struct access intruder;
+static pthread_t intruder_thread;
+
+/* As soon as the probe's page of zeros is there, another thread writes to it. */
+static void intrude(void)
+{
+	intruder = (struct access){ .word = at(7, 2), .write = true, .value = 79 };
+	REQUIRE_EQ(pthread_create(&intruder_thread, NULL, access_thread, &intruder), 0);
+	nap(100);
+}
+
+static void write_into_the_probe(void)
+{
+	/* Under an in-thread engine a page that is absent is an error to who reads it. */
+	uffd_start_as("uffd-signal", (struct uffd_how){ .no_move = true });
+	*at(7, 2) = 78;
+	REQUIRE_EQ(syscall(SYS_madvise, region_page(r, 7), PAGE_BYTES, MADV_DONTNEED), 0);
+	after_copy = intrude;
+	CHECK_EQ(take(7, NULL), TAKE_GONE);
+	CHECK(after_copy == NULL);
+	pthread_join(intruder_thread, NULL);
+	CHECK_EQ(intruder.signal, 0);
+	CHECK_EQ(*at(7, 2), 79);
+	uffd_finish();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(takes_what_is_there_uffd),
+		UNIT(takes_what_is_there_signal),
+		UNIT(drops_what_is_not_wanted_uffd),
+		UNIT(drops_what_is_not_wanted_signal),
+		UNIT(locked_pages_are_moved),
+		UNIT(kept_pages_do_not_spin),
+		UNIT(zeros_for_the_reclaimer),
+		UNIT(write_into_the_probe),
+		UNIT_END,
+	};
+
+	return uffd_main(argc, argv, "uffd_take", tests);
+}
