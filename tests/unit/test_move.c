@@ -27,10 +27,10 @@ static quire_t *q;
 static struct quire_region *r;
 
 /* Each so many-th call moves up to so many pages, and tells nothing of it. 0: none does. */
-static unsigned forget_every, forget_pages;
+static _Atomic unsigned forget_every, forget_pages;
 static _Atomic unsigned calls, forgotten;
 /* After a call that forgot, one is refused for this reason. */
-static int refuse_next;
+static _Atomic int refuse_next;
 
 static int move_and_forget(int fd, struct uffdio_move *m)
 {
