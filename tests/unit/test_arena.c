@@ -118,6 +118,8 @@ static void words_name_the_limit(void)
 	rlim_t old;
 	int error;
 
+	if (unit_foreign_memory())
+		return;
 	if (SANITIZED)
 		return;
 	old = limit(RLIMIT_AS, 1 << 30);
@@ -176,6 +178,8 @@ static unsigned mappings(void)
 
 static void usable_as_asked_for(void)
 {
+	if (unit_foreign_memory())
+		return;
 	for (int is_shared = 0; is_shared < 2; is_shared++) {
 		struct arena a;
 		unsigned before, growths = 0;
@@ -221,6 +225,8 @@ static void usable_as_far_as_a_limit_allows(void)
 	rlim_t old;
 	size_t was;
 
+	if (unit_foreign_memory())
+		return;
 	REQUIRE_EQ(arena_reserve(&a, (size_t)1 << 36, false, "quire test"), 0);
 	was = a.usable;
 	old = limit(RLIMIT_DATA, PAGE_BYTES); /* 0 is none at all to the kernel */
@@ -297,6 +303,8 @@ static void locked_memory_is_not_filled(void)
 	static const int how[] = { MCL_CURRENT, MCL_CURRENT | MCL_FUTURE, MCL_FUTURE,
 		                   MCL_CURRENT | MCL_ONFAULT };
 
+	if (unit_foreign_memory())
+		return;
 	if (SANITIZED || geteuid() != 0) {
 		printf("left out: locked memory: not root, or a sanitizer has much of its own\n");
 		return;
@@ -332,6 +340,8 @@ static void sparse(void)
 	size_t pieces;
 	char *base;
 
+	if (unit_foreign_memory())
+		return;
 	REQUIRE_EQ(sparse_open(&s, (size_t)1 << 31, "quire test"), 0);
 	base = s.arena.base;
 	pieces = (s.arena.bytes + s.piece - 1) / s.piece;
@@ -399,6 +409,8 @@ static void sparse_without_mappings(void)
 	int status;
 	pid_t child;
 
+	if (unit_foreign_memory())
+		return;
 	if (SANITIZED)
 		return;
 	REQUIRE_EQ(sparse_open(&s, (size_t)1 << 31, "quire test"), 0);
