@@ -215,7 +215,8 @@ int quire_close(quire_t *q);
 
 /*
  * Change the budget. Raising takes effect at once. Lowering evicts first and
- * returns when the pager is within the new budget.
+ * returns when the pager is within the new budget. bytes is rounded down to
+ * whole pages.
  * -EINVAL  less than QUIRE_MEMORY_MIN, or more than the machine's memory; where
  *          address space was limited when the pager was opened the most is less
  *          (the message says it)
