@@ -187,7 +187,12 @@ static uint32_t settle(struct quire *q, struct taken *t, const struct take_page 
 	struct quire_region *r = t->region;
 	slot_t slot = p->frames[t->frame].slot;
 
-	if (tp->result == TAKE_KEPT) {
+	if (tp->result == TAKE_ZEROS && slot != SLOT_NONE) {
+		/* What is there is not what the slot holds (E3). */
+		swapfile_unref(q->swap, slot);
+		p->frames[t->frame].slot = SLOT_NONE;
+	}
+	if (tp->result == TAKE_KEPT || tp->result == TAKE_ZEROS) {
 		frame_return(p, t->frame);
 		entry_publish(r, PAGE_ID_PAGE(t->id), entry_make(ENTRY_MAPPED, t->frame));
 		return 0;
@@ -355,7 +360,7 @@ unsigned evict_batch(void *owner, bool clean_only, uint32_t *cluster)
 		unjoin(&b, pages);
 	}
 	for (uint32_t i = 0; i < b.n; i++) {
-		done += pages[i].result != TAKE_KEPT;
+		done += pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
 		credits += settle(q, &b.page[i], &pages[i]);
 		region_put(b.page[i].region);
 	}

@@ -220,25 +220,31 @@ static bool protect(struct engine *e, struct take_page **list, unsigned n)
 }
 
 /*
- * The page's bytes could not be read. Is it that there is no page? It may be
- * there and out of reach: PROT_NONE, or a read error of the kernel's own swap.
- * To be sure, put a page of zeros there: the kernel refuses that if anything is.
- * It is write-protected, so a write of the program's waits for our entry and is
- * not in the page that we drop again; and zeros are what a read has to give.
+ * Is it that there is no page? It may be there and out of reach: PROT_NONE, on the
+ * kernel's own swap, or a read error of that. To be sure, put a page of zeros there:
+ * the kernel says EEXIST if anything is, and what else it may say (it is short of
+ * memory) tells nothing. It is write-protected, so a write of the program's waits for
+ * our entry and is not in the page that we drop again; and zeros are what a read has
+ * to give. Locked memory may not be dropped (before Linux 5.18): then they stay.
+ * => there, if the page is; else as things stand now
  */
-static bool is_absent(struct engine *e, char *page)
+static enum take_result probe(struct engine *e, char *page, enum take_result there)
 {
-	if (uffd_map(e, page, e->uffd.zeros, 1, false) != 1)
-		return false;
-	return kernel_drop(page, PAGE_BYTES) == 0;
+	int n = uffd_map(e, page, e->uffd.zeros, 1, false);
+
+	if (n == -EEXIST)
+		return there;
+	if (n != 1)
+		return TAKE_KEPT;
+	return kernel_drop(page, PAGE_BYTES) == 0 ? TAKE_GONE : TAKE_ZEROS;
 }
 
-static unsigned select_wanted(struct take_page **all, unsigned n, struct take_page **list)
+static unsigned choose(struct take_page **all, unsigned n, bool wanted, struct take_page **list)
 {
 	unsigned k = 0;
 
 	for (unsigned i = 0; i < n; i++)
-		if (all[i]->wanted)
+		if (all[i]->wanted == wanted)
 			list[k++] = all[i];
 	return k;
 }
@@ -250,7 +256,7 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 	struct take_page *list[CLUSTER_PAGES];
 	pid_t self = getpid();
 
-	n = select_wanted(all, n, list);
+	n = choose(all, n, true, list);
 	if (n == 0)
 		return;
 	reading(e, list, n);
@@ -269,8 +275,7 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)
 			list[i++]->result = TAKE_DONE;
 		if (i < n) {
-			if (is_absent(e, list[i]->page))
-				list[i]->result = TAKE_GONE;
+			list[i]->result = probe(e, list[i]->page, TAKE_KEPT);
 			i++;
 		}
 	}
@@ -284,9 +289,12 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
  * Pages whose bytes are not wanted: are they there? The program may have discarded one, whose
  * contents are zeros now. Not in memory may also mean: on the kernel's own swap.
  */
-static void look_for(struct engine *e, struct take_page **list, unsigned n)
+static void look_for(struct engine *e, struct take_page **all, unsigned n)
 {
+	struct take_page *list[CLUSTER_PAGES];
 	unsigned char there[SPAN];
+
+	n = choose(all, n, false, list);
 
 	for (unsigned i = 0, end; i < n; i = end) {
 		char *first = list[i]->page;
@@ -302,10 +310,7 @@ static void look_for(struct engine *e, struct take_page **list, unsigned n)
 		for (unsigned k = i; k < end; k++) {
 			bool present = there[pages_of((size_t)(list[k]->page - first))] & 1;
 
-			if (!list[k]->wanted)
-				list[k]->result = !present && is_absent(e, list[k]->page) ?
-				                          TAKE_GONE :
-				                          TAKE_DONE;
+			list[k]->result = present ? TAKE_DONE : probe(e, list[k]->page, TAKE_DONE);
 		}
 	}
 }
@@ -321,8 +326,12 @@ static void keep(struct take_page **list, unsigned n, char *base, size_t bytes)
 		    kernel_drop(list[i]->page, PAGE_BYTES) == 0)
 			continue;
 		list[i]->result = TAKE_KEPT;
-		if (list[i]->wanted)
-			kernel_drop(list[i]->buffer, PAGE_BYTES);
+		if (!list[i]->wanted)
+			continue;
+		/* Perhaps the handler's, for a page that was not there: not what its slot holds. */
+		if (page_is_zero(list[i]->buffer))
+			list[i]->result = TAKE_ZEROS;
+		kernel_drop(list[i]->buffer, PAGE_BYTES);
 	}
 }
 

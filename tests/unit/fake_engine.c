@@ -341,6 +341,11 @@ static void fake_take(struct engine *e, struct take_page *pages, unsigned n)
 			fake_violation(fe, "a dirty page is to be thrown away", t->page);
 		if (begin(fe, FAKE_TAKE, 1)) {
 			p->wp = p->present; /* protected before it was refused */
+		} else if (!p->present && fe->zeros_stay) {
+			fe->zeros_stay--;
+			memset(bytes, 0, PAGE_BYTES);
+			p->present = p->wp = true;
+			t->result = TAKE_ZEROS;
 		} else if (!p->present) {
 			t->result = TAKE_GONE;
 		} else {

@@ -53,6 +53,8 @@ struct fake_engine {
 		unsigned skip, times;
 		int error;
 	} refusal[FAKE_CALLS];
+	unsigned
+		zeros_stay; /* so many pages that are not there when taken are zeros from then on */
 	unsigned cut[FAKE_CALLS];   /* the next call on more pages than that stops behind so many */
 	unsigned calls[FAKE_CALLS]; /* calls, pages: what was asked for */
 	unsigned pages[FAKE_CALLS];

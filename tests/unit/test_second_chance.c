@@ -102,6 +102,33 @@ static void kept_ones_stay(void)
 	}
 }
 
+/* A discarded page that the kernel filled and does not drop: zeros, whatever its slot held. */
+static void zeros_that_stay(void)
+{
+	FOR_BOTH_ALONE
+	{
+		uint64_t used;
+		uint32_t c;
+
+		make_clean(10, 4);
+		used = USED();
+		fake_program_discards(vm->r, 12);
+		be_futile();
+		vm->fe->zeros_stay = 1;
+		CHECK_EQ(take_once(&c), 3);
+		CHECK_STATE(12, ENTRY_MAPPED);
+		CHECK_EQ(fake_vm_frame(vm, 12)->slot, SLOT_NONE);
+		CHECK_EQ(USED(), used - 1);
+		CHECK_VM();
+		CHECK_EQ(value(12), 0);
+		fake_vm_take(vm, false);
+		CHECK_EQ(value(12), 0);
+		put(12, 5);
+		CHECK_EQ(value(12), 5);
+		check_pages(10, 2);
+	}
+}
+
 /* One batch in four is a sample, and where standby is of use every page has its chance. */
 static void samples(void)
 {
@@ -172,6 +199,7 @@ int main(int argc, char **argv)
 		UNIT(clean_ones_leave_their_slots),
 		UNIT(dirty_ones_do_not),
 		UNIT(kept_ones_stay),
+		UNIT(zeros_that_stay),
 		UNIT(samples),
 		UNIT(judges),
 		UNIT_END,

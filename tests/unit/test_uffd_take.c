@@ -18,6 +18,9 @@
 /* Called once, at the end of the next UFFDIO_COPY. */
 static void (*after_copy)(void);
 
+/* The next UFFDIO_COPY fails with this. */
+static _Atomic int refuse_copy;
+
 /* The library's calls come here, too. */
 int ioctl(int fd, unsigned long request, ...)
 {
@@ -29,6 +32,11 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(list, request);
 	arg = va_arg(list, void *);
 	va_end(list);
+	if (request == UFFDIO_COPY && refuse_copy) {
+		((struct uffdio_copy *)arg)->copy = -refuse_copy;
+		errno = atomic_exchange(&refuse_copy, 0);
+		return -1;
+	}
 	result = (int)syscall(SYS_ioctl, fd, request, arg);
 	if (hook && result == 0) {
 		after_copy = NULL;
@@ -120,6 +128,8 @@ static void takes_what_is_there_signal(void)
 	takes_what_is_there("uffd-signal");
 }
 
+static int refuse_in_take;
+
 /* Read it in and hold its entry, clean and mapped. => reclaim lock held: who waits for that holds no mapped page */
 static uint64_t hold_clean(uint64_t page)
 {
@@ -148,7 +158,10 @@ static enum take_result drop_clean(uint64_t page, long call, unsigned long argum
 	memcpy(bytes, t.page, sizeof bytes);
 	if (call)
 		REQUIRE_EQ(syscall(call, t.page, PAGE_BYTES, argument), 0);
+	atomic_store(&refuse_copy, refuse_in_take);
+	refuse_in_take = 0;
 	q->engine.ops->take(&q->engine, &t, 1);
+	atomic_store(&refuse_copy, 0);
 	if (t.result == TAKE_DONE) {
 		CHECK(!is_present(page));
 		CHECK_EQ(q->engine.ops->map(&q->engine, t.page, bytes, 1, false), 1);
@@ -173,7 +186,14 @@ static void drops_what_is_not_wanted(const char *engine)
 	CHECK_EQ(*at(5, 3), 77);
 	/* Not by the C library: sanitizers take it out. */
 	REQUIRE_EQ(syscall(SYS_munlock, region_page(r, 5), PAGE_BYTES), 0);
-	/* What the program has discarded must not come back from its slot. */
+	/*
+	 * What the program has discarded must not come back from its slot, not even where the kernel is
+	 * too short of memory to tell whether it is there.
+	 */
+	refuse_in_take = ENOMEM;
+	CHECK_EQ(drop_clean(5, SYS_madvise, MADV_DONTNEED), TAKE_KEPT);
+	CHECK_EQ(*at(5, 3), 0);
+	*at(5, 3) = 77;
 	CHECK_EQ(drop_clean(5, SYS_madvise, MADV_DONTNEED), TAKE_GONE);
 	CHECK_EQ(*at(5, 3), 0);
 	uffd_finish();
