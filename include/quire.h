@@ -153,7 +153,10 @@ struct quire_options {
 	const char *io;     /* QUIRE_IO: "auto" (default), "uring" */
 	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
 
-	/* QUIRE_READAHEAD: the widest readahead window in bytes; default 2 MiB, at most a sixteenth of the budget; one page, the least: none */
+	/*
+	 * QUIRE_READAHEAD: the widest readahead window in bytes; default 2 MiB, at most a
+	 * sixteenth of the budget; one page, the least: none
+	 */
 	size_t readahead;
 
 	/*

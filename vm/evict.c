@@ -266,9 +266,7 @@ static bool wants_memory(const struct quire *q, const struct take_page *pages, u
 	       (runs * 4 > n && (q->engine.ops->in_thread || dirty * 2 < n));
 }
 
-/*
- * Buffers for the n pages that want one, neighbours in a run. => their cluster; or CLUSTER_NONE
- */
+/* Buffers for the n pages that want one, neighbours in a run. => their cluster; or CLUSTER_NONE */
 static uint32_t give_buffers(struct quire *q, struct take_page *pages, uint32_t all, uint32_t n)
 {
 	struct pager *p = &q->pager;
@@ -310,6 +308,14 @@ static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
 	return true;
 }
 
+static bool any_dirty(const struct take_page *pages, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (pages[i].dirty)
+			return true;
+	return false;
+}
+
 /*
  * Write-protecting costs a TLB shootdown a call, so scattered dirty pages are
  * protected together with what lies between them. That must not be dirty (a
@@ -318,6 +324,8 @@ static bool hold_gap(struct quire_region *r, uint64_t from, uint64_t to)
  */
 static void join(struct batch *b, struct take_page *pages)
 {
+	if (!any_dirty(pages, b->n))
+		return;
 	for (uint32_t i = 1; i < b->n; i++) {
 		uint64_t gap = b->page[i].id - b->page[i - 1].id - 1;
 		uint64_t page = PAGE_ID_PAGE(b->page[i].id);

@@ -5,10 +5,10 @@
  *
  * Standby is a second chance (FIFO with second chance: Turner and Levy 1981): a
  * page that is touched there was in use, comes back without I/O and is left
- * alone for a while. To give it costs a copy of each victim, several times what
- * it takes to unmap a clean page and no more. So it is asked of each region how
- * much denser the accesses to its pages in standby are than those to its pages
- * on the swap file. If they are not, the replacement policy knows nothing that
+ * alone for a while. To give it costs a copy of each victim, while a clean page
+ * need only be unmapped. So it is asked of each region how much denser the
+ * accesses to its pages in standby are than those to its pages on the swap file.
+ * If they are not, the replacement policy knows nothing that
  * standby could tell it better, and the memory is as well used by pages that are
  * mapped. A sample of the batches of victims goes into standby all the same, from
  * which is learnt when that changes.
