@@ -39,6 +39,7 @@ struct counters {
 	_Atomic uint64_t writeback_sizes[WRITEBACK_BUCKETS];
 	/* pages now, not events */
 	_Atomic uint64_t resident, peak_resident, standby, swapped, pinned;
+	_Atomic uint64_t standby_ahead; /* of standby: read before they were touched */
 };
 
 static inline void count(_Atomic uint64_t *counter, uint64_t n)

@@ -52,18 +52,23 @@ struct pager;
 
 enum pager_event { PAGER_WRITE_FAILED, PAGER_SWAP_FULL };
 
+/* What became of a batch of victims. */
+struct taken {
+	unsigned pages;   /* unmapped */
+	unsigned freed;   /* of them, those whose memory is free: nothing need be written */
+	uint32_t cluster; /* of the others, with one operation reference; or CLUSTER_NONE */
+};
+
 /* What the pager asks of whoever owns the pages (vm/owner.c; a fake in tests). */
 struct page_owner {
 	/*
 	 * Unmap a batch of victims (frames_victim; the owner may add their cold
 	 * neighbours) into the buffers of one cluster, which it gets from
-	 * cluster_get, and make them standby.
+	 * cluster_get, and make them standby; or free their memory, if that can be.
 	 * => runs under the reclaim lock
 	 * => clean_only: leave pages that would have to be written
-	 * => returns pages unmapped; *cluster with one operation reference, or
-	 *    CLUSTER_NONE if no buffer came to hold a page
 	 */
-	unsigned (*take)(void *owner, bool clean_only, uint32_t *cluster);
+	struct taken (*take)(void *owner, bool clean_only);
 	/*
 	 * A clean standby buffer is to be given up: the page becomes its slot.
 	 * => false: the page is busy or has gone elsewhere; the buffer stays

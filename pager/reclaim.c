@@ -129,19 +129,17 @@ static uint32_t retire_oldest(struct pager *p)
 static uint32_t take_batch(struct pager *p)
 {
 	bool clean_only = writeback_suspended(p);
-	unsigned taken;
-	uint32_t c;
+	struct taken t = p->owner_ops->take(p->owner, clean_only);
 
-	taken = p->owner_ops->take(p->owner, clean_only, &c);
-	if (c != CLUSTER_NONE) {
-		cluster_to_standby(p, c);
-		writeback_start(p, c);
-		cluster_put(p, c);
+	if (t.cluster != CLUSTER_NONE) {
+		cluster_to_standby(p, t.cluster);
+		writeback_start(p, t.cluster);
+		cluster_put(p, t.cluster);
 	}
 	/* While writes fail, dirty pages only change their place: that is no progress. */
 	if (!clean_only && (p->write_again_at || atomic_load(&p->write_failing)))
-		return 0;
-	return taken;
+		return t.freed;
+	return t.pages;
 }
 
 /* Buffers with memory that hold no page, free clusters' aside (those were released first). */

@@ -58,12 +58,13 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone)
 static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer)
 {
 	struct quire *q = r->q;
+	bool ahead = buffer_of(&q->pager, buffer)->readahead;
 	slot_t slot;
 
 	buffer_claim(&q->pager, buffer, &slot);
 	if (slot != SLOT_NONE)
 		swapfile_unref(q->swap, slot);
-	uncount(&r->counters.standby, 1);
+	region_uncount_standby(r, ahead);
 	entry_publish(r, page, ENTRY_EMPTY);
 	buffer_release(&q->pager, buffer, false);
 }

@@ -17,7 +17,7 @@
 #include <errno.h>
 #include <sched.h>
 
-struct taken {
+struct victim {
 	page_id id;
 	uint32_t frame;
 	struct quire_region *region; /* with a user */
@@ -25,7 +25,7 @@ struct taken {
 
 struct batch {
 	uint32_t n;
-	struct taken page[CLUSTER_PAGES];
+	struct victim page[CLUSTER_PAGES];
 };
 
 /*
@@ -58,7 +58,7 @@ static bool hold_frame(struct quire_region *r, page_id id, uint32_t f)
 
 static void add(struct batch *b, struct quire_region *r, page_id id, uint32_t frame)
 {
-	b->page[b->n++] = (struct taken){ .id = id, .frame = frame, .region = r };
+	b->page[b->n++] = (struct victim){ .id = id, .frame = frame, .region = r };
 }
 
 /* The victim was named by the policy; someone may have been faster. */
@@ -86,7 +86,7 @@ static bool hold_victim(struct quire *q, struct batch *b, uint32_t f, bool clean
 	return true;
 }
 
-static void hold_neighbours(struct quire *q, struct batch *b, const struct taken *victim,
+static void hold_neighbours(struct quire *q, struct batch *b, const struct victim *victim,
                             bool clean_only)
 {
 	struct quire_region *r = victim->region;
@@ -117,7 +117,7 @@ static void hold_neighbours(struct quire *q, struct batch *b, const struct taken
 static void sort(struct batch *b)
 {
 	for (uint32_t i = 1; i < b->n; i++) {
-		struct taken t = b->page[i];
+		struct victim t = b->page[i];
 		uint32_t k = i;
 
 		for (; k > 0 && b->page[k - 1].id > t.id; k--)
@@ -175,13 +175,13 @@ static uint32_t settle_buffer(struct quire_region *r, page_id id, slot_t slot,
 		return credit;
 	}
 	buffer_fill(p, b, id, slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN);
-	count(&r->counters.standby, 1);
+	region_count_standby(r, false);
 	entry_publish(r, page, entry_make(ENTRY_STANDBY, b));
 	return credit;
 }
 
 /* One page of the batch after the engine took it. => its credit: 1 free, 0 the buffer's (or the page's still) */
-static uint32_t settle(struct quire *q, struct taken *t, const struct take_page *tp)
+static uint32_t settle(struct quire *q, struct victim *t, const struct take_page *tp)
 {
 	struct pager *p = &q->pager;
 	struct quire_region *r = t->region;
@@ -347,32 +347,52 @@ static void unjoin(struct batch *b, struct take_page *pages)
 	}
 }
 
-unsigned evict_batch(void *owner, bool clean_only, uint32_t *cluster)
+/* Without a buffer dirty pages have to stay; clean ones need none. */
+static void leave_dirty(struct quire *q, struct batch *b, struct take_page *pages)
 {
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		if (pages[i].dirty) {
+			settle(q, &b->page[i], &pages[i]);
+			region_put(b->page[i].region);
+			continue;
+		}
+		b->page[n] = b->page[i];
+		pages[n] = pages[i];
+		pages[n++].wanted = false;
+	}
+	b->n = n;
+}
+
+struct taken evict_batch(void *owner, bool clean_only)
+{
+	struct taken taken = { .cluster = CLUSTER_NONE };
 	struct quire *q = owner;
 	struct batch b;
 	struct take_page pages[CLUSTER_PAGES];
 	uint32_t credits = 0, wanted;
-	unsigned done = 0;
 
-	*cluster = CLUSTER_NONE;
 	gather(q, &b, clean_only);
-	if (b.n == 0)
-		return 0;
-	wanted = describe(q, &b, pages);
-	if (wanted)
-		*cluster = give_buffers(q, pages, b.n, wanted);
-	if (!wanted || *cluster != CLUSTER_NONE) {
-		join(&b, pages);
-		q->engine.ops->take(&q->engine, pages, b.n);
-		unjoin(&b, pages);
+	if (b.n && (wanted = describe(q, &b, pages)) != 0) {
+		taken.cluster = give_buffers(q, pages, b.n, wanted);
+		if (taken.cluster == CLUSTER_NONE)
+			leave_dirty(q, &b, pages);
 	}
+	if (b.n == 0)
+		return taken;
+	join(&b, pages);
+	q->engine.ops->take(&q->engine, pages, b.n);
+	unjoin(&b, pages);
 	for (uint32_t i = 0; i < b.n; i++) {
-		done += pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
+		bool done = pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
+
+		taken.pages += done;
+		taken.freed += done && (!pages[i].buffer || pages[i].result == TAKE_GONE);
 		credits += settle(q, &b.page[i], &pages[i]);
 		region_put(b.page[i].region);
 	}
-	atomic_fetch_add_explicit(&q->stamp, done, memory_order_relaxed);
+	atomic_fetch_add_explicit(&q->stamp, taken.pages, memory_order_relaxed);
 	credits_put(&q->pager, credits);
-	return done;
+	return taken;
 }

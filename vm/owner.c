@@ -32,7 +32,7 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	ahead = buffer_of(&q->pager, buffer)->readahead;
 	buffer_claim(&q->pager, buffer, &slot);
 	ASSERT(slot != SLOT_NONE);
-	uncount(&r->counters.standby, 1);
+	region_uncount_standby(r, ahead);
 	REGION_COUNT(r, swapped, 1);
 	entry_publish(r, page, entry_slot(q, slot));
 	buffer_release(&q->pager, buffer, false);
@@ -89,7 +89,7 @@ static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int err
 	}
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
-	count(&r->counters.standby, 1);
+	region_count_standby(r, buffer_of(&q->pager, buffer)->readahead);
 	e = atomic_load(entry);
 	if (e & ENTRY_FAULTS) {
 		uint64_t standby = entry_make(ENTRY_STANDBY, buffer);

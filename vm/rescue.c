@@ -91,9 +91,10 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t id = s->buffer + from + i;
 		struct buffer *b = buffer_of(&q->pager, id);
+		bool ahead = b->readahead;
 		slot_t slot;
 
-		if (b->readahead)
+		if (ahead)
 			hits++;
 		else if (!f->major || from + i != s->touched)
 			rescued++;
@@ -107,7 +108,7 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 			q->pager.frames[frames[i]].slot = slot;
 		/* Gauges before the entry: once it is published others may evict the page. */
 		region_count_resident(r, 1);
-		uncount(&r->counters.standby, 1);
+		region_uncount_standby(r, ahead);
 		entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
 		buffer_release(&q->pager, id, moved);
 	}

@@ -19,11 +19,13 @@ bool second_chance_sample(struct quire *q)
 /*
  * Accesses for each page: rescues / standby to major faults / swapped. With accesses
  * that are spread evenly both are the same but for chance; a set of pages in use that
- * is larger than what the policy keeps makes it several times as many.
+ * is larger than what the policy keeps makes it several times as many. What readahead
+ * brought is no victim, and its first touch is no rescue.
  */
 static bool judge(const struct quire_region *r, uint64_t rescues, uint64_t faults)
 {
-	uint64_t standby = counted(&r->counters.standby), swapped = counted(&r->counters.swapped);
+	uint64_t all = counted(&r->counters.standby), ahead = counted(&r->counters.standby_ahead);
+	uint64_t standby = all > ahead ? all - ahead : 0, swapped = counted(&r->counters.swapped);
 
 	return rescues * swapped * 2 <= faults * standby * 3;
 }

@@ -193,6 +193,21 @@ static inline void region_count_resident(struct quire_region *r, uint64_t n)
 	count_peak(&r->q->counters.resident, &r->q->counters.peak_resident, n);
 }
 
+/* ahead: the page was read before it was touched */
+static inline void region_count_standby(struct quire_region *r, bool ahead)
+{
+	count(&r->counters.standby, 1);
+	if (ahead)
+		count(&r->counters.standby_ahead, 1);
+}
+
+static inline void region_uncount_standby(struct quire_region *r, bool ahead)
+{
+	uncount(&r->counters.standby, 1);
+	if (ahead)
+		uncount(&r->counters.standby_ahead, 1);
+}
+
 /* -------------------------------------------------------------- faults */
 
 enum fault_result {
@@ -255,7 +270,7 @@ bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_pl
 
 extern const struct page_owner vm_owner;
 /* page_owner.take */
-unsigned evict_batch(void *owner, bool clean_only, uint32_t *cluster);
+struct taken evict_batch(void *owner, bool clean_only);
 /* The entry of a page that is unmapped and in its slot. */
 uint64_t entry_slot(const struct quire *q, slot_t slot);
 

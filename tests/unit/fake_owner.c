@@ -45,15 +45,27 @@ static void to_buffer(struct fake_owner *o, uint64_t page, uint32_t id)
 	op->at = id;
 }
 
-static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
+static unsigned to_slot(struct fake_owner *o, uint64_t page)
+{
+	struct owned_page *op = &o->page[page];
+	slot_t slot = o->p.frames[op->at].slot;
+
+	frames_leave(&o->p, &op->at, 1);
+	credits_put(&o->p, 1);
+	op->state = OWNED_SLOT;
+	op->at = slot;
+	return 1;
+}
+
+static struct taken owner_take(void *owner, bool clean_only)
 {
 	struct fake_owner *o = owner;
 	unsigned most = o->batch ? o->batch : atomic_load(&o->p.batch), n = 0;
+	struct taken taken = { .cluster = CLUSTER_NONE };
 	uint64_t page[CLUSTER_PAGES];
 
 	o->takes++;
 	o->clean_only_takes += clean_only;
-	*cluster = CLUSTER_NONE;
 	for (unsigned tries = 0; n < most && tries < 2 * most; tries++) {
 		uint32_t f = frames_victim(&o->p);
 
@@ -62,17 +74,20 @@ static unsigned owner_take(void *owner, bool clean_only, uint32_t *cluster)
 		ASSERT(o->p.frames[f].pins == 0);
 		if (clean_only && o->p.frames[f].slot == SLOT_NONE)
 			frame_return(&o->p, f);
+		else if (o->frees && o->p.frames[f].slot != SLOT_NONE)
+			taken.freed += to_slot(o, PAGE_ID_PAGE(atomic_load(&o->p.frames[f].page)));
 		else
 			page[n++] = PAGE_ID_PAGE(atomic_load(&o->p.frames[f].page));
 	}
+	taken.pages = n + taken.freed;
 	if (n == 0)
-		return 0;
-	*cluster = cluster_get(&o->p, 0);
-	ASSERT(*cluster != CLUSTER_NONE);
-	o->p.clusters[*cluster].used = (uint8_t)n;
+		return taken;
+	taken.cluster = cluster_get(&o->p, 0);
+	ASSERT(taken.cluster != CLUSTER_NONE);
+	o->p.clusters[taken.cluster].used = (uint8_t)n;
 	for (unsigned i = 0; i < n; i++)
-		to_buffer(o, page[i], *cluster * CLUSTER_PAGES + i);
-	return n;
+		to_buffer(o, page[i], taken.cluster * CLUSTER_PAGES + i);
+	return taken;
 }
 
 static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)

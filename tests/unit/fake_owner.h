@@ -31,6 +31,7 @@ struct fake_owner {
 	struct owned_page page[FAKE_OWNER_PAGES];
 	/* what the pager asked and told */
 	unsigned batch; /* most pages of a take; default the pager's */
+	bool frees;     /* clean victims become slots at once */
 	unsigned takes, clean_only_takes, retires, refused_retires, written;
 	_Atomic unsigned replenished;
 	unsigned arrivals, failed_arrivals, failures[2];

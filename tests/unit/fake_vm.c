@@ -112,7 +112,7 @@ struct tally {
 	struct fake_vm *vm;
 	uint16_t *slots;
 	uint8_t *frames; /* by number: seen */
-	uint64_t mapped, standby, swapped, pinned;
+	uint64_t mapped, standby, ahead, swapped, pinned;
 	unsigned broken;
 };
 
@@ -171,6 +171,7 @@ static void check_standby(struct tally *t, struct quire_region *r, uint64_t page
 	state = atomic_load(&b->state);
 	if (b->page != PAGE_ID(r->id, page))
 		wrong(t, "a buffer names another page", page, b->page);
+	t->ahead += b->readahead;
 	if (state != BUFFER_CLEAN && state != BUFFER_DIRTY && state != BUFFER_WRITING)
 		wrong(t, "a page in standby has a buffer of that state", page, state);
 	if (state == BUFFER_CLEAN &&
@@ -237,6 +238,8 @@ unsigned fake_vm_check(struct fake_vm *vm)
 		            &r->counters.resident);
 		check_gauge(&t, "a region's standby", t.standby - before.standby,
 		            &r->counters.standby);
+		check_gauge(&t, "of that, read ahead", t.ahead - before.ahead,
+		            &r->counters.standby_ahead);
 		check_gauge(&t, "a region's swapped", t.swapped - before.swapped,
 		            &r->counters.swapped);
 		check_gauge(&t, "a region's pinned", t.pinned - before.pinned, &r->counters.pinned);
@@ -258,19 +261,18 @@ unsigned fake_vm_check(struct fake_vm *vm)
 unsigned fake_vm_take(struct fake_vm *vm, bool clean_only)
 {
 	struct pager *p = &vm->q->pager;
-	unsigned all = 0, n;
+	struct taken t;
+	unsigned all = 0;
 
 	reclaim_enter(p);
 	do {
-		uint32_t c;
-
-		n = vm_owner.take(vm->q, clean_only, &c);
-		if (c != CLUSTER_NONE) {
-			cluster_to_standby(p, c);
-			cluster_put(p, c);
+		t = vm_owner.take(vm->q, clean_only);
+		if (t.cluster != CLUSTER_NONE) {
+			cluster_to_standby(p, t.cluster);
+			cluster_put(p, t.cluster);
 		}
-		all += n;
-	} while (n);
+		all += t.pages;
+	} while (t.pages);
 	reclaim_leave(p);
 	return all;
 }

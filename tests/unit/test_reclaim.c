@@ -202,6 +202,28 @@ static bool wait_for_credits(int64_t n)
 }
 
 /* The thread brings the credits to the high watermark when they fall below the low one, and sleeps. */
+/* But what is freed without a write is. */
+static void progress_without_writes(void)
+{
+	uint32_t c;
+
+	o = fake_owner_open(256, 1024);
+	o->frees = true;
+	CHECK_EQ(fake_owner_map(o, 0, 30), 0);
+	c = fake_owner_unmap(o, 0, 30);
+	CHECK(fake_owner_write(o, c));
+	fake_owner_reap(o);
+	for (uint64_t page = 0; page < 20; page++)
+		fake_owner_rescue(o, page);
+	atomic_store(&o->p.write_failing, true);
+	CHECK_EQ(fake_owner_step(o), 20);
+	CHECK_EQ(o->page[0].state, OWNED_SLOT);
+	CHECK_EQ(o->takes, 1);
+	CHECK_EQ(o->retires, 0);
+	CHECK_EQ(fake_owner_check(o), 0);
+	finish();
+}
+
 static void the_thread(void)
 {
 	struct timespec before, after;
@@ -337,6 +359,7 @@ int main(int argc, char **argv)
 		UNIT(batch_is_taken_and_written),
 		UNIT(standby_in_need),
 		UNIT(no_progress_without_writes),
+		UNIT(progress_without_writes),
 		UNIT(the_thread),
 		UNIT(clusters_are_short),
 		UNIT(no_cluster_ever),

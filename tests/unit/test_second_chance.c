@@ -16,19 +16,19 @@ static void be_futile(void)
 	vm->q->batches = 1;
 }
 
-/* One batch. => pages taken; *cluster is given back */
-static unsigned take_once(uint32_t *cluster)
+/* One batch; its cluster is given back. */
+static struct taken take_once(void)
 {
-	unsigned n;
+	struct taken t;
 
 	reclaim_enter(&vm->q->pager);
-	n = vm_owner.take(vm->q, false, cluster);
-	if (*cluster != CLUSTER_NONE) {
-		cluster_to_standby(&vm->q->pager, *cluster);
-		cluster_put(&vm->q->pager, *cluster);
+	t = vm_owner.take(vm->q, false);
+	if (t.cluster != CLUSTER_NONE) {
+		cluster_to_standby(&vm->q->pager, t.cluster);
+		cluster_put(&vm->q->pager, t.cluster);
 	}
 	reclaim_leave(&vm->q->pager);
-	return n;
+	return t;
 }
 
 static void clean_ones_leave_their_slots(void)
@@ -37,7 +37,7 @@ static void clean_ones_leave_their_slots(void)
 	{
 		int64_t credits;
 		uint64_t used, swapped;
-		uint32_t c;
+		struct taken t;
 
 		make_clean(10, 4);
 		credits = atomic_load(&vm->q->pager.credits);
@@ -45,8 +45,10 @@ static void clean_ones_leave_their_slots(void)
 		used = USED();
 		fake_program_discards(vm->r, 12);
 		be_futile();
-		CHECK_EQ(take_once(&c), 4);
-		CHECK_EQ(c, CLUSTER_NONE);
+		t = take_once();
+		CHECK_EQ(t.pages, 4);
+		CHECK_EQ(t.freed, 4);
+		CHECK_EQ(t.cluster, CLUSTER_NONE);
 		for (uint64_t page = 10; page < 14; page++)
 			CHECK_STATE(page, page == 12 ? ENTRY_EMPTY : ENTRY_SLOT);
 		CHECK_EQ(COUNTER(swapped), swapped + 3);
@@ -65,17 +67,57 @@ static void dirty_ones_do_not(void)
 {
 	FOR_BOTH_ALONE
 	{
-		uint32_t c;
+		struct taken t;
 
 		make_clean(10, 8);
 		put(11, 7);
 		put(14, 8);
 		be_futile();
-		CHECK_EQ(take_once(&c), 8);
-		CHECK(c != CLUSTER_NONE);
-		CHECK_EQ(vm->q->pager.clusters[c].used, 2);
+		t = take_once();
+		CHECK_EQ(t.pages, 8);
+		CHECK_EQ(t.freed, 6);
+		CHECK(t.cluster != CLUSTER_NONE);
+		CHECK_EQ(vm->q->pager.clusters[t.cluster].used, 2);
 		for (uint64_t page = 10; page < 18; page++)
 			CHECK_STATE(page, page == 11 || page == 14 ? ENTRY_STANDBY : ENTRY_SLOT);
+		CHECK_VM();
+		CHECK_EQ(value(11), 7);
+		CHECK_EQ(value(14), 8);
+		check_pages(12, 2);
+		check_pages(15, 3);
+	}
+}
+
+/* Without a cluster the dirty ones stay where they are, and the clean ones go all the same. */
+static void without_a_cluster(void)
+{
+	FOR_BOTH_ALONE
+	{
+		struct pager *p = &vm->q->pager;
+		uint32_t max = p->cluster_max, c, hoard = CLUSTER_NONE;
+		struct taken t;
+
+		make_clean(10, 8);
+		put(11, 7);
+		put(14, 8);
+		p->cluster_max = p->cluster_count;
+		while ((c = cluster_get(p, 0)) != CLUSTER_NONE) {
+			p->clusters[c].next = hoard;
+			hoard = c;
+		}
+		vm->q->batches = 0; /* a sample, which would put clean ones into standby, too */
+		t = take_once();
+		CHECK_EQ(t.pages, 6);
+		CHECK_EQ(t.freed, 6);
+		CHECK_EQ(t.cluster, CLUSTER_NONE);
+		for (uint64_t page = 10; page < 18; page++)
+			CHECK_STATE(page, page == 11 || page == 14 ? ENTRY_MAPPED : ENTRY_SLOT);
+		CHECK_EQ(take_once().pages, 0);
+		p->cluster_max = max;
+		while ((c = hoard) != CLUSTER_NONE) {
+			hoard = p->clusters[c].next;
+			cluster_put(p, c);
+		}
 		CHECK_VM();
 		CHECK_EQ(value(11), 7);
 		CHECK_EQ(value(14), 8);
@@ -88,12 +130,10 @@ static void kept_ones_stay(void)
 {
 	FOR_BOTH_ALONE
 	{
-		uint32_t c;
-
 		make_clean(10, 4);
 		be_futile();
 		fake_refuse(vm->fe, FAKE_TAKE, 1, 2, EBUSY);
-		CHECK_EQ(take_once(&c), 2);
+		CHECK_EQ(take_once().pages, 2);
 		CHECK_EQ(COUNTER(resident), 2);
 		CHECK_VM();
 		check_pages(10, 4);
@@ -108,14 +148,13 @@ static void zeros_that_stay(void)
 	FOR_BOTH_ALONE
 	{
 		uint64_t used;
-		uint32_t c;
 
 		make_clean(10, 4);
 		used = USED();
 		fake_program_discards(vm->r, 12);
 		be_futile();
 		vm->fe->zeros_stay = 1;
-		CHECK_EQ(take_once(&c), 3);
+		CHECK_EQ(take_once().pages, 3);
 		CHECK_STATE(12, ENTRY_MAPPED);
 		CHECK_EQ(fake_vm_frame(vm, 12)->slot, SLOT_NONE);
 		CHECK_EQ(USED(), used - 1);
@@ -134,14 +173,14 @@ static void samples(void)
 {
 	FOR_BOTH_ALONE
 	{
-		uint32_t c, chances = 0;
+		uint32_t chances = 0;
 
 		for (uint32_t i = 0; i < 8; i++) {
 			make_clean(10, 2);
 			vm->r->second_chance.futile = true;
 			vm->r->second_chance.evictions = COUNTER(evictions);
 			vm->q->batches = i;
-			CHECK_EQ(take_once(&c), 2);
+			CHECK_EQ(take_once().pages, 2);
 			chances += fake_vm_state(vm, 10) == ENTRY_STANDBY;
 			fake_vm_retire(vm);
 		}
@@ -149,7 +188,7 @@ static void samples(void)
 		make_clean(10, 2);
 		be_futile();
 		vm->r->second_chance.futile = false;
-		CHECK_EQ(take_once(&c), 2);
+		CHECK_EQ(take_once().pages, 2);
 		CHECK_STATE(10, ENTRY_STANDBY);
 		CHECK_VM();
 	}
@@ -190,6 +229,11 @@ static void judges(void)
 		/* What was in standby comes back, all of it. */
 		CHECK(!judged(100000, 100, 0, 100, 1000));
 		CHECK(!judged(100000, 100, 100, 0, 1000));
+		/* Pages of readahead in standby are none of those. */
+		vm->r->counters.standby_ahead = 900;
+		CHECK(judged(100000, 1000, 10000, 1000, 1000));
+		CHECK(!judged(100000, 1600, 10000, 1000, 1000));
+		vm->r->counters.standby_ahead = 0;
 	}
 }
 
@@ -198,6 +242,7 @@ int main(int argc, char **argv)
 	static const struct unit_test tests[] = {
 		UNIT(clean_ones_leave_their_slots),
 		UNIT(dirty_ones_do_not),
+		UNIT(without_a_cluster),
 		UNIT(kept_ones_stay),
 		UNIT(zeros_that_stay),
 		UNIT(samples),

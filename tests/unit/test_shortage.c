@@ -91,19 +91,20 @@ static void suspended_writes(void)
 {
 	FOR_BOTH_ALONE
 	{
+		struct taken t;
+
 		make_clean(10, 10);
 		put_pages(100, 10);
 		disk_fails(FAKE_WRITE, EIO, 1000);
 		put(300, 1);
 		CHECK_EQ(quire_advise(vm->r, 300 * PAGE_BYTES, PAGE_BYTES, QUIRE_ADVISE_COLD), 0);
 		reclaim_enter(&vm->q->pager);
-		uint32_t c;
-
 		atomic_store(&vm->q->pager.batch, 1);
-		CHECK_EQ(vm_owner.take(vm->q, false, &c), 1);
-		cluster_to_standby(&vm->q->pager, c);
-		CHECK(writeback_start(&vm->q->pager, c));
-		cluster_put(&vm->q->pager, c);
+		t = vm_owner.take(vm->q, false);
+		CHECK_EQ(t.pages, 1);
+		cluster_to_standby(&vm->q->pager, t.cluster);
+		CHECK(writeback_start(&vm->q->pager, t.cluster));
+		cluster_put(&vm->q->pager, t.cluster);
 		CHECK_EQ(writeback_reap(&vm->q->pager, true), 1);
 		reclaim_leave(&vm->q->pager);
 		atomic_store(&vm->q->pager.batch, 16);

@@ -37,12 +37,13 @@ static void takes_none(void)
 {
 	FOR_BOTH_ALONE
 	{
-		uint32_t c = 7;
+		struct taken t;
 
 		reclaim_enter(&vm->q->pager);
-		CHECK_EQ(vm_owner.take(vm->q, false, &c), 0);
+		t = vm_owner.take(vm->q, false);
 		reclaim_leave(&vm->q->pager);
-		CHECK_EQ(c, CLUSTER_NONE);
+		CHECK_EQ(t.pages, 0);
+		CHECK_EQ(t.cluster, CLUSTER_NONE);
 	}
 }
 
@@ -68,13 +69,15 @@ static void kept_pages_stay(void)
 {
 	FOR_BOTH_ALONE
 	{
+		struct taken t;
+
 		put_pages(10, 6);
 		fake_refuse(vm->fe, FAKE_TAKE, 2, 2, EBUSY);
 		reclaim_enter(&vm->q->pager);
-		uint32_t c;
-
-		CHECK_EQ(vm_owner.take(vm->q, false, &c), 4);
-		cluster_put(&vm->q->pager, c);
+		t = vm_owner.take(vm->q, false);
+		CHECK_EQ(t.pages, 4);
+		CHECK_EQ(t.freed, 0);
+		cluster_put(&vm->q->pager, t.cluster);
 		reclaim_leave(&vm->q->pager);
 		CHECK_EQ(COUNTER(resident), 2);
 		check_pages(10, 6);
@@ -108,6 +111,8 @@ static void joins_scattered_victims(void)
 {
 	FOR_BOTH_ALONE
 	{
+		struct taken t;
+
 		make_clean(100, 60);
 		for (uint64_t page = 100; page < 160; page += 4)
 			put(page, 5000 + page);
@@ -117,12 +122,10 @@ static void joins_scattered_victims(void)
 			                      QUIRE_ADVISE_COLD),
 			         0);
 		reclaim_enter(&vm->q->pager);
-		uint32_t c;
-		unsigned n = vm_owner.take(vm->q, false, &c);
-
-		cluster_put(&vm->q->pager, c);
+		t = vm_owner.take(vm->q, false);
+		cluster_put(&vm->q->pager, t.cluster);
 		reclaim_leave(&vm->q->pager);
-		CHECK(n > 4);
+		CHECK(t.pages > 4);
 		CHECK(!fake_protected(vm->r, 109));
 		CHECK_STATE(109, ENTRY_MAPPED);
 		CHECK_VM();
