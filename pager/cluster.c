@@ -158,7 +158,7 @@ void cluster_lend(struct pager *p, uint32_t c)
 		count(&p->populated, 1);
 }
 
-uint32_t clusters_release(struct pager *p, int64_t want, bool keep)
+uint32_t clusters_release(struct pager *p, int64_t want, uint32_t keep)
 {
 	uint32_t total = 0;
 
@@ -169,7 +169,7 @@ uint32_t clusters_release(struct pager *p, int64_t want, bool keep)
 
 		lock_acquire(&p->standby_lock);
 		c = p->head[CLUSTERS_WARM];
-		if (keep && c != CLUSTER_NONE && has_much(p, c))
+		for (uint32_t kept = 0; kept < keep && c != CLUSTER_NONE && has_much(p, c); kept++)
 			c = p->clusters[c].next;
 		if (c != CLUSTER_NONE)
 			list_remove(p, c);

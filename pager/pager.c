@@ -82,7 +82,7 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	lock_init(&p->policy_lock, RANK_POLICY);
 	lock_init(&p->standby_lock, RANK_STANDBY);
 	lock_init(&p->reclaim_lock, RANK_RECLAIM);
-	lock_init(&p->post_lock, RANK_READ);
+	lock_init(&p->reader.lock, RANK_READ);
 	budget_init(p, o->budget);
 	if ((error = open_records(p, o->budget)) || (error = open_queues(p))) {
 		pager_close(p);

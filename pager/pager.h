@@ -15,6 +15,7 @@
  *   reclaim.c    the reclaimer thread and one step of reclaim
  *   writeback.c  dirty standby buffers to the swap file, in slot order
  *   readin.c     reads in flight for readahead and for handler threads
+ *   reader.c     the thread that starts and completes them for engines without handlers
  *   policy*.c    which frame to give up
  *   readahead.c, faultaround.c   what will be wanted next: slots, first touches
  *
@@ -153,6 +154,10 @@ struct run_pool {
 #define READ_QUEUES 8u
 #define READ_POSTS 256u
 
+/* Pages of a read that is one of a stream's, and for how many steps of reclaim more of them are expected. */
+#define STREAM_READ (CLUSTER_PAGES / 4)
+#define STREAM_STEPS 64u
+
 struct read_queue {
 	struct lock lock; /* adding, flushing, reaping */
 	struct swap_queue *io;
@@ -160,6 +165,21 @@ struct read_queue {
 	_Atomic uint32_t in_flight; /* runs */
 	_Atomic uint32_t arrivals;  /* futex: changes when a run is done or the reaper leaves */
 	_Atomic uint32_t sleepers;
+};
+
+/* reader.c */
+struct reader {
+	struct lock lock; /* posts */
+	struct read_post {
+		uint32_t cluster, n;
+	} post[READ_POSTS]; /* ring */
+	uint32_t head, count, reserved;
+	_Atomic uint32_t posted; /* counts posts */
+	_Atomic uint32_t asleep; /* or about to be: who posts writes to event */
+	_Atomic uint32_t stop;
+	int event; /* eventfd */
+	bool started;
+	pthread_t thread;
 };
 
 struct pager {
@@ -180,6 +200,7 @@ struct pager {
 	_Atomic uint32_t writing;   /* runs that are being written */
 	_Atomic bool write_failing; /* the last that ended has failed */
 	_Atomic uint32_t reading;   /* pages that are being read */
+	_Atomic uint32_t streaming; /* steps of reclaim until wide windows are no longer expected */
 	_Atomic uint32_t releasing; /* owners at giving up much memory, waiting for none */
 
 	/* frame.c */
@@ -224,15 +245,7 @@ struct pager {
 	/* readin.c */
 	struct read_queue reads[READ_QUEUES];
 	_Atomic uint32_t next_queue;
-	struct lock post_lock;
-	struct read_post {
-		uint32_t cluster, n;
-	} post[READ_POSTS];                            /* ring; post lock */
-	uint32_t post_head, post_count, post_reserved; /* post lock */
-	_Atomic uint32_t posted;                       /* futex of the reader: counts posts */
-	_Atomic uint32_t reader_stop;
-	bool reader_started;
-	pthread_t reader;
+	struct reader reader;
 };
 
 struct pager_options {
@@ -347,10 +360,10 @@ bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
 void cluster_lend(struct pager *p, uint32_t cluster);
 /*
  * Give the memory of free clusters back until credits reach want.
- * => keep: one with much memory stays as it is, for what comes next
+ * => keep: so many with much memory stay as they are, for what comes next
  * => credits regained
  */
-uint32_t clusters_release(struct pager *p, int64_t want, bool keep);
+uint32_t clusters_release(struct pager *p, int64_t want, uint32_t keep);
 /* Give the memory of standby clusters' free buffers back. Reclaim lock held. => credits regained */
 uint32_t clusters_trim(struct pager *p);
 /* Put a cluster into the standby list, at its young end. */
@@ -428,7 +441,7 @@ bool writeback_start(struct pager *p, uint32_t cluster);
  */
 uint32_t writeback_reap(struct pager *p, bool wait);
 
-/* -------------------------------------------------------------- readin.c */
+/* -------------------------------------------------------------- reader.c */
 
 /*
  * From now on reads are started and completed by a thread of the pager's, for
@@ -437,6 +450,8 @@ uint32_t writeback_reap(struct pager *p, bool wait);
  */
 int reader_start(struct pager *p);
 void reader_stop(struct pager *p);
+
+/* -------------------------------------------------------------- readin.c */
 
 /*
  * Make sure that a read into this cluster can be started. Does not wait.

@@ -88,22 +88,28 @@ static bool at_stride(const struct ra_stream *s, int64_t page)
 
 /* ------------------------------------------------------------- windows */
 
-/*
- * Plan s->window pages from s->ahead, or from beyond the faulting page where
- * that is further, as far as the region goes.
- */
-static bool plan_window(struct ra_stream *s, const struct fault_seen *f)
+/* Is this the widest window, and is half of it still worth a plan? */
+static bool in_halves(const struct readahead *ra, const struct ra_stream *s)
 {
-	int64_t start = s->ahead, room = 0;
+	return s->window == ra->max && ra->max >= RA_HALVES_FROM;
+}
+
+/*
+ * Plan s->window pages, or half of the widest window, from s->ahead, or from
+ * beyond the faulting page where that is further, as far as the region goes.
+ */
+static bool plan_window(const struct readahead *ra, struct ra_stream *s, const struct fault_seen *f)
+{
+	bool halves = in_halves(ra, s);
+	int64_t start = s->ahead, room = 0, want = halves ? s->window / 2 : s->window;
 
 	if (steps_between(s, f->page, start) <= 0)
 		start = f->page + s->stride;
 	if (start >= 0 && start < f->pages)
 		room = steps_between(s, start, s->stride > 0 ? f->pages - 1 : 0) + 1;
+	room = MIN(room, want);
 
-	room = MIN(room, (int64_t)s->window);
-
-	s->mark = start;
+	s->mark = halves ? start - want * s->stride : start;
 	s->ahead = start + room * s->stride;
 	s->wasted = 0;
 	s->shrunk = false;
@@ -120,12 +126,13 @@ static bool plan_window(struct ra_stream *s, const struct fault_seen *f)
 }
 
 /* Plan window pages next to the faulting one. */
-static bool open_window(struct ra_stream *s, uint32_t window, const struct fault_seen *f)
+static bool open_window(const struct readahead *ra, struct ra_stream *s, uint32_t window,
+                        const struct fault_seen *f)
 {
 	s->window = window;
 	s->first = f->page;
 	s->ahead = f->page + s->stride;
-	return plan_window(s, f);
+	return plan_window(ra, s, f);
 }
 
 /* ------------------------------------------------------------- a known stream */
@@ -187,11 +194,11 @@ static bool step(struct readahead *ra, struct ra_stream *s, const struct fault_s
 	if (s->window == 0) {
 		s->ahead = f->page + s->stride;
 		if (s->steps >= RA_TRIGGER)
-			planned = open_window(s, MIN(RA_WINDOW_START, ra->max), f);
+			planned = open_window(ra, s, MIN(RA_WINDOW_START, ra->max), f);
 	} else if (steps_between(s, s->mark, f->page) >= 0) {
 		if (!s->shrunk)
 			s->window = s->window > ra->max / 2 ? ra->max : s->window * 2;
-		planned = plan_window(s, f);
+		planned = plan_window(ra, s, f);
 	}
 	s->writes = f->write;
 	return planned;
@@ -215,7 +222,7 @@ static bool overstepped(struct readahead *ra, const struct fault_seen *f)
 		s->last = f->page;
 		s->used = ra->tick;
 		s->steps = RA_TRIGGER;
-		open_window(s, MIN(RA_WINDOW_START, ra->max), f);
+		open_window(ra, s, MIN(RA_WINDOW_START, ra->max), f);
 		s->writes = f->write;
 		return true;
 	}
@@ -286,7 +293,7 @@ static bool begin(struct readahead *ra, const struct fault_seen *f)
 	if (stride == 1)
 		s = replaceable(ra, true);
 	start_stream(ra, s, stride, stride == 1 ? 0 : 1, f);
-	return open_window(s, ra->max, f);
+	return open_window(ra, s, ra->max, f);
 }
 
 /* The i-th last fault of no stream, 0 the newest. */
@@ -367,7 +374,7 @@ static bool find(struct readahead *ra, const struct fault_seen *f)
 	start_stream(ra, s, stride, RA_TRIGGER, f);
 	if (!unit_stride(stride))
 		return false;
-	return open_window(s, MIN(RA_WINDOW_START, ra->max), f);
+	return open_window(ra, s, MIN(RA_WINDOW_START, ra->max), f);
 }
 
 bool readahead_fault(struct readahead *ra, uint64_t page, uint64_t pages, bool write,

@@ -24,6 +24,11 @@
  * which half is given up untouched is halved instead; one given up whole closes
  * its stream, which has to be found in step again.
  *
+ * Once a window is the widest, half of it is planned at a time, and the mark is
+ * the start of the half before: so the disk, too, always has something before it
+ * while the program walks. Between one window and one and a half is read ahead
+ * then, and was between one and two without.
+ *
  *      first      last     mark            ahead
  *        |          |        |               |
  *        +-- walked-+--------+---- window ---+ - - next window - -
@@ -53,6 +58,7 @@
 #define RA_WINDOW_START 4  /* pages in it */
 #define RA_STRIDE_MAX 4096 /* widest stride, in pages */
 #define RA_SLACK 4         /* steps that a fault may lie outside of [last, ahead] */
+#define RA_HALVES_FROM 64  /* widest windows of so many pages and more are planned in halves */
 #define RA_DENSE 8         /* strides up to this may prove to be a walk page by page */
 
 enum ra_mode { RA_NORMAL, RA_SEQUENTIAL, RA_RANDOM };
@@ -64,10 +70,10 @@ enum ra_mode { RA_NORMAL, RA_SEQUENTIAL, RA_RANDOM };
 struct ra_stream {
 	int64_t first;   /* where it was found: what was planned lies in (first, ahead) */
 	int64_t last;    /* page of its furthest fault */
-	int64_t mark;    /* first page of the last window */
+	int64_t mark;    /* a fault here or beyond plans the next window */
 	int64_t ahead;   /* next page to be read for it (first beyond the last window) */
 	int64_t stride;  /* 0: the entry is free */
-	uint32_t window; /* pages in the last window; 0: none open */
+	uint32_t window; /* pages in the last window, planned at once or in halves; 0: none open */
 	uint32_t wasted; /* pages given up untouched since window was set */
 	uint32_t used;   /* for replacement: readahead.tick of the last fault */
 	uint8_t steps;   /* faults in step so far, saturating */

@@ -8,7 +8,7 @@
  * start reads:
  *
  *   - where faults are served on the program's threads, a reader thread
- *     starts and completes all of them (reader_start), and the program's
+ *     starts and completes all of them (reader.c), and the program's
  *     threads sleep until what they want has arrived;
  *   - where a handler thread serves faults, it starts reads by itself, in one
  *     of a few queues that nobody is using, and completes what arrives when it
@@ -29,9 +29,9 @@
 #include "pager/pager.h"
 
 #include "base/thread.h"
+#include "pager/readin.h"
 
 #include <errno.h>
-#include <sys/prctl.h>
 
 /* The reads that this thread gathers: in queue (locked), or none yet. p: NULL outside a batch */
 static SIGNAL_SAFE_TLS struct batch {
@@ -70,15 +70,14 @@ static void complete(struct pager *p, struct swap_run *run)
 	run_put(p, run);
 }
 
-static void announce(struct read_queue *q)
+void readin_announce(struct read_queue *q)
 {
 	atomic_fetch_add(&q->arrivals, 1);
 	if (atomic_load(&q->sleepers))
 		futex_wake(&q->arrivals, INT32_MAX, false);
 }
 
-/* => queue lock held */
-static uint32_t reap(struct pager *p, struct read_queue *q, bool wait)
+uint32_t readin_reap(struct pager *p, struct read_queue *q, bool wait)
 {
 	uint32_t n = 0;
 	struct swap_run *run;
@@ -99,12 +98,7 @@ static void refuse(struct pager *p, struct swap_run *run)
 	complete(p, run);
 }
 
-/*
- * Add the runs of a cluster's first n buffers, beginning with the one given.
- * => queue lock held
- */
-static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run, uint32_t c,
-                     uint32_t n)
+void readin_add(struct pager *p, struct read_queue *q, struct swap_run *run, uint32_t c, uint32_t n)
 {
 	struct cluster *cl = &p->clusters[c];
 
@@ -113,7 +107,7 @@ static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run
 
 		/* The first is in flight by now, or was given: there is something to wait for. */
 		while (!run && !(run = run_get(p, SWAP_READ)))
-			reap(p, q, true);
+			readin_reap(p, q, true);
 		run->slot = cl->buffer[i].slot;
 		run->base = buffer_address(p, c * CLUSTER_PAGES + i);
 		/* A page that the program waits for is read alone, before the others. */
@@ -128,37 +122,6 @@ static void add_runs(struct pager *p, struct read_queue *q, struct swap_run *run
 			refuse(p, run);
 		}
 	}
-}
-
-static bool reserve_post(struct pager *p)
-{
-	bool room;
-
-	lock_acquire(&p->post_lock);
-	room = p->post_count + p->post_reserved < READ_POSTS;
-	p->post_reserved += room;
-	lock_release(&p->post_lock);
-	return room;
-}
-
-static void cancel_post(struct pager *p)
-{
-	lock_acquire(&p->post_lock);
-	p->post_reserved--;
-	lock_release(&p->post_lock);
-}
-
-static void post(struct pager *p, uint32_t c, uint32_t n)
-{
-	lock_acquire(&p->post_lock);
-	p->post_reserved--;
-	p->post[(p->post_head + p->post_count++) % READ_POSTS] = (struct read_post){ .cluster = c,
-		                                                                     .n = n };
-	/* The reader's reference: the poster's ends before the read does. */
-	atomic_fetch_add(&p->clusters[c].refs, 1);
-	lock_release(&p->post_lock);
-	atomic_fetch_add(&p->posted, 1);
-	futex_wake(&p->posted, 1, false);
 }
 
 /* => queue lock held, and q->run */
@@ -209,8 +172,8 @@ bool readin_reserve(struct pager *p, uint32_t c)
 	uint32_t begin;
 
 	p->clusters[c].queue = 0;
-	if (p->reader_started)
-		return reserve_post(p);
+	if (p->reader.started)
+		return reader_reserve(p);
 	if (reserve_in_batch(p)) {
 		p->clusters[c].queue = (uint8_t)(batch.queue - p->reads);
 		return true;
@@ -232,11 +195,13 @@ void readin_start(struct pager *p, uint32_t c, uint32_t n)
 	struct read_queue *q = &p->reads[p->clusters[c].queue];
 
 	atomic_fetch_add(&p->reading, n);
-	if (p->reader_started) {
-		post(p, c, n);
+	if (n >= STREAM_READ)
+		atomic_store_explicit(&p->streaming, STREAM_STEPS, memory_order_relaxed);
+	if (p->reader.started) {
+		reader_post(p, c, n);
 		return;
 	}
-	add_runs(p, q, q->run, c, n);
+	readin_add(p, q, q->run, c, n);
 	if (batch.p == p) {
 		batch.queue = q;
 		return;
@@ -259,89 +224,13 @@ void readin_cancel(struct pager *p, uint32_t c)
 {
 	struct read_queue *q = &p->reads[p->clusters[c].queue];
 
-	if (p->reader_started) {
-		cancel_post(p);
+	if (p->reader.started) {
+		reader_cancel(p);
 		return;
 	}
 	run_put(p, q->run);
 	if (batch.queue != q)
 		lock_release(&q->lock);
-}
-
-/* -------------------------------------------------------------- reader */
-
-static bool next_post(struct pager *p, struct read_post *out)
-{
-	bool some;
-
-	lock_acquire(&p->post_lock);
-	some = p->post_count > 0;
-	if (some) {
-		*out = p->post[p->post_head];
-		p->post_head = (p->post_head + 1) % READ_POSTS;
-		p->post_count--;
-	}
-	lock_release(&p->post_lock);
-	return some;
-}
-
-/* The reader's first run for a cluster. */
-static struct swap_run *reader_run(struct pager *p, struct read_queue *q)
-{
-	struct swap_run *run;
-
-	while (!(run = run_get(p, SWAP_READ)))
-		if (reap(p, q, true))
-			announce(q);
-		else
-			futex_wait(&p->reader_stop, 0, UINT64_C(100000), false);
-	return run;
-}
-
-static void *reader_main(void *argument)
-{
-	struct pager *p = argument;
-	struct read_queue *q = &p->reads[0];
-
-	thread_is_ours = true;
-	prctl(PR_SET_NAME, "quire-reader");
-	for (;;) {
-		uint32_t seen = atomic_load(&p->posted);
-		struct read_post next;
-
-		while (atomic_load(&q->in_flight) < CLUSTER_PAGES && next_post(p, &next)) {
-			add_runs(p, q, reader_run(p, q), next.cluster, next.n);
-			cluster_put(p, next.cluster);
-		}
-		swap_queue_flush(q->io);
-		if (atomic_load(&q->in_flight)) {
-			reap(p, q, true);
-			announce(q);
-		} else if (atomic_load(&p->reader_stop)) {
-			return NULL;
-		} else {
-			futex_wait(&p->posted, seen, 0, false);
-		}
-	}
-}
-
-int reader_start(struct pager *p)
-{
-	int error = thread_start(&p->reader, reader_main, p);
-
-	p->reader_started = error == 0;
-	return error;
-}
-
-void reader_stop(struct pager *p)
-{
-	if (!p->reader_started)
-		return;
-	atomic_store(&p->reader_stop, 1);
-	atomic_fetch_add(&p->posted, 1);
-	futex_wake(&p->posted, 1, false);
-	pthread_join(p->reader, NULL);
-	p->reader_started = false;
 }
 
 void readin_wait(struct pager *p, uint32_t id)
@@ -353,11 +242,11 @@ void readin_wait(struct pager *p, uint32_t id)
 			&p->reads[atomic_load(&p->clusters[id / CLUSTER_PAGES].queue)];
 		uint32_t seen = atomic_load(&q->arrivals);
 
-		if (!p->reader_started && lock_try(&q->lock)) {
+		if (!p->reader.started && lock_try(&q->lock)) {
 			if (atomic_load(&b->state) == BUFFER_READING)
-				reap(p, q, true);
+				readin_reap(p, q, true);
 			lock_release(&q->lock);
-			announce(q);
+			readin_announce(q);
 			continue;
 		}
 		atomic_fetch_add(&q->sleepers, 1);
@@ -374,10 +263,10 @@ uint32_t readin_poll(struct pager *p, uint32_t i)
 
 	if (atomic_load(&q->in_flight) == 0 || !lock_try(&q->lock))
 		return 0;
-	n = reap(p, q, false);
+	n = readin_reap(p, q, false);
 	lock_release(&q->lock);
 	if (n)
-		announce(q);
+		readin_announce(q);
 	return n;
 }
 

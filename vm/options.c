@@ -259,7 +259,7 @@ static void configure(const struct quire_options *o, struct quire_config *c)
 	c->policy = o->policy ? o->policy : "clock";
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
-	c->readahead = o->readahead ? o->readahead : 4 * CLUSTER_PAGES * PAGE_BYTES;
+	c->readahead = o->readahead ? o->readahead : READAHEAD_DEFAULT;
 	parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
 }
 

@@ -40,6 +40,7 @@
 #define REGIONS_MAX 65535u
 #define REGION_NAME_BYTES 32
 #define READAHEAD_MAX (8u * (CLUSTER_PAGES - 1)) /* pages: the widest window */
+#define READAHEAD_DEFAULT ((size_t)2 << 20)
 
 /* Entries are counted as metadata by leaf: one page of the table. */
 #define LEAF_SHIFT 9

@@ -13,8 +13,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,7 +45,7 @@ struct held {
 
 struct fake_ring {
 	struct fake_disk *disk;
-	int event;
+	int timer;
 	unsigned depth;
 	uint64_t clock;
 	struct held held[];
@@ -234,8 +234,8 @@ static int fake_open(void **out, int fd, unsigned depth, unsigned flags, void *a
 	(void)flags;
 	ring->disk = arg;
 	ring->depth = depth;
-	ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (ring->event < 0) {
+	ring->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (ring->timer < 0) {
 		int error = -errno;
 
 		free(ring);
@@ -251,7 +251,7 @@ static void fake_close(void *p)
 
 	for (unsigned i = 0; i < ring->depth; i++)
 		ASSERT(!ring->held[i].used);
-	close(ring->event);
+	close(ring->timer);
 	free(ring);
 }
 
@@ -290,17 +290,29 @@ static struct held *next_ready(struct fake_ring *ring)
 	return best;
 }
 
-/* Make the descriptor say what reap would. => holds the mutex */
+/* When a look will find something; or, for a request that counts looks, may. => 0: nothing is started */
+static uint64_t next_look(const struct fake_ring *ring)
+{
+	uint64_t at = 0;
+
+	for (unsigned i = 0; i < ring->depth; i++) {
+		const struct held *h = &ring->held[i];
+		uint64_t when = MAX(h->ready_at, 1);
+
+		if (h->used && h->started)
+			at = at ? MIN(at, when) : when;
+	}
+	return at;
+}
+
+/* Make the descriptor say what reap would, now and later. => holds the mutex */
 static void tell(struct fake_ring *ring)
 {
-	uint64_t n = 1;
-	ssize_t ignored;
+	uint64_t at = next_look(ring);
+	struct itimerspec t = { .it_value = { .tv_sec = (time_t)(at / 1000000000),
+		                              .tv_nsec = (long)(at % 1000000000) } };
 
-	if (next_ready(ring))
-		ignored = write(ring->event, &n, sizeof n);
-	else
-		ignored = read(ring->event, &n, sizeof n);
-	(void)ignored;
+	ASSERT(timerfd_settime(ring->timer, TFD_TIMER_ABSTIME, &t, NULL) == 0);
 }
 
 static uint64_t ready_at(const struct fake_fault *f)
@@ -414,7 +426,7 @@ static bool fake_reap(void *p, void **tag, int64_t *result)
 
 static int fake_fd(void *ring)
 {
-	return ((struct fake_ring *)ring)->event;
+	return ((struct fake_ring *)ring)->timer;
 }
 
 static ssize_t fake_transfer(int fd, const struct io_request *request, void *arg)

@@ -52,6 +52,8 @@ int fake_owner_map(struct fake_owner *o, uint64_t first, unsigned n);
 uint32_t fake_owner_unmap(struct fake_owner *o, uint64_t first, unsigned n);
 /* Take a page out of standby and map it: dirty, or clean if it was. */
 void fake_owner_rescue(struct fake_owner *o, uint64_t page);
+/* A clean page in standby becomes its slot. */
+void fake_owner_retire(struct fake_owner *o, uint64_t page);
 /* Give up a page in any state but READING. */
 void fake_owner_drop(struct fake_owner *o, uint64_t page);
 /* Start to read these pages (slots) into one cluster. => false: no queue is free; nothing has changed */

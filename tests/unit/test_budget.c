@@ -511,7 +511,7 @@ static void slow_reads_are_waited_for(void)
 	                                              .value = 2 * PATIENCE_MS,
 	                                              .times = 1000 });
 	reclaim_enter(&o->p);
-	clusters_release(&o->p, INT64_MAX, false);
+	clusters_release(&o->p, INT64_MAX, 0);
 	reclaim_leave(&o->p);
 	start = now_ns();
 	REQUIRE(fake_owner_read(o, pages, 64));

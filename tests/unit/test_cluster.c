@@ -54,16 +54,36 @@ static void memory_is_credit(void)
 	cluster_put(&o->p, c);
 	/* Memory goes back, that of the fullest first, and no further than wanted; one may stay. */
 	memset(buffer_address(&o->p, c * CLUSTER_PAGES), 1, 12 * PAGE_BYTES);
-	CHECK_EQ(clusters_release(&o->p, 60, true), 12);
+	CHECK_EQ(clusters_release(&o->p, 60, 1), 12);
 	CHECK_EQ(o->p.clusters[c].list, CLUSTERS_EMPTY);
 	CHECK_EQ(o->p.clusters[d].list, CLUSTERS_WARM);
-	CHECK_EQ(clusters_release(&o->p, 60, false), 0);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX, true), 0);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), CLUSTER_PAGES);
+	CHECK_EQ(clusters_release(&o->p, 60, 0), 0);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 1), 0);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 0), CLUSTER_PAGES);
 	CHECK_EQ(atomic_load(&o->p.populated), 0);
 	CHECK_EQ(atomic_load(&o->p.credits), 128);
 	CHECK_EQ(*(char *)buffer_address(&o->p, c * CLUSTER_PAGES), 0);
 	madvise(buffer_address(&o->p, c * CLUSTER_PAGES), PAGE_BYTES, MADV_DONTNEED);
+	finish();
+}
+
+/* So many keep their memory, if it is much; of the others it goes back. */
+static void some_are_kept(void)
+{
+	uint32_t c[5];
+
+	o = fake_owner_open(512, 512);
+	for (unsigned i = 0; i < 5; i++) {
+		c[i] = cluster_get(&o->p, 0);
+		CHECK(cluster_populate(&o->p, c[i], i < 4 ? CLUSTER_PAGES : 5));
+	}
+	for (unsigned i = 0; i < 5; i++)
+		cluster_put(&o->p, c[i]);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 8), 5);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 3), CLUSTER_PAGES);
+	CHECK_EQ(atomic_load(&o->p.populated), 3 * CLUSTER_PAGES);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 3), 0);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 0), 3 * CLUSTER_PAGES);
 	finish();
 }
 
@@ -316,7 +336,7 @@ static void locked_memory(void)
 		return;
 	}
 	cluster_put(&o->p, c);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), CLUSTER_PAGES);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 0), CLUSTER_PAGES);
 	CHECK_EQ(present(c), 0);
 	CHECK_EQ(atomic_load(&o->p.credits), 256);
 	CHECK_EQ(fake_owner_check(o), 0);
@@ -356,7 +376,7 @@ static void *where_madvise_fails(void *arg)
 	              prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 	if (!r->filtered)
 		return NULL;
-	r->released = clusters_release(&o->p, INT64_MAX, false);
+	r->released = clusters_release(&o->p, INT64_MAX, 0);
 	reclaim_enter(&o->p);
 	r->trimmed = clusters_trim(&o->p);
 	reclaim_leave(&o->p);
@@ -397,7 +417,7 @@ static void memory_that_stays(void)
 	/* It serves the next use; and goes when it can. */
 	CHECK_EQ(cluster_get(&o->p, 1), c);
 	cluster_put(&o->p, c);
-	CHECK_EQ(clusters_release(&o->p, INT64_MAX, false), 30);
+	CHECK_EQ(clusters_release(&o->p, INT64_MAX, 0), 30);
 	reclaim_enter(&o->p);
 	CHECK_EQ(clusters_trim(&o->p), 10);
 	reclaim_leave(&o->p);
@@ -409,12 +429,19 @@ static void memory_that_stays(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(memory_is_credit),   UNIT(no_credit_no_memory),
-		UNIT(lent_credit),        UNIT(all_in_use),
-		UNIT(no_room_for_more),   UNIT(references),
-		UNIT(moved_away),         UNIT(claims),
-		UNIT(half_empty_standby), UNIT(locked_memory),
-		UNIT(memory_that_stays),  UNIT_END,
+		UNIT(some_are_kept),
+		UNIT(memory_is_credit),
+		UNIT(no_credit_no_memory),
+		UNIT(lent_credit),
+		UNIT(all_in_use),
+		UNIT(no_room_for_more),
+		UNIT(references),
+		UNIT(moved_away),
+		UNIT(claims),
+		UNIT(half_empty_standby),
+		UNIT(locked_memory),
+		UNIT(memory_that_stays),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "cluster", tests);

@@ -456,7 +456,7 @@ static void deferred(void)
 	put(3, 3);
 	fake_vm_take(vm, false);
 	reclaim_enter(&vm->q->pager);
-	clusters_release(&vm->q->pager, INT64_MAX, false);
+	clusters_release(&vm->q->pager, INT64_MAX, 0);
 	reclaim_leave(&vm->q->pager);
 	credits = atomic_load(&vm->q->pager.credits);
 	CHECK(credits_try(&vm->q->pager, (uint32_t)credits));

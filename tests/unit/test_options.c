@@ -50,8 +50,43 @@ static void defaults(void)
 	CHECK_STR(c.policy, "clock");
 	CHECK_STR(c.io, "auto");
 	CHECK_STR(c.move, "auto");
-	CHECK_EQ(c.readahead, 1 << 20); /* as the option table and quire.h say */
+	CHECK_EQ(c.readahead, 2 << 20); /* as quire.h says */
 	CHECK_EQ(c.spin_us, -1);
+}
+
+/* The defaults that are printed are those that are used. */
+static void printed_defaults(void)
+{
+	struct quire_options o = none();
+	struct quire_config c, said;
+	char text[8192] = "", *line;
+	FILE *f = fmemopen(text, sizeof text - 1, "w");
+
+	clean();
+	REQUIRE(f != NULL);
+	quire_options_print(f);
+	fclose(f);
+	for (line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		char *value = strstr(line, "(default: ");
+		char name[32];
+
+		REQUIRE(value != NULL);
+		REQUIRE_EQ(sscanf(line, " --%31s", name), 1);
+		value += strlen("(default: ");
+		value[strcspn(value, ")")] = '\0';
+		/* Others are explained, in several words. */
+		if (!strchr(value, ' '))
+			CHECK_EQ(quire_options_set(&o, name, value), 0);
+	}
+	CHECK_EQ(options_resolve(&o, &said), 0);
+	CHECK_EQ(options_resolve(NULL, &c), 0);
+	CHECK_EQ(said.readahead, c.readahead);
+	CHECK_EQ(o.readahead, c.readahead);
+	CHECK_STR(said.engine, c.engine);
+	CHECK_STR(said.policy, c.policy);
+	CHECK_STR(said.io, c.io);
+	CHECK_STR(said.move, c.move);
+	CHECK_EQ(said.spin_us, c.spin_us);
 }
 
 static void struct_before_environment(void)
@@ -343,11 +378,17 @@ static void struct_size(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(defaults),      UNIT(struct_before_environment),
-		UNIT(sizes),         UNIT(every_name),
-		UNIT(unknown_names), UNIT(budgets),
-		UNIT(out_of_range),  UNIT(spins),
-		UNIT(struct_size),   UNIT_END,
+		UNIT(defaults),
+		UNIT(printed_defaults),
+		UNIT(struct_before_environment),
+		UNIT(sizes),
+		UNIT(every_name),
+		UNIT(unknown_names),
+		UNIT(budgets),
+		UNIT(out_of_range),
+		UNIT(spins),
+		UNIT(struct_size),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "options", tests);

@@ -38,6 +38,47 @@ static void backward(void)
 	EXPECT(&ra, 869, 1000, 837, -1, 32);
 }
 
+/* The widest window, if it is wide, is planned in halves, the next at the start of the half before. */
+static void halves(void)
+{
+	struct readahead ra;
+
+	readahead_init(&ra, RA_HALVES_FROM);
+	NO_PLAN(&ra, 100, 1000);
+	NO_PLAN(&ra, 101, 1000);
+	EXPECT(&ra, 102, 1000, 103, 1, 4);
+	EXPECT(&ra, 103, 1000, 107, 1, 8);
+	EXPECT(&ra, 107, 1000, 115, 1, 16);
+	EXPECT(&ra, 115, 1000, 131, 1, 32);
+	EXPECT(&ra, 131, 1000, 163, 1,
+	       32); /* a fault at its mark of 131 or beyond: a window ahead */
+	EXPECT(&ra, 132, 1000, 195, 1, 32);
+	NO_PLAN(&ra, 162, 1000);
+	EXPECT(&ra, 163, 1000, 227, 1, 32);
+	NO_PLAN(&ra, 190, 1000);
+	EXPECT(&ra, 195, 1000, 259, 1, 32);
+	/* who comes in leaps has as much ahead of him after two faults */
+	EXPECT(&ra, 290, 1000, 291, 1, 32);
+	EXPECT(&ra, 291, 1000, 323, 1, 32);
+	EXPECT(&ra, 292, 1000, 355, 1, 32);
+	NO_PLAN(&ra, 293, 1000);
+	/* given up untouched: the halved window is planned whole, at its start */
+	readahead_wasted(&ra, 300, 32);
+	EXPECT(&ra, 323, 1000, 387, 1, 32);
+	NO_PLAN(&ra, 386, 1000);
+
+	readahead_init(&ra, RA_HALVES_FROM);
+	for (uint64_t p = 1000; p > 900; p--) {
+		struct ra_plan plan;
+
+		readahead_fault(&ra, p, 2000, false, &plan);
+		if (ra.stream[0].window == RA_HALVES_FROM)
+			CHECK(p - (uint64_t)ra.stream[0].ahead >= RA_HALVES_FROM / 2);
+		CHECK(p - (uint64_t)ra.stream[0].ahead <= RA_HALVES_FROM * 3 / 2 + 1 ||
+		      ra.stream[0].window == 0);
+	}
+}
+
 /* A stride other than 1 and -1 wants one more fault in step. */
 static void strided(void)
 {
@@ -151,9 +192,9 @@ static void two_claims(void)
 }
 
 /* Whole walks: each page is planned once, and next to none is waited for. */
-static void whole_walk(int64_t stride, bool map_marks)
+static void whole_walk(int64_t stride, bool map_marks, uint32_t max)
 {
-	struct world *w = new_world(WORLD_PAGES, MAX_WINDOW);
+	struct world *w = new_world(WORLD_PAGES, max);
 	int64_t p = stride > 0 ? 0 : WORLD_PAGES - 1;
 	uint64_t steps = 0, cold = stride == 1 || stride == -1 ? 3 : 4;
 
@@ -173,10 +214,11 @@ static void whole_walks(void)
 {
 	static const int64_t strides[] = { 1, -1, 2, -2, 3, 7, -64, 511 };
 
-	for (size_t i = 0; i < sizeof strides / sizeof strides[0]; i++) {
-		whole_walk(strides[i], false);
-		whole_walk(strides[i], true);
-	}
+	for (size_t i = 0; i < sizeof strides / sizeof strides[0]; i++)
+		for (uint32_t max = MAX_WINDOW; max <= 4 * MAX_WINDOW; max *= 4) {
+			whole_walk(strides[i], false, max);
+			whole_walk(strides[i], true, max);
+		}
 }
 
 /* Holes that look like a stride of two, until the pages between them fault as well. */
@@ -402,8 +444,8 @@ static void edges(void)
 	/* far ends of a very long region */
 	readahead_set_max(&ra, UINT32_MAX);
 	EXPECT(&ra, big - 3, big, big - 2, 1, 2);
-	EXPECT(&ra, big / 2, big, big / 2 + 1, 1, UINT32_MAX);
-	EXPECT(&ra, big / 2 + 1, big, big / 2 + 1 + UINT32_MAX, 1, UINT32_MAX);
+	EXPECT(&ra, big / 2, big, big / 2 + 1, 1, UINT32_MAX / 2);
+	EXPECT(&ra, big / 2 + 1, big, big / 2 + 1 + UINT32_MAX / 2, 1, UINT32_MAX / 2);
 }
 
 /* Anything at all: every plan is sane, and the sanitizers see no overflow. */
@@ -466,11 +508,14 @@ static void anything(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(forward),     UNIT(backward),        UNIT(strided),
-		UNIT(holes),       UNIT(three_in_step),   UNIT(two_claims),
-		UNIT(whole_walks), UNIT(dense_after_all), UNIT(partly_resident),
-		UNIT(write_hint),  UNIT(sequential_mode), UNIT(never_ahead),
-		UNIT(edges),       UNIT(anything),        UNIT_END,
+		UNIT(forward),         UNIT(backward),
+		UNIT(halves),          UNIT(strided),
+		UNIT(holes),           UNIT(three_in_step),
+		UNIT(two_claims),      UNIT(whole_walks),
+		UNIT(dense_after_all), UNIT(partly_resident),
+		UNIT(write_hint),      UNIT(sequential_mode),
+		UNIT(never_ahead),     UNIT(edges),
+		UNIT(anything),        UNIT_END,
 	};
 
 	return unit_main(argc, argv, "readahead", tests);

@@ -381,6 +381,81 @@ static void the_reader(void)
 	finish();
 }
 
+/* What is posted while reads are in flight is started at once, however long those take. */
+static void the_reader_is_not_held_up(void)
+{
+	static const uint64_t slow[] = { 0, 1, 2 }, quick[] = { 10, 11, 12 };
+	uint64_t before;
+	unsigned reads;
+
+	open_with_slots(20);
+	reads = fake_disk_counts(o->disk).reads;
+	CHECK_EQ(reader_start(&o->p), 0);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
+	                                              .op = FAKE_READ,
+	                                              .value = 1000,
+	                                              .times = 1 });
+	before = now_ns();
+	CHECK(fake_owner_read_ahead(o, slow, 3));
+	for (int i = 0; i < 1000 && fake_disk_counts(o->disk).reads == reads; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	CHECK(fake_owner_read(o, quick, 3));
+	for (unsigned i = 0; i < 3; i++)
+		readin_wait(&o->p, o->page[quick[i]].at);
+	CHECK(now_ns() - before < UINT64_C(900000000));
+	CHECK_EQ(o->page[0].state, OWNED_READING);
+	check_read(quick, 3);
+	readin_wait(&o->p, o->page[0].at);
+	CHECK(now_ns() - before > UINT64_C(900000000));
+	reader_stop(&o->p);
+	check_read(slow, 3);
+	finish();
+}
+
+/* A kernel short of memory starts nothing for a while: the reader comes again, though nobody wakes it. */
+static void the_reader_owes(void)
+{
+	static const uint64_t pages[] = { 0, 1, 2 };
+
+	open_with_slots(4);
+	fake_disk_fail_submits(o->disk, EAGAIN, 5000);
+	CHECK_EQ(reader_start(&o->p), 0);
+	CHECK(fake_owner_read(o, pages, 3));
+	for (unsigned i = 0; i < 3; i++)
+		readin_wait(&o->p, o->page[i].at);
+	reader_stop(&o->p);
+	check_read(pages, 3);
+	finish();
+}
+
+/* Posts and arrivals cross in every way; none is overlooked. */
+static void many_posts(void)
+{
+	unit_seed();
+	o = fake_owner_open(512, 2048);
+	fake_owner_swap(o, 0, 200);
+	CHECK_EQ(reader_start(&o->p), 0);
+	for (unsigned round = 0; round < 3000; round++) {
+		uint64_t pages[] = { round % 200, (round + 100) % 200 };
+		uint64_t until = now_ns() + unit_below(4000);
+
+		while (now_ns() < until)
+			cpu_relax();
+		CHECK(fake_owner_read(o, pages, 1));
+		if (round & 1)
+			CHECK(fake_owner_read(o, pages + 1, 1));
+		readin_wait(&o->p, o->page[pages[0]].at);
+		if (round & 1)
+			readin_wait(&o->p, o->page[pages[1]].at);
+		for (unsigned i = 0; i <= (round & 1); i++) {
+			check_read(pages + i, 1);
+			fake_owner_retire(o, pages[i]);
+		}
+	}
+	reader_stop(&o->p);
+	finish();
+}
+
 /* Posts are reserved, too: as many as there is room for, used or not. */
 static void posts_are_bounded(void)
 {
@@ -388,7 +463,7 @@ static void posts_are_bounded(void)
 	uint32_t c = 0;
 
 	open_with_slots(4);
-	o->p.reader_started = true; /* and takes none for now */
+	o->p.reader.started = true; /* and takes none for now */
 	c = cluster_get(&o->p, 0);
 	for (uint32_t i = 0; i < READ_POSTS; i++)
 		CHECK(readin_reserve(&o->p, c));
@@ -398,8 +473,8 @@ static void posts_are_bounded(void)
 	CHECK(!readin_reserve(&o->p, c));
 	for (uint32_t i = 1; i < READ_POSTS; i++)
 		readin_cancel(&o->p, c);
-	CHECK_EQ(o->p.post_count, 1);
-	CHECK_EQ(o->p.post_reserved, 0);
+	CHECK_EQ(o->p.reader.count, 1);
+	CHECK_EQ(o->p.reader.reserved, 0);
 	cluster_put(&o->p, c);
 	CHECK_EQ(reader_start(&o->p), 0);
 	readin_wait(&o->p, o->page[0].at);
@@ -423,6 +498,9 @@ int main(int argc, char **argv)
 		UNIT(started_together),
 		UNIT(a_long_batch),
 		UNIT(the_reader),
+		UNIT(the_reader_is_not_held_up),
+		UNIT(the_reader_owes),
+		UNIT(many_posts),
 		UNIT(posts_are_bounded),
 		UNIT_END,
 	};

@@ -201,6 +201,39 @@ static bool wait_for_credits(int64_t n)
 	return credits() >= n;
 }
 
+/* While a stream is read a window's clusters keep their memory for the next; when it ends, one does. */
+static void memory_for_a_stream(void)
+{
+	uint32_t c[6];
+
+	o = fake_owner_open(4 * 64 * CLUSTER_PAGES, 1024);
+	fake_owner_swap(o, 0, STREAM_READ);
+	for (unsigned i = 0; i < 6; i++) {
+		c[i] = cluster_get(&o->p, 0);
+		CHECK(cluster_populate(&o->p, c[i], CLUSTER_PAGES));
+	}
+	for (unsigned i = 0; i < 6; i++)
+		cluster_put(&o->p, c[i]);
+	atomic_fetch_sub(&o->p.credits, 15800); /* in need, and nothing else to be had */
+	{
+		uint64_t pages[STREAM_READ];
+
+		for (unsigned i = 0; i < STREAM_READ; i++)
+			pages[i] = i;
+		CHECK(fake_owner_read_ahead(o, pages, STREAM_READ));
+		readin_wait(&o->p, o->page[0].at);
+	}
+	CHECK_EQ(atomic_load(&o->p.streaming), STREAM_STEPS);
+	fake_owner_step(o);
+	CHECK_EQ(o->p.length[CLUSTERS_WARM], 4 + 1); /* what was read was given up in this step */
+	CHECK_EQ(atomic_load(&o->p.streaming), STREAM_STEPS - 1);
+	atomic_store(&o->p.streaming, 0);
+	fake_owner_step(o);
+	CHECK_EQ(o->p.length[CLUSTERS_WARM], 1);
+	atomic_fetch_add(&o->p.credits, 15800);
+	finish();
+}
+
 /* The thread brings the credits to the high watermark when they fall below the low one, and sleeps. */
 /* But what is freed without a write is. */
 static void progress_without_writes(void)
@@ -360,6 +393,7 @@ int main(int argc, char **argv)
 		UNIT(standby_in_need),
 		UNIT(no_progress_without_writes),
 		UNIT(progress_without_writes),
+		UNIT(memory_for_a_stream),
 		UNIT(the_thread),
 		UNIT(clusters_are_short),
 		UNIT(no_cluster_ever),
