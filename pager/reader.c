@@ -153,7 +153,7 @@ int reader_start(struct pager *p)
 
 	r->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->event < 0)
-		return errno;
+		return -errno;
 	error = thread_start(&r->thread, reader_main, p);
 	if (error)
 		close(r->event);
