@@ -93,9 +93,7 @@ static struct swap_run *first_run(struct pager *p, struct read_queue *q)
 	struct swap_run *run;
 
 	while (!(run = run_get(p, SWAP_READ)))
-		if (readin_reap(p, q, true))
-			readin_announce(q);
-		else
+		if (!readin_reap(p, q, true))
 			futex_wait(&p->reader.stop, 0, RUN_NS, false);
 	return run;
 }
@@ -137,12 +135,12 @@ static void *reader_main(void *argument)
 		}
 		if (added)
 			swap_queue_flush(q->io);
+		/* One at a time: what is posted meanwhile need not wait for the others' checksums. */
 		if (readin_reap(p, q, false))
-			readin_announce(q);
-		else if (atomic_load(&r->stop) && !atomic_load(&q->in_flight))
+			continue;
+		if (atomic_load(&r->stop) && !atomic_load(&q->in_flight))
 			return NULL;
-		else
-			sleep_for_work(r, q, seen);
+		sleep_for_work(r, q, seen);
 	}
 }
 

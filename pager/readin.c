@@ -70,23 +70,32 @@ static void complete(struct pager *p, struct swap_run *run)
 	run_put(p, run);
 }
 
-void readin_announce(struct read_queue *q)
+static void announce(struct read_queue *q)
 {
 	atomic_fetch_add(&q->arrivals, 1);
 	if (atomic_load(&q->sleepers))
 		futex_wake(&q->arrivals, INT32_MAX, false);
 }
 
-uint32_t readin_reap(struct pager *p, struct read_queue *q, bool wait)
+bool readin_reap(struct pager *p, struct read_queue *q, bool wait)
+{
+	struct swap_run *run = swap_queue_reap(q->io, wait, thread_is_ours);
+
+	if (!run)
+		return false;
+	complete(p, run);
+	atomic_fetch_sub(&q->in_flight, 1);
+	announce(q);
+	return true;
+}
+
+/* => queue lock held; runs completed */
+static uint32_t reap_all(struct pager *p, struct read_queue *q, bool wait)
 {
 	uint32_t n = 0;
-	struct swap_run *run;
 
-	while ((run = swap_queue_reap(q->io, wait && n == 0, thread_is_ours)) != NULL) {
-		complete(p, run);
-		atomic_fetch_sub(&q->in_flight, 1);
+	while (readin_reap(p, q, wait && n == 0))
 		n++;
-	}
 	return n;
 }
 
@@ -244,9 +253,9 @@ void readin_wait(struct pager *p, uint32_t id)
 
 		if (!p->reader.started && lock_try(&q->lock)) {
 			if (atomic_load(&b->state) == BUFFER_READING)
-				readin_reap(p, q, true);
+				reap_all(p, q, true);
 			lock_release(&q->lock);
-			readin_announce(q);
+			announce(q); /* who sleeps may reap now */
 			continue;
 		}
 		atomic_fetch_add(&q->sleepers, 1);
@@ -263,10 +272,10 @@ uint32_t readin_poll(struct pager *p, uint32_t i)
 
 	if (atomic_load(&q->in_flight) == 0 || !lock_try(&q->lock))
 		return 0;
-	n = readin_reap(p, q, false);
+	n = reap_all(p, q, false);
 	lock_release(&q->lock);
 	if (n)
-		readin_announce(q);
+		announce(q);
 	return n;
 }
 

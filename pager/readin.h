@@ -11,10 +11,8 @@
  */
 void readin_add(struct pager *p, struct read_queue *q, struct swap_run *run, uint32_t c,
                 uint32_t n);
-/* Complete what has arrived; wait: for one read at least, if any is in flight. => runs */
-uint32_t readin_reap(struct pager *p, struct read_queue *q, bool wait);
-/* Reads were completed: wake those who wait for one. */
-void readin_announce(struct read_queue *q);
+/* Complete one run, if any has arrived (wait: or arrives), and tell those who wait for one. */
+bool readin_reap(struct pager *p, struct read_queue *q, bool wait);
 
 /* For readin_reserve, readin_start and readin_cancel where there is a reader. */
 bool reader_reserve(struct pager *p);
