@@ -478,8 +478,8 @@ void readin_batch_end(struct pager *p);
 int readin_here(struct pager *p, struct swap_run *run);
 /* Wait until buffer id is no longer being read, completing whatever arrives. */
 void readin_wait(struct pager *p, uint32_t id);
-/* Complete what has arrived on queue i, without waiting. => runs completed */
-uint32_t readin_poll(struct pager *p, uint32_t i);
+/* Complete one run that has arrived on queue i, without waiting. => there was one */
+bool readin_poll(struct pager *p, uint32_t i);
 /* A descriptor that is readable when queue i has something; -1: nothing in flight. */
 int readin_fd(struct pager *p, uint32_t i);
 /* Queue i has reads that could not be started: that descriptor may stay silent, poll again in a while. */

@@ -24,7 +24,7 @@
  * (readin_batch_begin).
  *
  * R1  while a buffer is READING its page's entry names it and nobody else
- *     changes either; the reaper ends it (owner->arrived).
+ *     changes either; who reaped its run ends it (owner->arrived).
  */
 #include "pager/pager.h"
 
@@ -77,26 +77,42 @@ static void announce(struct read_queue *q)
 		futex_wake(&q->arrivals, INT32_MAX, false);
 }
 
-bool readin_reap(struct pager *p, struct read_queue *q, bool wait)
+/* => queue lock held, or nobody else uses the queue */
+static struct swap_run *reap(struct read_queue *q, bool wait)
 {
 	struct swap_run *run = swap_queue_reap(q->io, wait, thread_is_ours);
 
+	if (run)
+		atomic_fetch_sub(&q->in_flight, 1);
+	return run;
+}
+
+/* run: or NULL. => it was one */
+static bool finish(struct pager *p, struct read_queue *q, struct swap_run *run)
+{
 	if (!run)
 		return false;
 	complete(p, run);
-	atomic_fetch_sub(&q->in_flight, 1);
 	announce(q);
 	return true;
 }
 
-/* => queue lock held; runs completed */
-static uint32_t reap_all(struct pager *p, struct read_queue *q, bool wait)
+bool readin_reap(struct pager *p, struct read_queue *q, bool wait)
 {
-	uint32_t n = 0;
+	return finish(p, q, reap(q, wait));
+}
 
-	while (readin_reap(p, q, wait && n == 0))
-		n++;
-	return n;
+/*
+ * The same with the queue's lock, which is free again while the pages are mapped
+ * and their threads woken: reads that were started together end together, and
+ * another thread may take the next of them.
+ */
+static bool reap_and_unlock(struct pager *p, struct read_queue *q, bool wait)
+{
+	struct swap_run *run = reap(q, wait);
+
+	lock_release(&q->lock);
+	return finish(p, q, run);
 }
 
 /* A buffer whose read could not even be started: as if it had failed. */
@@ -252,11 +268,15 @@ void readin_wait(struct pager *p, uint32_t id)
 		uint32_t seen = atomic_load(&q->arrivals);
 
 		if (!p->reader.started && lock_try(&q->lock)) {
-			if (atomic_load(&b->state) == BUFFER_READING)
-				reap_all(p, q, true);
-			lock_release(&q->lock);
-			announce(q); /* who sleeps may reap now */
-			continue;
+			bool reading = atomic_load(&b->state) == BUFFER_READING;
+			bool reaped = reap_and_unlock(p, q, reading);
+			bool more = atomic_load(&q->in_flight) > 0;
+
+			if (more)
+				announce(q); /* who sleeps may reap now */
+			if (reaped || !reading || more)
+				continue;
+			/* Another has reaped it, and announces it when it is complete. */
 		}
 		atomic_fetch_add(&q->sleepers, 1);
 		if (atomic_load(&b->state) == BUFFER_READING)
@@ -265,18 +285,13 @@ void readin_wait(struct pager *p, uint32_t id)
 	}
 }
 
-uint32_t readin_poll(struct pager *p, uint32_t i)
+bool readin_poll(struct pager *p, uint32_t i)
 {
 	struct read_queue *q = &p->reads[i];
-	uint32_t n;
 
 	if (atomic_load(&q->in_flight) == 0 || !lock_try(&q->lock))
-		return 0;
-	n = reap_all(p, q, false);
-	lock_release(&q->lock);
-	if (n)
-		announce(q);
-	return n;
+		return false;
+	return reap_and_unlock(p, q, false);
 }
 
 bool readin_owes(struct pager *p, uint32_t i)

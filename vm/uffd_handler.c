@@ -159,11 +159,15 @@ uint32_t handler_receive(struct handler *h, void (*several)(struct handler *h))
 	return n;
 }
 
-uint32_t handler_arrivals(struct handler *h)
+bool handler_arrival(struct handler *h)
 {
-	uint32_t n = 0;
+	for (uint32_t i = 0; i < READ_QUEUES; i++) {
+		uint32_t at = (h->queue + i) % READ_QUEUES;
 
-	for (uint32_t i = 0; i < READ_QUEUES; i++)
-		n += readin_poll(&h->e->q->pager, i);
-	return n;
+		if (readin_poll(&h->e->q->pager, at)) {
+			h->queue = at;
+			return true;
+		}
+	}
+	return false;
 }

@@ -24,6 +24,7 @@ struct handler {
 	_Atomic uint32_t deferred_count; /* changed by the handler alone */
 	struct deferred deferred[DEFERRED_MAX];
 	struct uffd_restless restless;
+	uint32_t queue; /* where the last read has arrived */
 };
 
 /*
@@ -32,8 +33,11 @@ struct handler {
  */
 uint32_t handler_receive(struct handler *h, void (*several)(struct handler *h));
 
-/* Complete the reads that have arrived, whoever started them. => how many */
-uint32_t handler_arrivals(struct handler *h);
+/*
+ * Complete a read that has arrived, whoever started it. One, and then faults: what
+ * else has arrived may be another handler's. => there was one
+ */
+bool handler_arrival(struct handler *h);
 
 /* Try again what was put off. */
 void handler_retry(struct handler *h);

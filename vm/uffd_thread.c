@@ -115,10 +115,10 @@ static void call_next(struct handler *h)
 		poke(next);
 }
 
-/* One look for reads that have arrived, whose threads have waited longest, and for messages. => there was something */
+/* One look for a read that has arrived, whose thread has waited longest, and for messages. => there was something */
 static bool look(struct member *m)
 {
-	bool arrived = handler_arrivals(&m->handler) > 0;
+	bool arrived = handler_arrival(&m->handler);
 	uint32_t n = handler_receive(&m->handler, call_next);
 
 	m->stream += n;

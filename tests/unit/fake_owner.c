@@ -6,6 +6,7 @@
 #include "tests/unit/pager_check.h"
 #include "tests/unit/pattern.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -114,6 +115,8 @@ static void owner_arrived(void *owner, page_id id, uint32_t buffer, int error)
 	struct owned_page *op = owned(o, id);
 
 	ASSERT(op->state == OWNED_READING && op->at == buffer);
+	while (atomic_load(&o->held_up) == PAGE_ID_PAGE(id) + 1)
+		sched_yield();
 	o->arrived[o->arrivals++ % FAKE_OWNER_PAGES] = PAGE_ID_PAGE(id);
 	if (error) {
 		o->failed_arrivals++;

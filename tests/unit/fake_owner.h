@@ -38,6 +38,7 @@ struct fake_owner {
 	int arrival_error, failure_error;
 	page_id failure_page;               /* in standby and dirty, or PAGE_ID_NONE */
 	uint64_t arrived[FAKE_OWNER_PAGES]; /* in this order */
+	_Atomic uint64_t held_up;           /* page number + 1: who completes it waits, until 0 */
 	uint64_t retired[FAKE_OWNER_PAGES];
 };
 

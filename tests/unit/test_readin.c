@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 static struct fake_owner *o;
@@ -344,6 +345,43 @@ static void *wait_for(void *arg)
 	return NULL;
 }
 
+static void *poll_until_one(void *arg)
+{
+	(void)arg;
+	while (!poll_all())
+		sched_yield();
+	return NULL;
+}
+
+/* While one thread is busy with a page that has arrived another takes the next, of the same queue. */
+static void completed_side_by_side(void)
+{
+	static const uint64_t pages[] = { 0, 10, 20 };
+	pthread_t busy, waiter;
+	uint32_t id;
+
+	open_with_slots(30);
+	atomic_store(&woken, 0);
+	atomic_store(&o->held_up, 1);
+	CHECK(fake_owner_read(o, pages, 3));
+	id = o->page[0].at;
+	REQUIRE_EQ(pthread_create(&busy, NULL, poll_until_one, NULL), 0);
+	while (atomic_load(&buffer_of(&o->p, id)->state) == BUFFER_READING)
+		sched_yield();
+	REQUIRE_EQ(pthread_create(&waiter, NULL, wait_for, (void *)(uintptr_t)id), 0);
+	CHECK_EQ(poll_all(), 1);
+	CHECK_EQ(poll_all(), 1);
+	CHECK_EQ(poll_all(), 0);
+	CHECK_EQ(o->page[0].state, OWNED_READING);
+	check_read(pages + 1, 2);
+	atomic_store(&o->held_up, 0);
+	pthread_join(busy, NULL);
+	pthread_join(waiter, NULL);
+	CHECK_EQ(woken, 1);
+	check_read(pages, 3);
+	finish();
+}
+
 /* The reader starts and completes reads; others sleep until what they want is there. */
 static void the_reader(void)
 {
@@ -497,6 +535,7 @@ int main(int argc, char **argv)
 		UNIT(reads_are_owed),
 		UNIT(started_together),
 		UNIT(a_long_batch),
+		UNIT(completed_side_by_side),
 		UNIT(the_reader),
 		UNIT(the_reader_is_not_held_up),
 		UNIT(the_reader_owes),
