@@ -392,6 +392,15 @@ bool fake_owner_read_ahead(struct fake_owner *o, const uint64_t *pages, unsigned
 	return start_read(o, pages, n, 0);
 }
 
+void fake_owner_wait(struct fake_owner *o, uint64_t page)
+{
+	if (o->page[page].state == OWNED_READING)
+		readin_wait(&o->p, o->page[page].at);
+	/* The buffer's state changes first, and it is told then. */
+	while (o->page[page].state == OWNED_READING)
+		sched_yield();
+}
+
 /* ----------------------------------------------------------------- reclaim */
 
 bool fake_owner_write(struct fake_owner *o, uint32_t c)

@@ -15,10 +15,10 @@
 enum owned_state { OWNED_EMPTY, OWNED_MAPPED, OWNED_STANDBY, OWNED_READING, OWNED_SLOT };
 
 struct owned_page {
-	enum owned_state state;
-	uint32_t at;    /* frame, buffer or slot, by state */
-	uint64_t value; /* that its bytes must be made of */
-	bool busy;      /* refuse to retire it */
+	_Atomic enum owned_state state; /* of what is being read, set by who completes it */
+	uint32_t at;                    /* frame, buffer or slot, by state */
+	uint64_t value;                 /* that its bytes must be made of */
+	bool busy;                      /* refuse to retire it */
 };
 
 struct fake_owner {
@@ -34,7 +34,8 @@ struct fake_owner {
 	bool frees;     /* clean victims become slots at once */
 	unsigned takes, clean_only_takes, retires, refused_retires, written;
 	_Atomic unsigned replenished;
-	unsigned arrivals, failed_arrivals, failures[2];
+	_Atomic unsigned arrivals;
+	unsigned failed_arrivals, failures[2];
 	int arrival_error, failure_error;
 	page_id failure_page;               /* in standby and dirty, or PAGE_ID_NONE */
 	uint64_t arrived[FAKE_OWNER_PAGES]; /* in this order */
@@ -61,6 +62,8 @@ void fake_owner_drop(struct fake_owner *o, uint64_t page);
 bool fake_owner_read(struct fake_owner *o, const uint64_t *pages, unsigned n);
 /* The same with nobody waiting for the first of them. */
 bool fake_owner_read_ahead(struct fake_owner *o, const uint64_t *pages, unsigned n);
+/* Wait until a page that is being read has arrived, or not. */
+void fake_owner_wait(struct fake_owner *o, uint64_t page);
 /* Does the page's buffer hold its value? */
 bool fake_owner_holds(struct fake_owner *o, uint64_t page);
 

@@ -439,11 +439,11 @@ static void the_reader_is_not_held_up(void)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	CHECK(fake_owner_read(o, quick, 3));
 	for (unsigned i = 0; i < 3; i++)
-		readin_wait(&o->p, o->page[quick[i]].at);
+		fake_owner_wait(o, quick[i]);
 	CHECK(now_ns() - before < UINT64_C(900000000));
 	CHECK_EQ(o->page[0].state, OWNED_READING);
 	check_read(quick, 3);
-	readin_wait(&o->p, o->page[0].at);
+	fake_owner_wait(o, 0);
 	CHECK(now_ns() - before > UINT64_C(900000000));
 	reader_stop(&o->p);
 	check_read(slow, 3);
@@ -460,7 +460,7 @@ static void the_reader_owes(void)
 	CHECK_EQ(reader_start(&o->p), 0);
 	CHECK(fake_owner_read(o, pages, 3));
 	for (unsigned i = 0; i < 3; i++)
-		readin_wait(&o->p, o->page[i].at);
+		fake_owner_wait(o, i);
 	reader_stop(&o->p);
 	check_read(pages, 3);
 	finish();
@@ -482,9 +482,9 @@ static void many_posts(void)
 		CHECK(fake_owner_read(o, pages, 1));
 		if (round & 1)
 			CHECK(fake_owner_read(o, pages + 1, 1));
-		readin_wait(&o->p, o->page[pages[0]].at);
+		fake_owner_wait(o, pages[0]);
 		if (round & 1)
-			readin_wait(&o->p, o->page[pages[1]].at);
+			fake_owner_wait(o, pages[1]);
 		for (unsigned i = 0; i <= (round & 1); i++) {
 			check_read(pages + i, 1);
 			fake_owner_retire(o, pages[i]);
@@ -515,7 +515,7 @@ static void posts_are_bounded(void)
 	CHECK_EQ(o->p.reader.reserved, 0);
 	cluster_put(&o->p, c);
 	CHECK_EQ(reader_start(&o->p), 0);
-	readin_wait(&o->p, o->page[0].at);
+	fake_owner_wait(o, 0);
 	reader_stop(&o->p);
 	check_read(pages, 1);
 	finish();
