@@ -174,8 +174,8 @@ struct reader {
 		uint32_t cluster, n;
 	} post[READ_POSTS]; /* ring */
 	uint32_t head, count, reserved;
-	_Atomic uint32_t posted; /* counts posts */
-	_Atomic uint32_t asleep; /* or about to be: who posts writes to event */
+	_Atomic uint32_t posted; /* futex: counts posts */
+	_Atomic uint32_t asleep; /* or about to be, and how: who posts wakes it */
 	_Atomic uint32_t stop;
 	int event; /* eventfd */
 	bool started;

@@ -94,14 +94,18 @@ static bool in_halves(const struct readahead *ra, const struct ra_stream *s)
 	return s->window == ra->max && ra->max >= RA_HALVES_FROM;
 }
 
+static uint32_t plan_length(const struct readahead *ra, const struct ra_stream *s)
+{
+	return in_halves(ra, s) ? s->window / 2 : s->window;
+}
+
 /*
  * Plan s->window pages, or half of the widest window, from s->ahead, or from
  * beyond the faulting page where that is further, as far as the region goes.
  */
 static bool plan_window(const struct readahead *ra, struct ra_stream *s, const struct fault_seen *f)
 {
-	bool halves = in_halves(ra, s);
-	int64_t start = s->ahead, room = 0, want = halves ? s->window / 2 : s->window;
+	int64_t start = s->ahead, room = 0, want = plan_length(ra, s);
 
 	if (steps_between(s, f->page, start) <= 0)
 		start = f->page + s->stride;
@@ -109,7 +113,7 @@ static bool plan_window(const struct readahead *ra, struct ra_stream *s, const s
 		room = steps_between(s, start, s->stride > 0 ? f->pages - 1 : 0) + 1;
 	room = MIN(room, want);
 
-	s->mark = halves ? start - want * s->stride : start;
+	s->mark = in_halves(ra, s) && room ? start - want * s->stride : start;
 	s->ahead = start + room * s->stride;
 	s->wasted = 0;
 	s->shrunk = false;
@@ -444,10 +448,10 @@ void readahead_wasted(struct readahead *ra, uint64_t page, uint32_t count)
 	if (!best)
 		return;
 
-	/* Each half of the window costs a halving: the whole of it, all of them. */
+	/* Each half of a plan costs a halving: the whole of it, all of them. */
 	best->wasted = count > UINT32_MAX - best->wasted ? UINT32_MAX : best->wasted + count;
-	while (best->window > 0 && best->wasted >= (best->window + 1) / 2) {
-		best->wasted -= (best->window + 1) / 2;
+	while (best->window > 0 && best->wasted >= (plan_length(ra, best) + 1) / 2) {
+		best->wasted -= (plan_length(ra, best) + 1) / 2;
 		best->window /= 2;
 		best->shrunk = true;
 	}

@@ -5,8 +5,10 @@
  *
  * Others post clusters, the reader takes them, with reads in flight or without:
  * a disk does sequential reads at its full rate only while it has some before
- * it, and the next window is asked for while the last is under way. So it sleeps
- * for both at once, in poll(2) on its ring and on an eventfd.
+ * it, and the next window is asked for while the last is under way. So with reads
+ * in flight it sleeps for both, in poll(2) on its ring and an eventfd; without, on
+ * a futex. A thread that may not write to the eventfd (a seccomp filter) is served
+ * when those reads have ended.
  *
  * R2  No post is overlooked: the reader says that it sleeps before it looks for
  *     posts a last time, who posts looks for that after it has posted, and both
@@ -20,12 +22,16 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* How soon to try again what the kernel, short of memory, would not start. */
 #define OWED_MS 1
 /* The same for a run: all are in use by reads of others. */
 #define RUN_NS UINT64_C(100000)
+
+/* How the reader sleeps, or is about to (reader.asleep). */
+enum { AWAKE, FOR_POSTS, FOR_READS_TOO };
 
 bool reader_reserve(struct pager *p)
 {
@@ -46,15 +52,26 @@ void reader_cancel(struct pager *p)
 	lock_release(&p->reader.lock);
 }
 
-/* In the program's threads, perhaps in a signal handler. */
+/*
+ * In the program's threads, perhaps in a signal handler. Whoever posts does it:
+ * one that relied on another might wait until that has the CPU again. The bare
+ * call: libc's is a cancellation point, and a fault must not be one.
+ */
 static void wake(struct reader *r)
 {
 	uint64_t one = 1;
 	int saved = errno;
 
-	if (!atomic_load(&r->asleep) || !atomic_exchange(&r->asleep, 0))
-		return;
-	(void)!write(r->event, &one, sizeof one);
+	switch (atomic_load(&r->asleep)) {
+	case FOR_POSTS:
+		futex_wake(&r->posted, 1, false);
+		break;
+	case FOR_READS_TOO:
+		syscall(SYS_write, r->event, &one, sizeof one);
+		break;
+	default:
+		break;
+	}
 	errno = saved;
 }
 
@@ -103,14 +120,19 @@ static void sleep_for_work(struct reader *r, struct read_queue *q, uint32_t seen
 {
 	struct pollfd fds[] = {
 		{ .fd = r->event, .events = POLLIN },
-		{ .fd = atomic_load(&q->in_flight) ? swap_queue_fd(q->io) : -1, .events = POLLIN },
+		{ .fd = swap_queue_fd(q->io), .events = POLLIN },
 	};
 	uint64_t ignored;
 
-	atomic_store(&r->asleep, 1);
-	if (atomic_load(&r->posted) == seen)
-		poll(fds, 2, swap_queue_owes(q->io) ? OWED_MS : -1);
-	atomic_store(&r->asleep, 0);
+	if (!atomic_load(&q->in_flight)) {
+		atomic_store(&r->asleep, FOR_POSTS);
+		futex_wait(&r->posted, seen, 0, false);
+	} else {
+		atomic_store(&r->asleep, FOR_READS_TOO);
+		if (atomic_load(&r->posted) == seen)
+			poll(fds, 2, swap_queue_owes(q->io) ? OWED_MS : -1);
+	}
+	atomic_store(&r->asleep, AWAKE);
 	if (fds[0].revents)
 		(void)!read(r->event, &ignored, sizeof ignored);
 }

@@ -77,40 +77,36 @@ static void announce(struct read_queue *q)
 		futex_wake(&q->arrivals, INT32_MAX, false);
 }
 
-/* => queue lock held, or nobody else uses the queue */
-static struct swap_run *reap(struct read_queue *q, bool wait)
-{
-	struct swap_run *run = swap_queue_reap(q->io, wait, thread_is_ours);
-
-	if (run)
-		atomic_fetch_sub(&q->in_flight, 1);
-	return run;
-}
-
-/* run: or NULL. => it was one */
+/*
+ * run: or NULL. It counts as in flight until its record is free again: so many
+ * are there for all that may be (READ_RUNS).
+ * => it was one
+ */
 static bool finish(struct pager *p, struct read_queue *q, struct swap_run *run)
 {
 	if (!run)
 		return false;
 	complete(p, run);
+	atomic_fetch_sub(&q->in_flight, 1);
 	announce(q);
 	return true;
 }
 
 bool readin_reap(struct pager *p, struct read_queue *q, bool wait)
 {
-	return finish(p, q, reap(q, wait));
+	return finish(p, q, swap_queue_reap(q->io, wait, thread_is_ours));
 }
 
 /*
  * The same with the queue's lock, which is free again while the pages are mapped
  * and their threads woken: reads that were started together end together, and
- * another thread may take the next of them.
+ * another thread may take the next of them. *more: there are some
  */
-static bool reap_and_unlock(struct pager *p, struct read_queue *q, bool wait)
+static bool reap_and_unlock(struct pager *p, struct read_queue *q, bool wait, bool *more)
 {
-	struct swap_run *run = reap(q, wait);
+	struct swap_run *run = swap_queue_reap(q->io, wait, thread_is_ours);
 
+	*more = swap_queue_in_flight(q->io) > 0;
 	lock_release(&q->lock);
 	return finish(p, q, run);
 }
@@ -269,8 +265,7 @@ void readin_wait(struct pager *p, uint32_t id)
 
 		if (!p->reader.started && lock_try(&q->lock)) {
 			bool reading = atomic_load(&b->state) == BUFFER_READING;
-			bool reaped = reap_and_unlock(p, q, reading);
-			bool more = atomic_load(&q->in_flight) > 0;
+			bool more, reaped = reap_and_unlock(p, q, reading, &more);
 
 			if (more)
 				announce(q); /* who sleeps may reap now */
@@ -288,10 +283,11 @@ void readin_wait(struct pager *p, uint32_t id)
 bool readin_poll(struct pager *p, uint32_t i)
 {
 	struct read_queue *q = &p->reads[i];
+	bool more;
 
 	if (atomic_load(&q->in_flight) == 0 || !lock_try(&q->lock))
 		return false;
-	return reap_and_unlock(p, q, false);
+	return reap_and_unlock(p, q, false, &more);
 }
 
 bool readin_owes(struct pager *p, uint32_t i)

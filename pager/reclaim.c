@@ -175,11 +175,12 @@ static uint32_t step(struct pager *p)
 {
 	int64_t high = atomic_load(&p->high), credits;
 	uint64_t target = atomic_load(&p->standby_target);
+	bool clusters_short = atomic_exchange(&p->clusters_short, 0);
 	uint32_t n;
 
 	writeback_reap(p, false);
 	/* Whatever the credits: without a cluster nothing can be read or unmapped. */
-	if (unlikely(atomic_exchange(&p->clusters_short, 0)) && (n = retire_oldest(p)) != 0)
+	if (unlikely(clusters_short) && (n = retire_oldest(p)) != 0)
 		return n;
 	n = clusters_release(p, high, clusters_kept(p));
 	credits = atomic_load(&p->credits);
@@ -194,7 +195,8 @@ static uint32_t step(struct pager *p)
 		target /= 4;
 	if (atomic_load(&p->standby) > target && retire_oldest(p))
 		return 1;
-	n = take_batch(p);
+	/* Of clusters, to unmap pages gives none. */
+	n = clusters_short && credits >= high ? 0 : take_batch(p);
 	if (n)
 		return n;
 	n = retire_oldest(p);

@@ -34,6 +34,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HANDLERS_MAX 4u
@@ -101,7 +102,8 @@ static void poke(struct member *m)
 {
 	uint64_t one = 1;
 
-	(void)!write(m->event, &one, sizeof one);
+	/* The bare call: libc's is a cancellation point, and we may be in a call of the program's. */
+	syscall(SYS_write, m->event, &one, sizeof one);
 }
 
 /* There may be more to do than one handler does at a time. */
@@ -118,8 +120,13 @@ static void call_next(struct handler *h)
 /* One look for a read that has arrived, whose thread has waited longest, and for messages. => there was something */
 static bool look(struct member *m)
 {
-	bool arrived = handler_arrival(&m->handler);
-	uint32_t n = handler_receive(&m->handler, call_next);
+	/* What was put off wants what arrivals free, and costs a look at all of it each time. */
+	uint32_t most = m->handler.deferred_count ? CLUSTER_PAGES : 1, n;
+	bool arrived = false;
+
+	while (most-- && handler_arrival(&m->handler))
+		arrived = true;
+	n = handler_receive(&m->handler, call_next);
 
 	m->stream += n;
 	if (n && m->crew->paired && m->stream >= STREAM)

@@ -62,10 +62,15 @@ static void halves(void)
 	EXPECT(&ra, 291, 1000, 323, 1, 32);
 	EXPECT(&ra, 292, 1000, 355, 1, 32);
 	NO_PLAN(&ra, 293, 1000);
-	/* given up untouched: the halved window is planned whole, at its start */
-	readahead_wasted(&ra, 300, 32);
+	/* half of a plan given up untouched: the halved window is planned whole, at its start */
+	readahead_wasted(&ra, 300, 15);
+	CHECK_EQ(ra.stream[0].window, 64);
+	readahead_wasted(&ra, 315, 1);
+	CHECK_EQ(ra.stream[0].window, 32);
 	EXPECT(&ra, 323, 1000, 387, 1, 32);
 	NO_PLAN(&ra, 386, 1000);
+	readahead_wasted(&ra, 390, 32);
+	CHECK_EQ(ra.stream[0].window, 0);
 
 	readahead_init(&ra, RA_HALVES_FROM);
 	for (uint64_t p = 1000; p > 900; p--) {

@@ -466,6 +466,79 @@ static void the_reader_owes(void)
 	finish();
 }
 
+/* A thread that may not write to the reader's descriptor is served all the same. */
+static void posts_without_a_word(void)
+{
+	static const uint64_t slow[] = { 0 }, page[] = { 5 }, next[] = { 6 };
+	unsigned reads;
+	int event;
+
+	open_with_slots(8);
+	reads = fake_disk_counts(o->disk).reads;
+	CHECK_EQ(reader_start(&o->p), 0);
+	event = o->p.reader.event;
+	o->p.reader.event = -1;
+	CHECK(fake_owner_read(o, page, 1)); /* nothing is in flight */
+	fake_owner_wait(o, 5);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
+	                                              .op = FAKE_READ,
+	                                              .value = 100,
+	                                              .times = 1 });
+	CHECK(fake_owner_read(o, slow, 1));
+	for (int i = 0; i < 1000 && fake_disk_counts(o->disk).reads == reads + 1; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	CHECK(fake_owner_read(o, next, 1));
+	fake_owner_wait(o, 6);
+	fake_owner_wait(o, 0);
+	o->p.reader.event = event;
+	reader_stop(&o->p);
+	check_read(slow, 1);
+	check_read(next, 1);
+	finish();
+}
+
+static void *post_cancelled(void *arg)
+{
+	pthread_cancel(pthread_self());
+	CHECK(fake_owner_read(o, arg, 1));
+	atomic_fetch_add(&woken, 1);
+	pthread_testcancel();
+	return NULL;
+}
+
+/* An access to memory is no cancellation point, whether the reader sleeps for reads or not. */
+static void cancelled_threads_post(void)
+{
+	static uint64_t pages[] = { 1, 2 };
+	static const uint64_t slow[] = { 0 };
+	unsigned reads;
+	pthread_t t;
+
+	open_with_slots(4);
+	reads = fake_disk_counts(o->disk).reads;
+	CHECK_EQ(reader_start(&o->p), 0);
+	atomic_store(&woken, 0);
+	REQUIRE_EQ(pthread_create(&t, NULL, post_cancelled, &pages[0]), 0);
+	pthread_join(t, NULL);
+	CHECK_EQ(woken, 1);
+	fake_owner_wait(o, 1);
+	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
+	                                              .op = FAKE_READ,
+	                                              .value = 300,
+	                                              .times = 1 });
+	CHECK(fake_owner_read(o, slow, 1));
+	for (int i = 0; i < 1000 && fake_disk_counts(o->disk).reads == reads + 1; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	REQUIRE_EQ(pthread_create(&t, NULL, post_cancelled, &pages[1]), 0);
+	pthread_join(t, NULL);
+	CHECK_EQ(woken, 2);
+	fake_owner_wait(o, 2);
+	fake_owner_wait(o, 0);
+	reader_stop(&o->p);
+	finish();
+}
+
 /* Posts and arrivals cross in every way; none is overlooked. */
 static void many_posts(void)
 {
@@ -539,6 +612,8 @@ int main(int argc, char **argv)
 		UNIT(the_reader),
 		UNIT(the_reader_is_not_held_up),
 		UNIT(the_reader_owes),
+		UNIT(posts_without_a_word),
+		UNIT(cancelled_threads_post),
 		UNIT(many_posts),
 		UNIT(posts_are_bounded),
 		UNIT_END,

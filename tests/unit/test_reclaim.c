@@ -322,6 +322,23 @@ static void clusters_are_short(void)
 	finish();
 }
 
+/* Where memory is not short, to unmap pages would help nobody. */
+static void short_of_clusters_alone(void)
+{
+	uint32_t c;
+
+	o = fake_owner_open(256, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 30), 0);
+	c = cluster_get(&o->p, 0);
+	o->p.cluster_max = o->p.cluster_count;
+	CHECK_EQ(cluster_get(&o->p, 1), CLUSTER_NONE);
+	CHECK(credits() > atomic_load(&o->p.high));
+	CHECK_EQ(fake_owner_step(o), 0);
+	CHECK_EQ(o->takes, 0);
+	cluster_put(&o->p, c);
+	finish();
+}
+
 /* Nothing is to be had: not for ever. */
 static void no_cluster_ever(void)
 {
@@ -397,6 +414,7 @@ int main(int argc, char **argv)
 		UNIT(the_thread),
 		UNIT(clusters_are_short),
 		UNIT(no_cluster_ever),
+		UNIT(short_of_clusters_alone),
 		UNIT(stopped_in_need),
 		UNIT(holder_in_a_child),
 		UNIT_END,
