@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct fake_owner *o;
 
@@ -471,13 +472,15 @@ static void posts_without_a_word(void)
 {
 	static const uint64_t slow[] = { 0 }, page[] = { 5 }, next[] = { 6 };
 	unsigned reads;
-	int event;
+	int ends[2];
 
 	open_with_slots(8);
 	reads = fake_disk_counts(o->disk).reads;
 	CHECK_EQ(reader_start(&o->p), 0);
-	event = o->p.reader.event;
-	o->p.reader.event = -1;
+	/* In its place one that is never readable, and that nobody can write to. */
+	REQUIRE_EQ(pipe(ends), 0);
+	REQUIRE(dup2(ends[0], o->p.reader.event) >= 0);
+	close(ends[0]);
 	CHECK(fake_owner_read(o, page, 1)); /* nothing is in flight */
 	fake_owner_wait(o, 5);
 	fake_disk_fault(o->disk, (struct fake_fault){ .kind = FAKE_SLOW,
@@ -490,8 +493,8 @@ static void posts_without_a_word(void)
 	CHECK(fake_owner_read(o, next, 1));
 	fake_owner_wait(o, 6);
 	fake_owner_wait(o, 0);
-	o->p.reader.event = event;
 	reader_stop(&o->p);
+	close(ends[1]);
 	check_read(slow, 1);
 	check_read(next, 1);
 	finish();
