@@ -21,14 +21,14 @@
  * The first page of each window is its *mark*: a fault on it or beyond says
  * that the program has reached the window, and the next window is read while
  * the program walks this one. Windows double up to the widest. A window of
- * which half is given up untouched is halved instead (a plan, if it is planned in
- * halves); one given up whole closes
+ * which half is given up untouched is halved instead; one given up whole closes
  * its stream, which has to be found in step again.
  *
  * Once a window is the widest, half of it is planned at a time, and the mark is
  * the start of the half before: so the disk, too, always has something before it
  * while the program walks. Between one window and one and a half is read ahead
- * then, and was between one and two without.
+ * then, and was between one and two without. Of such a half, too, half given up
+ * halves the window.
  *
  *      first      last     mark            ahead
  *        |          |        |               |

@@ -157,7 +157,7 @@ static uint32_t wasted(struct pager *p)
  * How many free clusters keep their memory? One for the next batch of victims, if
  * that is not much of the budget. More while a stream is read: its windows are
  * mapped by copies, and what they were read into is wanted for the next in a
- * moment. To give that back and take it again was a sixth of the CPU time of a scan.
+ * moment. To give that back and take it again was a twelfth of the CPU time of a scan.
  */
 static uint32_t clusters_kept(struct pager *p)
 {
