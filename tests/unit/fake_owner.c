@@ -206,7 +206,7 @@ unsigned fake_owner_check(struct fake_owner *o)
 		struct owned_page *op = &o->page[page];
 		slot_t slot = SLOT_NONE;
 
-		switch (op->state) {
+		switch (atomic_load(&op->state)) {
 		case OWNED_EMPTY:
 			break;
 		case OWNED_MAPPED:
@@ -333,7 +333,7 @@ void fake_owner_drop(struct fake_owner *o, uint64_t page)
 	struct owned_page *op = &o->page[page];
 	slot_t slot = SLOT_NONE;
 
-	switch (op->state) {
+	switch (atomic_load(&op->state)) {
 	case OWNED_EMPTY:
 		return;
 	case OWNED_MAPPED:
