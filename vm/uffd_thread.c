@@ -19,8 +19,9 @@
  * come one after the other, both handlers stay awake, one on each. So the thread
  * is woken where it was, by the handler there, which was switched to when the
  * thread blocked: a fault is two context switches. The other handler looks
- * rarely, so as to leave it the fault. With more CPUs than two there
- * would be more to keep awake than that is worth.
+ * rarely, so as to leave it the fault, and the end of the read that comes of
+ * it: woken from the other CPU a thread goes on later. With more CPUs than two
+ * there would be more to keep awake than that is worth.
  */
 #include "base/cpu.h"
 #include "base/descriptor.h"
@@ -78,9 +79,10 @@ struct member {
 
 struct crew {
 	_Atomic uint32_t stop;
-	_Atomic bool paired;   /* two handlers on two CPUs: see above */
-	_Atomic int32_t cpu;   /* where the first was last seen awake */
-	_Atomic uint64_t last; /* ns: when there was something to do for any of them */
+	_Atomic bool paired;           /* two handlers on two CPUs: see above */
+	struct member *_Atomic latest; /* of a pair, who took up a fault last */
+	_Atomic int32_t cpu;           /* where the first was last seen awake */
+	_Atomic uint64_t last;         /* ns: when there was something to do for any of them */
 	struct refusals refusals;
 	_Atomic uint32_t count; /* running */
 	struct member member[HANDLERS_MAX];
@@ -117,26 +119,43 @@ static void call_next(struct handler *h)
 		poke(next);
 }
 
+/* => pages that are being read */
+static uint64_t reading(const struct member *m)
+{
+	return atomic_load_explicit(&m->handler.e->q->pager.reading, memory_order_relaxed);
+}
+
 /* One look for a read that has arrived, whose thread has waited longest, and for messages. => there was something */
 static bool look(struct member *m)
 {
+	struct crew *crew = m->crew;
 	/* What was put off wants what arrivals free, and costs a look at all of it each time. */
 	uint32_t most = m->handler.deferred_count ? CLUSTER_PAGES : 1, n;
 	bool arrived = false;
 
 	while (most-- && handler_arrival(&m->handler))
 		arrived = true;
+	/* The next fault is likely that thread's, which wants this CPU first. */
+	if (arrived && crew->paired && reading(m) == 0 && !m->handler.deferred_count)
+		return true;
 	n = handler_receive(&m->handler, call_next);
 
 	m->stream += n;
-	if (n && m->crew->paired && m->stream >= STREAM)
-		call_next(&m->handler);
+	if (n && crew->paired) {
+		atomic_store_explicit(&crew->latest, m, memory_order_relaxed);
+		if (m->stream >= STREAM)
+			call_next(&m->handler);
+	}
 	return arrived || n > 0;
 }
 
-static bool reads_in_flight(const struct member *m)
+/* Is there something to come for a handler of a pair? A single page that is being read is for who started that. */
+static bool expects_something(struct member *m)
 {
-	return atomic_load_explicit(&m->handler.e->q->pager.reading, memory_order_relaxed) > 0;
+	uint64_t pages = reading(m);
+
+	return pages > 1 ||
+	       (pages == 1 && atomic_load_explicit(&m->crew->latest, memory_order_relaxed) == m);
 }
 
 /* -------------------------------------------------------------- asleep */
@@ -260,7 +279,7 @@ static void stay_awake(struct member *m)
 	uint64_t now = now_ns(), last = now;
 
 	while (now >= m->withdrawn_until && !m->handler.deferred_count) {
-		bool some = look(m), reading = reads_in_flight(m);
+		bool some = look(m), reads = reading(m) > 0;
 
 		now = now_ns();
 		if (some)
@@ -268,15 +287,15 @@ static void stay_awake(struct member *m)
 		/* A pair stays together: each keeps its CPU from being idle. */
 		if (m->crew->paired)
 			last = meet(&m->crew->last, last);
-		if (now >= last + (reading ? q->look_ns : q->spin_ns))
+		if (now >= last + (reads ? q->look_ns : q->spin_ns))
 			return;
 		if (m->crew->refusals.count)
 			refusals_end(&m->crew->refusals, now);
 		/* After a page has arrived its thread may want this CPU. */
-		if (m->crew->paired && !some && !reading) {
+		if (m->crew->paired && !some && !expects_something(m)) {
 			keep_apart(m, now);
 			wait_for_turn(m, now);
-		} else if (!some || !reading) {
+		} else if (!some || !reads) {
 			yield(m);
 		}
 	}
