@@ -31,6 +31,8 @@ struct fake_disk {
 	int submit_error;
 	int wait_error;
 	unsigned submit_failures;
+	void (*on_descriptor)(void *arg);
+	void *on_descriptor_arg;
 	struct fake_counts counts;
 };
 
@@ -108,6 +110,14 @@ void fake_disk_fail_submits(struct fake_disk *d, int error, unsigned times)
 	pthread_mutex_lock(&d->mutex);
 	d->submit_error = error;
 	d->submit_failures = times;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void fake_disk_on_descriptor(struct fake_disk *d, void (*call)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->on_descriptor = call;
+	d->on_descriptor_arg = arg;
 	pthread_mutex_unlock(&d->mutex);
 }
 
@@ -424,9 +434,20 @@ static bool fake_reap(void *p, void **tag, int64_t *result)
 	return h != NULL;
 }
 
-static int fake_fd(void *ring)
+static int fake_fd(void *arg)
 {
-	return ((struct fake_ring *)ring)->timer;
+	struct fake_ring *ring = arg;
+	void (*call)(void *call_arg);
+	void *call_arg;
+
+	pthread_mutex_lock(&ring->disk->mutex);
+	call = ring->disk->on_descriptor;
+	call_arg = ring->disk->on_descriptor_arg;
+	ring->disk->on_descriptor = NULL;
+	pthread_mutex_unlock(&ring->disk->mutex);
+	if (call)
+		call(call_arg);
+	return ring->timer;
 }
 
 static ssize_t fake_transfer(int fd, const struct io_request *request, void *arg)

@@ -63,6 +63,9 @@ void fake_disk_order(struct fake_disk *d, enum fake_order order, uint64_t seed);
 /* The next times submits start nothing and answer -error. */
 void fake_disk_fail_submits(struct fake_disk *d, int error, unsigned times);
 
+/* Before a ring's descriptor is told next, for somebody who is about to sleep for it, call this, once. */
+void fake_disk_on_descriptor(struct fake_disk *d, void (*call)(void *arg), void *arg);
+
 /* From now on nobody may sleep for a ring: -error at once. 0: one may again */
 void fake_disk_fail_waits(struct fake_disk *d, int error);
 
