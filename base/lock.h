@@ -29,6 +29,7 @@ enum lock_rank {
 	RANK_ENGINE,    /* an engine's own */
 	RANK_GROW,      /* swapfile: one thread lengthens the file */
 	RANK_SLOTS,     /* swapfile: the slot allocator */
+	RANK_IO,        /* swapfile: the lists of plain I/O */
 	RANK_COUNT
 };
 

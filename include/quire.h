@@ -150,7 +150,7 @@ struct quire_options {
 
 	const char *engine; /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
 	const char *policy; /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
-	const char *io;     /* QUIRE_IO: "auto" (default), "uring" */
+	const char *io;     /* QUIRE_IO: "auto" (default), "uring", "sync" */
 	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
 
 	/*

@@ -4,8 +4,8 @@
  *
  * A backend moves bytes between a descriptor and memory and knows nothing of
  * slots, checksums or retries: it reports what happened, a short transfer or
- * -errno, and queue.c and transfer.c decide what follows. Backends: uring.c;
- * tests put a fake disk here (swapfile_options.io_ops).
+ * -errno, and queue.c and transfer.c decide what follows. Backends: uring.c and
+ * pool.c; tests put a fake disk here (swapfile_options.io_ops).
  */
 #ifndef QUIRE_SWAPFILE_IO_H
 #define QUIRE_SWAPFILE_IO_H
@@ -32,8 +32,16 @@ struct io_ops {
 	const char *name;
 
 	/*
-	 * A ring that holds depth requests between prepare and reap. arg is
-	 * swapfile_options.io_arg. => 0 or -errno; *ring is for the calls below
+	 * What all rings of a file share, or NULL for both: threads, perhaps. *arg is
+	 * for the calls below; detach comes after the last close. => 0 or -errno
+	 */
+	int (*attach)(int fd, void **arg);
+	void (*detach)(void *arg);
+
+	/*
+	 * A ring that holds depth requests between prepare and reap. arg is what
+	 * attach gave, or swapfile_options.io_arg. => 0 or -errno; *ring is for the
+	 * calls below
 	 */
 	int (*open)(void **ring, int fd, unsigned depth, unsigned flags, void *arg);
 	/* => nothing is in flight, or nobody cares for its buffers any more */
@@ -56,7 +64,10 @@ struct io_ops {
 	int (*wait)(void *ring);
 	/* One completion, in any order. *result: bytes, or -errno. => false: none is there */
 	bool (*reap)(void *ring, void **tag, int64_t *result);
-	/* A descriptor that polls readable when reap would succeed. */
+	/*
+	 * A descriptor that polls readable when reap would succeed. To be asked for
+	 * before each sleep: it need not become readable for who has not.
+	 */
 	int (*fd)(void *ring);
 
 	/*
@@ -66,7 +77,7 @@ struct io_ops {
 	ssize_t (*transfer)(int fd, const struct io_request *request, void *arg);
 };
 
-extern const struct io_ops io_uring_ops;
+extern const struct io_ops io_uring_ops, io_pool_ops;
 
 /* io_ops.transfer by preadv(2) and pwritev(2), for every backend on a real descriptor. */
 ssize_t io_sync_transfer(int fd, const struct io_request *request, void *arg);

@@ -19,8 +19,8 @@
 #include <sys/mman.h>
 
 /* Backends in order of preference, by name in options.io. */
-static const struct io_ops *const backends[] = { &io_uring_ops };
-#define BACKENDS "auto, uring"
+static const struct io_ops *const backends[] = { &io_uring_ops, &io_pool_ops };
+#define BACKENDS "auto, uring, sync"
 
 /* When the disk is full: the least to ask for before giving up, and when to ask again. */
 #define GROW_MIN (SLOTS_CLUSTER * (uint32_t)PAGE_BYTES)
@@ -65,7 +65,7 @@ static int probe(const struct io_ops *io, int fd, void *arg)
 	return error;
 }
 
-/* Words for a backend that does not work here. */
+/* Why a backend does not work here. */
 static int refuse_io(const char *name, int error)
 {
 	if (error == -EPERM || error == -EACCES)
@@ -83,6 +83,24 @@ static int refuse_io(const char *name, int error)
 	return error_set(ENOTSUP, "io: %s does not work here: %s", name, strerror(-error));
 }
 
+/* => 0: it is the file's, or -errno */
+static int try_io(struct swapfile *s, const struct io_ops *io)
+{
+	void *arg = NULL;
+	int error = io->attach ? io->attach(s->file.fd, &arg) : 0;
+
+	if (error)
+		return error;
+	error = probe(io, s->file.fd, arg);
+	if (error && io->detach)
+		io->detach(arg);
+	if (!error) {
+		s->io = io;
+		s->io_arg = arg;
+	}
+	return error;
+}
+
 static int choose_io(struct swapfile *s, const struct swapfile_options *o)
 {
 	const char *name = o->io ? o->io : "auto";
@@ -98,16 +116,20 @@ static int choose_io(struct swapfile *s, const struct swapfile_options *o)
 		if (!any && strcmp(name, backends[i]->name) != 0)
 			continue;
 		known = true;
-		error = probe(backends[i], s->file.fd, NULL);
-		if (!error) {
-			s->io = backends[i];
+		error = try_io(s, backends[i]);
+		if (!error)
 			return 0;
-		}
 		error = refuse_io(backends[i]->name, error);
 	}
 	if (!known)
 		return error_set(EINVAL, "unknown io \"%s\"; allowed: %s", name, BACKENDS);
 	return error;
+}
+
+static void leave_io(struct swapfile *s)
+{
+	if (s->io->detach)
+		s->io->detach(s->io_arg);
 }
 
 static int open_parts(struct swapfile *s, const struct swapfile_options *o)
@@ -124,8 +146,11 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		                  "for a swap file");
 	if (!error)
 		error = choose_io(s, o);
-	if (!error)
+	if (!error) {
 		error = slots_open(&s->slots, limit);
+		if (error)
+			leave_io(s);
+	}
 	if (error)
 		file_close(&s->file);
 	return error;
@@ -163,6 +188,7 @@ void swapfile_close(struct swapfile *s)
 {
 	ASSERT(atomic_load(&s->queues) == 0);
 	look_close(&s->look, s->io);
+	leave_io(s);
 	slots_close(&s->slots);
 	file_close(&s->file);
 	munmap(s, sizeof *s);

@@ -14,6 +14,7 @@
  *   transfer.c  runs on the calling thread; look.c  waiting awake
  *   queue.c     runs in flight
  *   uring.c     the io_uring backend of struct io_ops (io.h)
+ *   pool.c      plain I/O, on threads: the backend where there is no io_uring
  *
  * No call here mallocs, except swapfile_open and swap_queue_open, which run
  * before any fault. All calls return 0 or -errno unless said otherwise.
@@ -41,9 +42,9 @@ typedef uint32_t slot_t;
 struct swapfile_options {
 	const char *path;            /* directory or file; NULL: $TMPDIR, /var/tmp, /tmp */
 	uint64_t size_limit;         /* bytes; 0: no limit but the disk */
-	const char *io;              /* "auto", "uring", NULL = auto */
+	const char *io;              /* "auto", "uring", "sync", NULL = auto */
 	const struct io_ops *io_ops; /* tests: this backend instead of probing; else NULL */
-	void *io_arg;                /* handed to io_ops->open */
+	void *io_arg;                /* given to io_ops->open */
 };
 
 /*

@@ -10,7 +10,7 @@
 #   unit          tests/unit
 #   integration   tests/integration, once each, with the default options
 #   matrix        the programs that say so, and a short stress, for each engine, with and without
-#                 UFFDIO_MOVE, with the swap file on disk and on tmpfs
+#                 UFFDIO_MOVE, with the swap file on disk and on tmpfs, and with plain I/O
 # and by name only:
 #   stress        the short stress once for each engine
 #   soak          stress with new seeds over the matrix for --minutes (default 10)
@@ -129,6 +129,7 @@ folder() {
 }
 
 # each_combination FUNCTION: calls it with a label and the environment of each cell of the matrix.
+# Plain I/O knows nothing of engines: each is tried with it once.
 each_combination() {
 	local engine move swap
 	for engine in uffd-signal uffd; do
@@ -142,6 +143,8 @@ each_combination() {
 			done
 		done
 	done
+	"$1" uffd-signal,io=sync,disk QUIRE_ENGINE=uffd-signal QUIRE_IO=sync
+	"$1" uffd,io=sync,tmpfs QUIRE_ENGINE=uffd QUIRE_IO=sync QUIRE_SWAP=/dev/shm
 }
 
 # stress NAME SECONDS ENV...: the stress program under an environment.

@@ -46,7 +46,9 @@ static const char *refuse_policy(const char *value)
 
 static const char *refuse_io(const char *value)
 {
-	return is_one_of(value, "auto", "uring") ? NULL : "auto, uring";
+	return is_one_of(value, "auto", "uring") || strcmp(value, "sync") == 0 ?
+	               NULL :
+	               "auto, uring, sync";
 }
 
 static const char *refuse_move(const char *value)
@@ -90,7 +92,7 @@ static const struct option_row rows[] = {
 					       "most bytes of the swap file", 2 * PAGE_BYTES, UINT64_MAX) },
 	{ "engine", "QUIRE_ENGINE", WORD(engine, "auto", "auto, uffd, uffd-signal", refuse_engine) },
 	{ "policy", "QUIRE_POLICY", WORD(policy, "clock", "clock, fifo, lru", refuse_policy) },
-	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring", refuse_io) },
+	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring, sync", refuse_io) },
 	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_move) },
 	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "2M", "widest readahead window in bytes; 4K: none",
 					       PAGE_BYTES, SIZE_NONSENSE) },

@@ -388,7 +388,9 @@ static void names(void)
 
 		q = pager_open_options(&o);
 		CHECK_STR(quire_policy_name(q), policies[i]);
-		CHECK_STR(quire_io_name(q), "uring");
+		CHECK(!strcmp(quire_io_name(q), "uring") || !strcmp(quire_io_name(q), "sync"));
+		if (getenv("QUIRE_IO") && strcmp(getenv("QUIRE_IO"), "auto"))
+			CHECK_STR(quire_io_name(q), getenv("QUIRE_IO"));
 		CHECK(!strcmp(quire_engine_name(q), "uffd") ||
 		      !strcmp(quire_engine_name(q), "uffd-signal"));
 		if (getenv("QUIRE_ENGINE") && strcmp(getenv("QUIRE_ENGINE"), "auto"))

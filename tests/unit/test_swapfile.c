@@ -30,7 +30,7 @@ static void bad_options(void)
 
 	CHECK_EQ(swapfile_open(&s, &o), -EINVAL);
 	CHECK(says("\"threads\""));
-	CHECK(says("auto, uring"));
+	CHECK(says("auto, uring, sync"));
 	o.io = "uring";
 	REQUIRE_EQ(swapfile_open(&s, &o), 0);
 	swapfile_close(s);
@@ -79,22 +79,44 @@ static int forbid_io_uring(unsigned error)
 	               -1;
 }
 
-static int open_forbidden(void)
+static int open_only_uring(void)
 {
+	struct swapfile_options o = { .path = test_dir, .io = "uring" };
 	struct swapfile *s;
 
+	return swapfile_open(&s, &o);
+}
+
+/* By default plain I/O is taken where there is no io_uring. => 0: so it is */
+static int works_plainly(void)
+{
+	void *pages = pages_new(8);
+	struct swapfile *s;
+	slot_t first;
+	bool good;
+
+	if (open_at(&s, test_dir) != 0)
+		return 2;
+	good = strcmp(swapfile_io_name(s), "sync") == 0 && swapfile_alloc(s, 8, &first) == 8 &&
+	       write_slots(s, first, 8, pages) == 0 && slots_hold(s, first, 8, pages);
+	swapfile_close(s);
+	return good ? 0 : 3;
+}
+
+static int open_forbidden(void)
+{
 	if (forbid_io_uring(EPERM) != 0)
 		return 77;
-	return open_at(&s, test_dir) == -ENOTSUP && says("forbidden") && says("seccomp") ? 0 : 1;
+	return open_only_uring() == -ENOTSUP && says("forbidden") && says("seccomp") ?
+	               works_plainly() :
+	               1;
 }
 
 static int open_unknown(void)
 {
-	struct swapfile *s;
-
 	if (forbid_io_uring(ENOSYS) != 0)
 		return 77;
-	return open_at(&s, test_dir) == -ENOTSUP && says("not in this kernel") ? 0 : 1;
+	return open_only_uring() == -ENOTSUP && says("not in this kernel") ? works_plainly() : 1;
 }
 
 static void io_uring_forbidden(void)
@@ -122,8 +144,9 @@ static void not_a_standard_stream(void)
 	CHECK_EQ(in_child(open_without_streams), 0);
 }
 
-static void rounds_leak_nothing(void)
+static void rounds_leak_nothing_by(const char *io)
 {
+	struct swapfile_options o = { .path = test_dir, .io = io };
 	/* Valgrind takes seconds over the address space of each. */
 	int before = dup(0), after, rounds = unit_valgrind() ? 3 : 50;
 	struct swap_queue *q;
@@ -131,7 +154,7 @@ static void rounds_leak_nothing(void)
 
 	close(before);
 	for (int i = 0; i < rounds; i++) {
-		REQUIRE_EQ(open_at(&s, test_dir), 0);
+		REQUIRE_EQ(swapfile_open(&s, &o), 0);
 		REQUIRE_EQ(swap_queue_open(s, 8, &q), 0);
 		swap_queue_close(q);
 		swapfile_close(s);
@@ -143,10 +166,17 @@ static void rounds_leak_nothing(void)
 	CHECK_EQ(before, after);
 }
 
+static void rounds_leak_nothing(void)
+{
+	rounds_leak_nothing_by("uring");
+	rounds_leak_nothing_by("sync");
+}
+
 /* ---------------------------------------------------------------- transfers */
 
-static void transfers_at(const char *place)
+static void transfers_at(const char *place, const char *io)
 {
+	struct swapfile_options o = { .path = place, .io = io };
 	enum { RUNS = 40 };
 	struct swap_run *run = calloc(RUNS, sizeof *run);
 	static struct iovec pieces[RUNS][SWAP_RUN_PIECES];
@@ -154,7 +184,8 @@ static void transfers_at(const char *place)
 	struct swap_queue *q;
 	struct swapfile *s;
 
-	REQUIRE_EQ(open_at(&s, place), 0);
+	REQUIRE_EQ(swapfile_open(&s, &o), 0);
+	CHECK(strcmp(swapfile_io_name(s), io) == 0);
 	REQUIRE_EQ(swap_queue_open(s, 8, &q), 0);
 	for (int round = 0; round < 2; round++) {
 		unsigned next = 0, done = 0;
@@ -210,7 +241,8 @@ static void transfers_at(const char *place)
 static void transfers(void)
 {
 	unit_seed();
-	transfers_at(test_dir);
+	transfers_at(test_dir, "uring");
+	transfers_at(test_dir, "sync");
 }
 
 static void transfers_on_tmpfs(void)
@@ -220,7 +252,8 @@ static void transfers_on_tmpfs(void)
 		return;
 	}
 	unit_seed();
-	transfers_at("/dev/shm");
+	transfers_at("/dev/shm", "uring");
+	transfers_at("/dev/shm", "sync");
 }
 
 struct reader {
