@@ -294,7 +294,8 @@ static void *reclaimer(void *argument)
 			if (atomic_load(&p->credits) >= (int64_t)atomic_load(&p->low))
 				futex_wait(&p->wake, 0, 0, false);
 		} else {
-			futex_wait(&p->wake, atomic_load(&p->wake), pause, false);
+			/* Who has asked since the round began may have brought what it wants. */
+			futex_wait(&p->wake, 0, pause, false);
 			pause = MIN(pause * 2, PAUSE_MAX_NS);
 		}
 	}

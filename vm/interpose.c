@@ -37,27 +37,47 @@ static bool discards(int advice)
 	return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE;
 }
 
+/* What is not ours. => 0 or -errno */
+static int kernel_discard(uintptr_t from, uintptr_t end, int advice)
+{
+	if (from == end)
+		return 0;
+	return syscall(SYS_madvise, (void *)from, end - from, advice) == 0 ? 0 : -errno;
+}
+
 int madvise(void *address, size_t length, int advice)
 {
 	uintptr_t from = (uintptr_t)address, end = from + round_up(length, PAGE_BYTES);
+	int error = 0;
 
 	if (!discards(advice) || from % PAGE_BYTES || end <= from)
 		return (int)syscall(SYS_madvise, address, length, advice);
-	while (from < end) {
-		struct quire_region *r = registry_find((void *)from);
-		size_t part = end - from;
-		int error;
+	/* As the kernel: holes in the range are told of, but what is there is discarded. */
+	while (from < end && (error == 0 || error == -ENOMEM)) {
+		struct quire_region *r = registry_find_from((void *)from);
+		uintptr_t managed = r ? MAX(from, (uintptr_t)r->base) : end;
+		int now;
 
-		if (!r)
-			return (int)syscall(SYS_madvise, (void *)from, part, advice);
-		part = MIN(part, r->bytes - (from - (uintptr_t)r->base));
-		error = discard(r, from, part);
-		if (error) {
+		if (managed >= end) {
+			if (r)
+				region_put(r);
+			now = kernel_discard(from, end, advice);
+			from = end;
+		} else if (managed > from) {
+			region_put(r);
+			now = kernel_discard(from, managed, advice);
+			from = managed;
+		} else {
+			size_t part = MIN(end - from, r->bytes - (from - (uintptr_t)r->base));
+
+			now = discard(r, from, part);
 			/* As the kernel says of a locked page. */
-			errno = error == -EBUSY ? EINVAL : -error;
-			return -1;
+			now = now == -EBUSY ? -EINVAL : now;
+			from += part;
 		}
-		from += part;
+		error = now ? now : error;
 	}
-	return 0;
+	if (error)
+		errno = -error;
+	return error ? -1 : 0;
 }

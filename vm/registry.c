@@ -82,7 +82,8 @@ static void copy_range(struct range *to, struct range *from)
 	                      memory_order_relaxed);
 }
 
-static struct quire_region *look(uintptr_t address)
+/* beyond: if there is none at the address, the next one above it */
+static struct quire_region *look(uintptr_t address, bool beyond)
 {
 	struct quire_region *found = NULL;
 	struct range *a = atomic_load(&ranges);
@@ -97,7 +98,7 @@ static struct quire_region *look(uintptr_t address)
 		}
 		n = atomic_load(&range_count);
 		i = position_of(a, n, address);
-		if (i < n && atomic_load(&a[i].base) <= address)
+		if (i < n && (beyond || atomic_load(&a[i].base) <= address))
 			found = atomic_load(&a[i].region);
 		else
 			found = NULL;
@@ -111,16 +112,35 @@ static struct quire_region *look(uintptr_t address)
 	return found;
 }
 
-struct quire_region *registry_find(const void *address)
+static struct quire_region *find(uintptr_t address, bool beyond)
 {
 	struct quire_region *r;
 
 	atomic_fetch_add(&lookers, 1);
-	r = look((uintptr_t)address);
+	r = look(address, beyond);
 	atomic_fetch_sub(&lookers, 1);
+	return r;
+}
+
+struct quire_region *registry_find(const void *address)
+{
+	struct quire_region *r = find((uintptr_t)address, false);
+
 	if (r && atomic_load(&r->alive) != REGION_ALIVE) {
 		region_put(r);
 		return NULL;
+	}
+	return r;
+}
+
+struct quire_region *registry_find_from(const void *address)
+{
+	struct quire_region *r;
+	uintptr_t from = (uintptr_t)address;
+
+	while ((r = find(from, true)) != NULL && atomic_load(&r->alive) != REGION_ALIVE) {
+		from = (uintptr_t)r->base + r->bytes;
+		region_put(r);
 	}
 	return r;
 }

@@ -286,7 +286,7 @@ int uffd_unprotect(struct engine *e, char *page, unsigned n)
 int uffd_drop(struct engine *e, char *page, size_t n)
 {
 	(void)e;
-	return kernel_madvise(page, n << PAGE_SHIFT, MADV_DONTNEED) == 0 ? 0 : -errno;
+	return kernel_drop(page, n << PAGE_SHIFT) == 0 ? 0 : -errno;
 }
 
 void uffd_wake(struct engine *e, char *page, unsigned n)

@@ -167,6 +167,8 @@ uint64_t entry_hold(struct quire_region *r, uint64_t page);
 
 /* The region that holds address, with one user more; NULL if none. Async-signal-safe. */
 struct quire_region *registry_find(const void *address);
+/* The same; and if none holds it, the next one above. */
+struct quire_region *registry_find_from(const void *address);
 int registry_add(struct quire_region *r);
 void registry_remove(struct quire_region *r);
 /* By id, with one user more; NULL if it is gone. */

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -83,6 +84,49 @@ static void clean_and_twice(void *arg)
 	/* The other advice that promises zeros: some of these pages are on the swap file only. */
 	MUST(madvise(page_at(r, 100), 300 * PAGE, MADV_DONTNEED_LOCKED) == 0);
 	MUST(nonzero(r, 100, 300) == 0);
+	MUST(quire_close(q) == 0);
+}
+
+/* Locked memory is ours to page (quire.h), and so to discard. */
+static void of_locked_memory(void *arg)
+{
+	quire_t *q = pager_open(4 * BUDGET);
+	quire_region_t *r = region_create(q, 256 * PAGE);
+
+	(void)arg;
+	fill(r, 0, 256, 3);
+	MUST(mlock(page_at(r, 0), 256 * PAGE) == 0);
+	MUST(quire_advise(r, 0, 16 * PAGE, QUIRE_ADVISE_DONTNEED) == 0);
+	MUST(madvise(page_at(r, 16), 16 * PAGE, MADV_DONTNEED_LOCKED) == 0);
+	MUST(madvise(page_at(r, 32), 16 * PAGE, MADV_DONTNEED) == 0);
+	MUST(nonzero(r, 0, 48) == 0);
+	MUST(wrong(r, 48, 208, 3) == 0);
+	MUST(quire_close(q) == 0);
+}
+
+/* A range that begins before a region, and one that goes on behind it, are discarded where it has part in them. */
+static void across_the_ends(void *arg)
+{
+	quire_t *q = pager_open(BUDGET);
+	quire_region_t *r = region_create(q, PAGES * PAGE);
+	char *before = page_at(r, 0);
+
+	(void)arg;
+	fill(r, 0, PAGES, 4);
+	before -= PAGE;
+	MUST(madvise(before, (PAGES - 100 + 1) * PAGE, MADV_DONTNEED) == 0);
+	MUST(nonzero(r, 0, PAGES - 100) == 0);
+	MUST(wrong(r, PAGES - 100, 100, 4) == 0);
+	MUST(madvise(page_at(r, PAGES - 50), 51 * PAGE, MADV_DONTNEED) == 0);
+	MUST(nonzero(r, PAGES - 50, 50) == 0);
+	MUST(wrong(r, PAGES - 100, 50, 4) == 0);
+	/* A pinned page says so, from there as well. */
+	fill(r, 0, 8, 5);
+	MUST(quire_pin(r, 0, PAGE) == 0);
+	errno = 0;
+	MUST(madvise(before, 2 * PAGE, MADV_DONTNEED) == -1 && errno == EINVAL);
+	MUST(wrong(r, 0, 8, 5) == 0);
+	MUST(quire_unpin(r, 0, PAGE) == 0);
 	MUST(quire_close(q) == 0);
 }
 
@@ -162,6 +206,16 @@ static void clean_pages_and_twice(void)
 	CHECK_EQ(in_child(clean_and_twice, NULL, 10), 0);
 }
 
+static void locked_pages(void)
+{
+	CHECK_EQ(in_child(of_locked_memory, NULL, 10), 0);
+}
+
+static void part_of_a_range(void)
+{
+	CHECK_EQ(in_child(across_the_ends, NULL, 10), 0);
+}
+
 static void beside_eviction(void)
 {
 	CHECK_EQ(in_child(while_evicting, NULL, quick_or_full(15, 60)), 0);
@@ -169,9 +223,13 @@ static void beside_eviction(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(resident_pages), UNIT(swapped_pages),
+	static const struct unit_test tests[] = { UNIT(resident_pages),
+		                                  UNIT(swapped_pages),
 		                                  UNIT(clean_pages_and_twice),
-		                                  UNIT(beside_eviction), UNIT_END };
+		                                  UNIT(locked_pages),
+		                                  UNIT(part_of_a_range),
+		                                  UNIT(beside_eviction),
+		                                  UNIT_END };
 
 	/* No engine at all is found out here, not in the children. */
 	quire_close(pager_open(BUDGET));

@@ -130,6 +130,9 @@ static void results(void)
 	open_file();
 	REQUIRE_EQ(io->open(&ring, fd, 1, 0, pool), 0);
 	for (unsigned i = 0; i < ARRAY_LENGTH(request); i++) {
+		/* Valgrind would report the bad address. */
+		if (i == 2 && unit_valgrind())
+			continue;
 		if (i == 3) {
 			pattern_fill(two[0].iov_base, 100);
 			pattern_fill(two[1].iov_base, 101);

@@ -7,6 +7,7 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -378,6 +379,40 @@ static void stopped_in_need(void)
 	finish();
 }
 
+/* After many fruitless rounds it rests for long; who needs memory, and knows of some, need not wait for that. */
+static void asked_while_it_rests(void)
+{
+	unsigned late = 0;
+
+	o = fake_owner_open(64, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 64), 0);
+	for (uint64_t page = 0; page < 64; page++) {
+		o->p.frames[o->page[page].at].pins = 1;
+		frame_pin(&o->p, o->page[page].at);
+	}
+	CHECK_EQ(reclaimer_start(&o->p), 0);
+	for (uint64_t page = 0; page < 6; page++) {
+		uint64_t asked;
+
+		/* Asked in vain, as faults do, above all while it tries. */
+		for (asked = now_ns(); now_ns() - asked < UINT64_C(250000000);) {
+			CHECK(!credits_try(&o->p, (uint32_t)page + 1));
+			sched_yield();
+		}
+		o->p.frames[o->page[page].at].pins = 0;
+		frame_unpin(&o->p, o->page[page].at);
+		asked = now_ns();
+		reclaimer_kick(&o->p);
+		while (credits() <= (int64_t)page && now_ns() - asked < UINT64_C(1000000000))
+			sched_yield();
+		CHECK_EQ(credits(), (int64_t)page + 1);
+		late += now_ns() - asked > UINT64_C(10000000);
+	}
+	CHECK(late <= 2);
+	reclaimer_stop(&o->p);
+	finish();
+}
+
 /* The lock's holder is known by its own number in a child of fork, too. */
 static void holder_in_a_child(void)
 {
@@ -416,6 +451,7 @@ int main(int argc, char **argv)
 		UNIT(no_cluster_ever),
 		UNIT(short_of_clusters_alone),
 		UNIT(stopped_in_need),
+		UNIT(asked_while_it_rests),
 		UNIT(holder_in_a_child),
 		UNIT_END,
 	};
