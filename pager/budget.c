@@ -77,6 +77,17 @@ bool credits_try(struct pager *p, uint32_t n)
 	return try_above(p, n, 0);
 }
 
+uint32_t credits_take(struct pager *p, uint32_t n)
+{
+	int64_t have = atomic_load(&p->credits);
+	uint32_t taken;
+
+	do
+		taken = have <= 0 ? 0 : (uint32_t)MIN(have, (int64_t)n);
+	while (taken && !atomic_compare_exchange_weak(&p->credits, &have, have - taken));
+	return taken;
+}
+
 /* Less than the high watermark: the reclaimer, once kicked, goes beyond it. */
 static int64_t reserve_of(struct pager *p)
 {

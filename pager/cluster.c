@@ -150,6 +150,18 @@ bool cluster_populate(struct pager *p, uint32_t c, uint32_t n)
 	return true;
 }
 
+void cluster_populate_some(struct pager *p, uint32_t c, uint32_t n)
+{
+	struct cluster *cl = &p->clusters[c];
+	uint64_t missing = bits(0, n) & ~atomic_load(&cl->populated), some = 0;
+	uint32_t got = credits_take(p, (uint32_t)__builtin_popcountll(missing));
+
+	for (uint32_t i = 0; i < got; i++, missing &= missing - 1)
+		some |= missing & -missing;
+	atomic_fetch_or(&cl->populated, some);
+	count(&p->populated, got);
+}
+
 void cluster_lend(struct pager *p, uint32_t c)
 {
 	if (atomic_fetch_or(&p->clusters[c].populated, 1) & 1)

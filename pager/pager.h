@@ -286,6 +286,8 @@ int credits_get(struct pager *p, uint32_t n);
 /* The same two, for pages whose contents are new: a few credits stay for those there are (P2). */
 bool credits_try_new(struct pager *p, uint32_t n);
 int credits_get_new(struct pager *p, uint32_t n);
+/* Take as many of n credits as there are. The reclaimer's: it wakes nobody. => how many */
+uint32_t credits_take(struct pager *p, uint32_t n);
 void credits_put(struct pager *p, uint32_t n);
 /* Of want credits, how many may go into speculation: what is free beyond half the low watermark. */
 uint32_t credits_spare(struct pager *p, uint32_t want);
@@ -356,6 +358,8 @@ bool cluster_wait(struct pager *p, struct patience *patience);
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */
 bool cluster_populate(struct pager *p, uint32_t cluster, uint32_t n);
+/* The same of as many of them as there are credits for, the lowest first. */
+void cluster_populate_some(struct pager *p, uint32_t cluster, uint32_t n);
 /* Buffer 0 may be touched, by a credit of the caller's: it is the buffer's now, or free if that has one. */
 void cluster_lend(struct pager *p, uint32_t cluster);
 /*

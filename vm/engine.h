@@ -28,7 +28,7 @@ struct take_page {
 	char *buffer; /* for the bytes, if they are wanted */
 	bool wanted;  /* false only of pages that are not dirty */
 	bool dirty;   /* not write-protected */
-	bool backed;  /* the buffer has memory, from an earlier use */
+	bool backed;  /* the buffer has memory, or a credit for it */
 	bool joined;  /* what lies between it and the page before is held, and not dirty */
 	bool moved;   /* out: the buffer's memory is the page's own */
 	enum take_result result;

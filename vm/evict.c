@@ -270,11 +270,15 @@ static bool wants_memory(const struct quire *q, const struct take_page *pages, u
 static uint32_t give_buffers(struct quire *q, struct take_page *pages, uint32_t all, uint32_t n)
 {
 	struct pager *p = &q->pager;
-	uint32_t c = cluster_get(p, wants_memory(q, pages, all, n) ? n : 0), k = 0;
+	bool copies = wants_memory(q, pages, all, n);
+	uint32_t c = cluster_get(p, copies ? n : 0), k = 0;
 	uint64_t populated;
 
 	if (c == CLUSTER_NONE)
 		return c;
+	/* A page that is copied is there twice for a while. */
+	if (copies)
+		cluster_populate_some(p, c, n);
 	populated = atomic_load(&p->clusters[c].populated);
 	for (uint32_t i = 0; i < all; i++) {
 		if (!pages[i].wanted)

@@ -362,11 +362,28 @@ static void drop(struct engine *e, struct take_page **list, unsigned n)
 			keep(list, n, v[i].iov_base, v[i].iov_len);
 }
 
+/*
+ * Until the page is dropped there are two: for the second there must be a credit,
+ * or the budget would be exceeded. Where there is none (pages by the move of which
+ * that was not expected, or not one credit left) one goes beyond it, lest nothing
+ * goes at all; other clean ones are dropped, other dirty ones stay.
+ */
+static bool may_copy(struct take_page *p, unsigned *twice)
+{
+	if (!p->wanted || p->backed || (*twice)++ == 0)
+		return true;
+	if (p->dirty)
+		return false;
+	p->wanted = false;
+	p->buffer = NULL;
+	return true;
+}
+
 void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 {
 	struct take_page *list[CLUSTER_PAGES];
 	bool copy_it[CLUSTER_PAGES];
-	unsigned copied = 0;
+	unsigned copied = 0, twice = 0;
 
 	for (unsigned i = 0, end; i < n; i = end) {
 		bool run;
@@ -378,7 +395,8 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 		run = end - i >= MOVE_RUN && pages[i].wanted;
 		for (unsigned k = i; k < end; k++)
 			copy_it[k] = !e->uffd.move ||
-			             !(pages[k].dirty && (run || !e->ops->in_thread));
+			             !(pages[k].dirty &&
+			               (run || !e->ops->in_thread || !pages[k].backed));
 		if (e->uffd.move && run)
 			move_run(e, &pages[i], &copy_it[i], end - i);
 		for (unsigned k = i; k < end; k++)
@@ -387,7 +405,7 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 	}
 	/* A dirty page that could not be moved is pinned by the kernel: it stays. */
 	for (unsigned i = 0; i < n; i++)
-		if (pages[i].result == TAKE_KEPT && copy_it[i])
+		if (pages[i].result == TAKE_KEPT && copy_it[i] && may_copy(&pages[i], &twice))
 			list[copied++] = &pages[i];
 	if (copied == 0 || !protect(e, list, copied))
 		return;

@@ -87,6 +87,30 @@ static void some_are_kept(void)
 	finish();
 }
 
+/* As many as there are credits for, and nobody is starved by it. */
+static void some_memory(void)
+{
+	uint32_t c;
+
+	o = fake_owner_open(64, 64);
+	c = cluster_get(&o->p, 1);
+	CHECK(cluster_populate(&o->p, c, 2));
+	CHECK(credits_try(&o->p, 52));
+	cluster_populate_some(&o->p, c, 6);
+	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 0x3f);
+	CHECK_EQ(atomic_load(&o->p.credits), 6);
+	cluster_populate_some(&o->p, c, 20);
+	CHECK_EQ(atomic_load(&o->p.clusters[c].populated), 0xfff);
+	CHECK_EQ(atomic_load(&o->p.populated), 12);
+	CHECK_EQ(atomic_load(&o->p.credits), 0);
+	cluster_populate_some(&o->p, c, 20);
+	CHECK_EQ(atomic_load(&o->p.populated), 12);
+	CHECK_EQ(atomic_load(&o->p.starved), 0);
+	credits_put(&o->p, 52);
+	cluster_put(&o->p, c);
+	finish();
+}
+
 static void no_credit_no_memory(void)
 {
 	uint32_t c;
@@ -429,19 +453,13 @@ static void memory_that_stays(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(some_are_kept),
-		UNIT(memory_is_credit),
-		UNIT(no_credit_no_memory),
-		UNIT(lent_credit),
-		UNIT(all_in_use),
-		UNIT(no_room_for_more),
-		UNIT(references),
-		UNIT(moved_away),
-		UNIT(claims),
-		UNIT(half_empty_standby),
-		UNIT(locked_memory),
-		UNIT(memory_that_stays),
-		UNIT_END,
+		UNIT(some_are_kept),      UNIT(memory_is_credit),
+		UNIT(some_memory),        UNIT(no_credit_no_memory),
+		UNIT(lent_credit),        UNIT(all_in_use),
+		UNIT(no_room_for_more),   UNIT(references),
+		UNIT(moved_away),         UNIT(claims),
+		UNIT(half_empty_standby), UNIT(locked_memory),
+		UNIT(memory_that_stays),  UNIT_END,
 	};
 
 	return unit_main(argc, argv, "cluster", tests);

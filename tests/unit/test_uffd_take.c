@@ -85,6 +85,69 @@ static enum take_result take(uint64_t page, bool *dirty)
 	return t.result;
 }
 
+/*
+ * Of pages whose buffers have neither memory nor a credit one is copied; other clean
+ * ones are dropped, dirty ones stay (or are moved).
+ */
+static void no_page_is_there_twice(const char *engine)
+{
+	struct take_page t[6];
+	uint64_t held[6];
+	uint32_t c;
+
+	uffd_start_as(engine, (struct uffd_how){ .no_move = true });
+	c = cluster_get(&q->pager, 6);
+	for (uint64_t i = 0; i < 6; i++) {
+		*at(2 * i, 0) = 10 + i;
+		held[i] = entry_hold(r, 2 * i);
+		REQUIRE_EQ(entry_state(held[i]), ENTRY_MAPPED);
+		t[i] = (struct take_page){ .page = region_page(r, 2 * i),
+			                   .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES +
+			                                                               (uint32_t)i),
+			                   .wanted = true,
+			                   .dirty = i < 3,
+			                   .backed = i == 2 || i == 5 };
+		/* As good as clean: nobody has it writable. */
+		if (i >= 3)
+			uffd_protection(&q->engine, t[i].page, 1, true);
+	}
+	reclaim_enter(&q->pager);
+	q->engine.ops->take(&q->engine, t, 6);
+	reclaim_leave(&q->pager);
+	for (unsigned i = 0; i < 6; i++) {
+		bool copied = i == 0 || i == 2 || i == 5, dropped = i == 3 || i == 4;
+
+		CHECK_EQ(t[i].result, copied || dropped ? TAKE_DONE : TAKE_KEPT);
+		CHECK_EQ(is_present(2 * i), !copied && !dropped);
+		CHECK_EQ(t[i].buffer == NULL, dropped);
+		if (copied)
+			CHECK_EQ(*(uint64_t *)(void *)t[i].buffer, 10 + i);
+		if (copied)
+			CHECK_EQ(q->engine.ops->map(&q->engine, t[i].page, t[i].buffer, 1, true),
+			         1);
+		if (i == 1)
+			q->engine.ops->unprotect(&q->engine, t[i].page, 1);
+		if (dropped)
+			CHECK_EQ(q->engine.ops->map_zero(&q->engine, t[i].page, 1, true), 1);
+		madvise(buffer_address(&q->pager, c * CLUSTER_PAGES + i), PAGE_BYTES,
+		        MADV_DONTNEED);
+		entry_publish(r, 2 * i, held[i]);
+	}
+	cluster_put(&q->pager, c);
+	CHECK_EQ(*at(2, 0), 11);
+	uffd_finish();
+}
+
+static void no_page_is_there_twice_uffd(void)
+{
+	no_page_is_there_twice("uffd");
+}
+
+static void no_page_is_there_twice_signal(void)
+{
+	no_page_is_there_twice("uffd-signal");
+}
+
 static void takes_what_is_there(const char *engine)
 {
 	bool dirty;
@@ -344,6 +407,8 @@ static void write_into_the_probe(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
+		UNIT(no_page_is_there_twice_uffd),
+		UNIT(no_page_is_there_twice_signal),
 		UNIT(takes_what_is_there_uffd),
 		UNIT(takes_what_is_there_signal),
 		UNIT(drops_what_is_not_wanted_uffd),
