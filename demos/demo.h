@@ -76,16 +76,33 @@ static inline size_t round_up(size_t bytes, size_t unit)
 	return (bytes + unit - 1) / unit * unit;
 }
 
+static inline bool print_raw(const char *text)
+{
+	return write(STDERR_FILENO, text, strlen(text)) > 0;
+}
+
 /*
  * For options.on_error: runs inside a fault or on a thread of the pager, so
- * write(2) and nothing else. The access that cannot be served gets SIGBUS next.
+ * write(2) and _exit(2), and nothing else. An access that cannot be served would get
+ * SIGBUS next.
  */
 static inline void tell_error(void *arg, const struct quire_error *error)
 {
+	bool told = print_raw(error->message) && print_raw("\n");
+
 	(void)arg;
-	if (write(STDERR_FILENO, error->message, strlen(error->message)) > 0 &&
-	    write(STDERR_FILENO, "\n", 1) > 0)
-		return;
+	switch (error->kind) {
+	case QUIRE_ERROR_NO_MEMORY:
+		told = print_raw(
+			"More fits with a larger --memory or --swap-size, or a --swap with more room.\n");
+		_exit(1);
+	case QUIRE_ERROR_READ:
+	case QUIRE_ERROR_CHECKSUM:
+	case QUIRE_ERROR_ENGINE:
+		_exit(1);
+	default:
+		(void)told;
+	}
 }
 
 /* ------------------------------------------------------- the command line */

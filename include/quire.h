@@ -141,6 +141,7 @@ struct quire_options {
 	 * QUIRE_SWAP: a directory, in which an unnamed file is made that goes with the
 	 * process; or a file, which is made (mode 0600) if it does not exist and stays
 	 * when the pager is closed, cut to its header of one page: remove it yourself.
+	 * With a / at its end it is never taken for a file. An empty value is refused.
 	 * Default $TMPDIR, then /var/tmp, then /tmp
 	 */
 	const char *swap_path;
@@ -194,8 +195,8 @@ void quire_options_print(FILE *stream);
  *
  * -EINVAL   an option or environment value is unknown or out of range; the message
  *           has the range (of a budget: QUIRE_MEMORY_MIN to the machine's memory)
- * -ENOENT, -ENOTDIR, -EROFS, -EACCES, -ENOSPC   the swap path cannot be used
- * -EBUSY    the named swap file is in use by another process
+ * -ENOENT, -ENOTDIR, -ENAMETOOLONG, -EROFS, -EACCES, -ENOSPC   the swap path cannot be used
+ * -EBUSY    the named swap file is in use, by another pager or process
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
  * -EMFILE, -ENFILE   too few file descriptors: it takes thirteen, and eight more,
@@ -345,7 +346,10 @@ struct quire_stats {
 	uint64_t direct_reclaims; /* times a faulting thread had to evict by itself */
 	uint64_t read_errors;     /* pages whose bytes could not be had */
 	uint64_t write_errors;    /* pages whose write failed */
-	/* now, in bytes; resident + standby + buffers <= budget, metadata is beside it */
+	/*
+	 * now, in bytes; resident + standby + buffers <= budget at any one instant,
+	 * which these are not quite of; metadata is beside it
+	 */
 	uint64_t resident; /* mapped */
 	uint64_t peak_resident;
 	uint64_t standby; /* unmapped, still in memory (clean or waiting to be written) */
