@@ -20,6 +20,7 @@ enum take_result {
 	TAKE_KEPT = 0, /* still mapped: in use by the kernel, or refused */
 	TAKE_DONE,     /* bytes are in the buffer, if there is one; the page is absent */
 	TAKE_GONE,     /* there was no page: the program discarded it */
+	TAKE_LATER,    /* still mapped: there was no memory to copy it into */
 	TAKE_ZEROS,    /* still mapped, as write-protected zeros: perhaps there was no page */
 };
 

@@ -192,8 +192,11 @@ static uint32_t settle(struct quire *q, struct victim *t, const struct take_page
 		swapfile_unref(q->swap, slot);
 		p->frames[t->frame].slot = SLOT_NONE;
 	}
-	if (tp->result == TAKE_KEPT || tp->result == TAKE_ZEROS) {
+	if (tp->result == TAKE_KEPT || tp->result == TAKE_ZEROS || tp->result == TAKE_LATER) {
 		frame_return(p, t->frame);
+		/* It has not been used: its turn comes again with the next batch. */
+		if (tp->result == TAKE_LATER)
+			frame_cold(p, t->frame);
 		entry_publish(r, PAGE_ID_PAGE(t->id), entry_make(ENTRY_MAPPED, t->frame));
 		return 0;
 	}

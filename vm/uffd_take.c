@@ -372,8 +372,10 @@ static bool may_copy(struct take_page *p, unsigned *twice)
 {
 	if (!p->wanted || p->backed || (*twice)++ == 0)
 		return true;
-	if (p->dirty)
+	if (p->dirty) {
+		p->result = TAKE_LATER;
 		return false;
+	}
 	p->wanted = false;
 	p->buffer = NULL;
 	return true;
