@@ -13,9 +13,10 @@
  * Invariants
  *  W1  a request is in one list: its ring's prepared or done, the pool's queue;
  *      or in none, while a worker has it.
- *  W2  while an eventfd is readable, its ring has something done. It becomes
- *      readable only for somebody who has asked (fd): nobody is told in vain,
- *      and who looks awake pays no system call.
+ *  W2  from when somebody has asked for it (fd), an eventfd is readable while its
+ *      ring has something done, and only then. Who has asked may sleep for it
+ *      still when another has taken what he was told of and gone: so that is not
+ *      forgotten. Before, who looks awake pays no system call.
  */
 #include "base/base.h"
 #include "base/lock.h"
@@ -97,7 +98,6 @@ static void tell(struct pool_ring *r)
 
 	if (!r->done.first || !r->asked || r->told)
 		return;
-	r->asked = false;
 	r->told = true;
 	/* The bare calls, here and below: libc's are cancellation points. */
 	syscall(SYS_write, r->event, &one, sizeof one);

@@ -178,6 +178,13 @@ static void descriptor(void)
 			CHECK(io->reap(ring, &tag, &result));
 		}
 		CHECK(!readable(d, 0));
+		/* Who has asked sleeps on, though another took the first and went. */
+		for (unsigned i = 0; i < 2; i++) {
+			REQUIRE(prepare_read(ring, &iov[i], i));
+			CHECK_EQ(io->submit(ring, false), 0);
+			CHECK(readable(d, 5000));
+			CHECK(io->reap(ring, &tag, &result));
+		}
 		/* Asked for when it is done already. */
 		REQUIRE(prepare_read(ring, &iov[0], 0));
 		CHECK_EQ(io->submit(ring, true), 0);
