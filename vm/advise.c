@@ -29,6 +29,10 @@ static void advise_mode(struct quire_region *r, enum ra_mode mode)
 	lock_release(&r->readahead_lock);
 }
 
+/*
+ * A page that the caller has just touched may be BUSY still, while what was mapped
+ * around it is entered: waited for, or the advice would pass over part of the range.
+ */
 static void advise_cold(struct quire_region *r, uint64_t first, uint64_t n)
 {
 	for (uint64_t page = first; page < first + n; page++) {
@@ -39,9 +43,11 @@ static void advise_cold(struct quire_region *r, uint64_t first, uint64_t n)
 			continue;
 		}
 		e = atomic_load(region_entry(r, page));
-		if (entry_state(e) != ENTRY_MAPPED || !entry_try(region_entry(r, page), e))
+		if (!(e & ENTRY_BUSY) && entry_state(e) != ENTRY_MAPPED)
 			continue;
-		frame_cold(&r->q->pager, entry_payload(e));
+		e = entry_hold(r, page);
+		if (entry_state(e) == ENTRY_MAPPED)
+			frame_cold(&r->q->pager, entry_payload(e));
 		entry_publish(r, page, e);
 	}
 }

@@ -177,7 +177,7 @@ static void willneed(void)
 
 static void cold(void)
 {
-	enum { COLD = 128, WARM = 192, MORE = 120 };
+	enum { COLD = 128, WARM = 192, MORE = 96 };
 	quire_t *q = pager_open(BUDGET); /* 512 pages */
 	quire_region_t *r = region_create(q, PAGES * PAGE);
 
