@@ -33,7 +33,7 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone)
 	if (run->n == 0)
 		return 0;
 	if (!gone)
-		error = q->engine.ops->drop(&q->engine, region_page(r, run->first), run->n);
+		error = q->engine.ops->drop(&q->engine, r, region_page(r, run->first), run->n);
 	for (uint32_t i = 0; i < run->n && !error; i++) {
 		slot_t slot = q->pager.frames[run->frames[i]].slot;
 
@@ -76,7 +76,7 @@ static int unpoison(struct quire_region *r, uint64_t page)
 
 	if (!e->ops->poison || !e->uffd.poison)
 		return 0;
-	return e->ops->drop(e, region_page(r, page), 1);
+	return e->ops->drop(e, r, region_page(r, page), 1);
 }
 
 int discard_poison(struct quire_region *r, uint64_t page)

@@ -14,6 +14,7 @@
 #include "base/lock.h"
 
 struct quire;
+struct quire_region;
 struct engine;
 
 enum take_result {
@@ -25,6 +26,7 @@ enum take_result {
 };
 
 struct take_page {
+	struct quire_region *region;
 	char *page;   /* rising addresses */
 	char *buffer; /* for the bytes, if they are wanted */
 	bool wanted;  /* false only of pages that are not dirty */
@@ -38,6 +40,7 @@ struct take_page {
 struct engine_ops {
 	const char *name;
 	bool in_thread;    /* faults are served on the faulting thread */
+	int signal;        /* ... which learns of them by this signal */
 	const char *costs; /* one line for people */
 	/* => -ENOTSUP with error_set words: not possible here */
 	int (*open)(struct engine *e, struct quire *q);
@@ -45,25 +48,33 @@ struct engine_ops {
 	int (*start)(struct engine *e);
 	void (*close)(struct engine *e);
 	/* Begin and end to manage a range that is mapped read-write. */
-	int (*attach)(struct engine *e, char *base, size_t bytes);
-	void (*detach)(struct engine *e, char *base, size_t bytes);
+	int (*attach)(struct engine *e, struct quire_region *r, char *base, size_t bytes);
+	void (*detach)(struct engine *e, struct quire_region *r, char *base, size_t bytes);
 	/* A range that only receives pages by take (buffers). */
 	int (*attach_buffers)(struct engine *e, char *base, size_t bytes);
 	/* Copy n pages in, whole. => pages mapped (> 0), or -EEXIST: the first is present, or -errno */
-	int (*map)(struct engine *e, char *page, const char *from, unsigned n, bool writable);
+	int (*map)(struct engine *e, struct quire_region *r, char *page, const char *from,
+	           unsigned n, bool writable);
 	/* The same with zeros, writable. write: the pages are about to be written */
-	int (*map_zero)(struct engine *e, char *page, unsigned n, bool write);
+	int (*map_zero)(struct engine *e, struct quire_region *r, char *page, unsigned n,
+	                bool write);
 	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
 	int (*place)(struct engine *e, char *page, char *buffer);
-	int (*unprotect)(struct engine *e, char *page, unsigned n);
+	int (*unprotect)(struct engine *e, struct quire_region *r, char *page, unsigned n);
 	/* Remove pages and deliver their bytes, atomically against writers. */
 	void (*take)(struct engine *e, struct take_page *pages, unsigned n);
-	int (*drop)(struct engine *e, char *page, size_t n);
+	int (*drop)(struct engine *e, struct quire_region *r, char *page, size_t n);
 	/*
 	 * From now on an access raises SIGBUS, until dropped. In-thread engines need none (NULL); nor
 	 * is it used where the kernel lacks it (uffd.poison).
 	 */
 	int (*poison)(struct engine *e, char *page);
+	/*
+	 * Engines that manage protections themselves: has the program made the page read-only? And
+	 * quire_protect for those (NULL: mprotect(2) does it). prot: PROT_READ, with PROT_WRITE or not
+	 */
+	bool (*forbids_write)(struct quire_region *r, char *page);
+	int (*protect)(struct engine *e, struct quire_region *r, char *page, size_t n, int prot);
 	/* Threads waiting for these pages look again. In-thread engines need none (NULL). */
 	void (*wake)(struct engine *e, char *page, unsigned n);
 	/* Credits are free again: serve what was put off (NULL if nothing ever is). */

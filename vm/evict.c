@@ -237,6 +237,7 @@ static uint32_t describe(struct quire *q, const struct batch *b, struct take_pag
 		bool dirty = q->pager.frames[b->page[i].frame].slot == SLOT_NONE;
 
 		pages[i] = (struct take_page){
+			.region = r,
 			.page = region_page(r, PAGE_ID_PAGE(b->page[i].id)),
 			.dirty = dirty,
 			.wanted = dirty || sample || !second_chance_futile(r),

@@ -171,7 +171,7 @@ static enum fault_result first_write(struct fault *f)
 	n = hold_clean(f, r->write_window);
 	r->write_next = f->page + n + 1;
 	lock_release(&r->readahead_lock);
-	error = q->engine.ops->unprotect(&q->engine, region_page(r, f->page), n + 1);
+	error = q->engine.ops->unprotect(&q->engine, r, region_page(r, f->page), n + 1);
 	for (uint32_t i = 0; i <= n; i++) {
 		uint64_t e = i ? atomic_load(region_entry(r, f->page + i)) : f->held;
 		struct frame *frame = &q->pager.frames[entry_payload(e)];
@@ -202,7 +202,7 @@ static enum fault_result mapped(struct fault *f)
 
 	if (f->write && frame->slot != SLOT_NONE)
 		return first_write(f);
-	n = q->engine.ops->map_zero(&q->engine, page, 1, f->write);
+	n = q->engine.ops->map_zero(&q->engine, r, page, 1, f->write);
 	if (n == 1) {
 		/* It was not there: the program discarded it, and zeros are its contents. */
 		if (frame->slot != SLOT_NONE)
@@ -212,7 +212,7 @@ static enum fault_result mapped(struct fault *f)
 	} else if (n == -EEXIST) {
 		/* Another thread was faster; or the page was protected beside a victim. */
 		if (f->write)
-			f->error = -q->engine.ops->unprotect(&q->engine, page, 1);
+			f->error = -q->engine.ops->unprotect(&q->engine, r, page, 1);
 		else if (q->engine.ops->wake)
 			q->engine.ops->wake(&q->engine, page, 1);
 	} else {
@@ -246,7 +246,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 		return FAULT_IOERR;
 	}
 	REGION_COUNT(r, pages_in, 1);
-	n = q->engine.ops->map(&q->engine, region_page(r, f->page), run.base, 1, writable);
+	n = q->engine.ops->map(&q->engine, r, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
 	if (n != 1)
 		return FAULT_REFUSED;

@@ -86,8 +86,8 @@ static int open_buffers(struct quire *q, uint32_t clusters)
 		return error;
 	error = q->engine.ops->attach_buffers(&q->engine, q->buffer_arena.base,
 	                                      q->buffer_arena.bytes);
-	return error ? error_set(-error, "userfaultfd does not take the buffers: %s",
-	                         strerror(-error)) :
+	return error ? error_set(-error, "engine %s does not take the buffers: %s",
+	                         q->engine.ops->name, strerror(-error)) :
 	               0;
 }
 

@@ -102,10 +102,10 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 	init(r, q, id, bytes, name);
 	error = reserve(r);
 	if (!error) {
-		error = q->engine.ops->attach(&q->engine, r->base, r->bytes);
+		error = q->engine.ops->attach(&q->engine, r, r->base, r->bytes);
 		if (error)
-			error_set(-error, "userfaultfd does not take the range: %s",
-			          strerror(-error));
+			error_set(-error, "engine %s does not take the range: %s",
+			          q->engine.ops->name, strerror(-error));
 	}
 	if (error) {
 		unreserve(r);
@@ -180,7 +180,7 @@ static void destroy(struct quire_region *r)
 	discard_settle(r);
 	wait_users(r);
 	mprotect(r->base, r->bytes, PROT_NONE);
-	q->engine.ops->detach(&q->engine, r->base, r->bytes);
+	q->engine.ops->detach(&q->engine, r, r->base, r->bytes);
 	munmap(r->mapping, r->mapping_bytes);
 	r->mapping = NULL;
 	discard_unmapped(r);

@@ -151,7 +151,7 @@ static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
-	int n = q->engine.ops->map(&q->engine, region_page(r, s->first + from),
+	int n = q->engine.ops->map(&q->engine, r, region_page(r, s->first + from),
 	                           buffer_address(&q->pager, s->buffer + from), to - from,
 	                           writable);
 

@@ -149,8 +149,9 @@ static int attach(struct engine *e, char *base, size_t bytes, uint64_t mode)
 	return ioctl(e->uffd.fd, UFFDIO_REGISTER, &r) == 0 ? 0 : -errno;
 }
 
-int uffd_attach(struct engine *e, char *base, size_t bytes)
+int uffd_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
 {
+	(void)r;
 	return attach(e, base, bytes, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
@@ -160,11 +161,12 @@ int uffd_attach_buffers(struct engine *e, char *base, size_t bytes)
 	return e->uffd.move ? attach(e, base, bytes, UFFDIO_REGISTER_MODE_WP) : 0;
 }
 
-void uffd_detach(struct engine *e, char *base, size_t bytes)
+void uffd_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
 {
-	struct uffdio_range r = { .start = (uintptr_t)base, .len = bytes };
+	struct uffdio_range range = { .start = (uintptr_t)base, .len = bytes };
 
-	ioctl(e->uffd.fd, UFFDIO_UNREGISTER, &r);
+	(void)r;
+	ioctl(e->uffd.fd, UFFDIO_UNREGISTER, &range);
 }
 
 /* EAGAIN: the address space is changing under the call; it has done nothing, or a part. */
@@ -232,15 +234,17 @@ static int fill(struct engine *e, const struct fill *f, unsigned n)
 	return (int)n;
 }
 
-int uffd_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
+int uffd_map(struct engine *e, struct quire_region *r, char *page, const char *from, unsigned n,
+             bool writable)
 {
 	struct fill f = { copy_part, (uintptr_t)page, (uintptr_t)from,
 		          writable ? 0 : UFFDIO_COPY_MODE_WP };
 
+	(void)r;
 	return fill(e, &f, n);
 }
 
-int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
+int uffd_map_zero(struct engine *e, struct quire_region *r, char *page, unsigned n, bool write)
 {
 	struct fill f = { zero_part, (uintptr_t)page, 0, 0 };
 
@@ -248,7 +252,7 @@ int uffd_map_zero(struct engine *e, char *page, unsigned n, bool write)
 	 * The shared zero page is cheap, but the write that follows replaces it at
 	 * the price of a TLB shootdown; pages about to be written get their own.
 	 */
-	return write ? uffd_map(e, page, e->uffd.zeros, n, true) : fill(e, &f, n);
+	return write ? uffd_map(e, r, page, e->uffd.zeros, n, true) : fill(e, &f, n);
 }
 
 int uffd_protection(struct engine *e, char *page, size_t n, bool protect)
@@ -267,10 +271,11 @@ int uffd_protection(struct engine *e, char *page, size_t n, bool protect)
 	return 0;
 }
 
-int uffd_unprotect(struct engine *e, char *page, unsigned n)
+int uffd_unprotect(struct engine *e, struct quire_region *r, char *page, unsigned n)
 {
 	int error = uffd_protection(e, page, n, false);
 
+	(void)r;
 	/* Older kernels refuse a range that is not one mapping. */
 	for (unsigned i = 0; error == -ENOENT && n > 1 && i < n; i++) {
 		int one = uffd_protection(e, page + ((size_t)i << PAGE_SHIFT), 1, false);
@@ -283,9 +288,10 @@ int uffd_unprotect(struct engine *e, char *page, unsigned n)
 	return error;
 }
 
-int uffd_drop(struct engine *e, char *page, size_t n)
+int uffd_drop(struct engine *e, struct quire_region *r, char *page, size_t n)
 {
 	(void)e;
+	(void)r;
 	return kernel_drop(page, n << PAGE_SHIFT) == 0 ? 0 : -errno;
 }
 

@@ -145,7 +145,7 @@ static bool cover(char *at, int protection)
  * As it was: alike in all, it becomes one with its neighbours. Inaccessible until
  * its faults are ours again. If the kernel refuses, accesses go on to fail.
  */
-static void uncover(struct engine *e, const struct quire_region *r, char *at, int protection)
+static void uncover(struct engine *e, struct quire_region *r, char *at, int protection)
 {
 	char name[REGION_NAME_BYTES + 8] = "quire ";
 
@@ -154,7 +154,7 @@ static void uncover(struct engine *e, const struct quire_region *r, char *at, in
 	memcpy(name + 6, r->name, REGION_NAME_BYTES);
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, at, PAGE_BYTES, name);
 	kernel_madvise(at, PAGE_BYTES, MADV_NOHUGEPAGE);
-	if (e->ops->attach(e, at, PAGE_BYTES) == 0)
+	if (e->ops->attach(e, r, at, PAGE_BYTES) == 0)
 		mprotect(at, PAGE_BYTES, protection);
 }
 

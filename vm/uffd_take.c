@@ -59,7 +59,7 @@ bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a)
 	for (unsigned i = 0; i < e->uffd.reading_count && !found; i++)
 		found = e->uffd.reading[i]->page == page;
 	if (found)
-		uffd_map(e, page, e->uffd.zeros, 1, a->write);
+		uffd_map(e, NULL, page, e->uffd.zeros, 1, a->write);
 	lock_release(&e->uffd.reading_lock);
 	if (found)
 		uffd_wake(e, page, 1);
@@ -76,7 +76,7 @@ static bool make_own(struct engine *e, struct take_page *p)
 
 	if (!p->dirty)
 		return false;
-	uffd_unprotect(e, p->page, 1);
+	uffd_unprotect(e, NULL, p->page, 1);
 	reading(e, &p, 1);
 	done = kernel_madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
 	reading(e, NULL, 0);
@@ -99,18 +99,12 @@ static bool is_locked(char *at)
 static bool unlock(struct engine *e, struct take_page *p)
 {
 	bool page = is_locked(p->page), buffer = is_locked(p->buffer);
-	struct quire_region *r;
 
 	if (page == buffer)
 		return false;
 	if (buffer)
 		return syscall(SYS_munlock, e->q->buffer_arena.base, e->q->buffer_arena.bytes) == 0;
-	r = registry_find(p->page);
-	if (!r)
-		return false;
-	page = syscall(SYS_munlock, r->base, r->bytes) == 0;
-	region_put(r);
-	return page;
+	return syscall(SYS_munlock, p->region->base, p->region->bytes) == 0;
 }
 
 /*
@@ -230,7 +224,7 @@ static bool protect(struct engine *e, struct take_page **list, unsigned n)
  */
 static enum take_result probe(struct engine *e, char *page, enum take_result there)
 {
-	int n = uffd_map(e, page, e->uffd.zeros, 1, false);
+	int n = uffd_map(e, NULL, page, e->uffd.zeros, 1, false);
 
 	if (n == -EEXIST)
 		return there;

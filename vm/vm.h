@@ -16,6 +16,7 @@
  *   engine.c    choosing an engine
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
+ *   signals.c                      faults that come as a signal
  *   uffd_handler.c                 serving faults that come as messages
  *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
  *   stats.c, print.c   figures, and printing them

@@ -119,7 +119,7 @@ static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
 	struct quire *q = r->q;
 	uint32_t frames[CLUSTER_PAGES], filled;
 	page_id ids[CLUSTER_PAGES];
-	int result = q->engine.ops->map_zero(&q->engine, region_page(r, first), n, f->write);
+	int result = q->engine.ops->map_zero(&q->engine, r, region_page(r, first), n, f->write);
 
 	f->error = result < 0 ? -result : 0;
 	if (result <= 0)

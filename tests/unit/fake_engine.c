@@ -70,6 +70,12 @@ static struct fake_range *range_of(struct fake_engine *fe, const char *page)
 	abort();
 }
 
+static void must_be_in(struct fake_engine *fe, const struct quire_region *r, const char *page)
+{
+	if (page < r->base || page >= r->base + r->bytes)
+		fake_violation(fe, "a page of another region", page);
+}
+
 static struct fake_page *page_of(struct fake_engine *fe, const char *page, char **bytes)
 {
 	struct fake_range *range = range_of(fe, page);
@@ -175,11 +181,12 @@ static void install(struct fake_engine *fe, char *page, const char *from, bool w
 
 /* ----------------------------------------------------------- the table */
 
-static int fake_attach(struct engine *e, char *base, size_t bytes)
+static int fake_attach(struct engine *e, struct quire_region *region, char *base, size_t bytes)
 {
 	struct fake_engine *fe = fake_of(e);
 	struct fake_range *range;
 
+	must_be_in(fe, region, base);
 	pthread_mutex_lock(&fe->mutex);
 	ASSERT(fe->ranges < ARRAY_LENGTH(fe->range));
 	range = &fe->range[fe->ranges++];
@@ -199,11 +206,12 @@ static void forget_range(struct fake_range *range)
 	free(range->page);
 }
 
-static void fake_detach(struct engine *e, char *base, size_t bytes)
+static void fake_detach(struct engine *e, struct quire_region *region, char *base, size_t bytes)
 {
 	struct fake_engine *fe = fake_of(e);
 	struct fake_range *range;
 
+	must_be_in(fe, region, base);
 	(void)bytes;
 	pthread_mutex_lock(&fe->mutex);
 	range = range_of(fe, base);
@@ -220,12 +228,14 @@ static int fake_attach_buffers(struct engine *e, char *base, size_t bytes)
 	return 0;
 }
 
-static int fake_map(struct engine *e, char *page, const char *from, unsigned n, bool writable)
+static int fake_map(struct engine *e, struct quire_region *region, char *page, const char *from,
+                    unsigned n, bool writable)
 {
 	struct fake_engine *fe = fake_of(e);
 	struct pager *p = &e->q->pager;
 	int error;
 
+	must_be_in(fe, region, page);
 	must_be_held(fe, "mapped though its entry is not held", page, n);
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_MAP, n);
@@ -245,13 +255,15 @@ static int fake_map(struct engine *e, char *page, const char *from, unsigned n, 
 	return end(fe, FAKE_MAP, page, n, error ? error : (int)n);
 }
 
-static int fake_map_zero(struct engine *e, char *page, unsigned n, bool write)
+static int fake_map_zero(struct engine *e, struct quire_region *region, char *page, unsigned n,
+                         bool write)
 {
 	struct fake_engine *fe = fake_of(e);
 	uint64_t held = must_be_held(fe, "zero-filled though its entry is not held", page, n);
 	unsigned done = 0;
 	int error;
 
+	must_be_in(fe, region, page);
 	(void)write;
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_MAP_ZERO, n);
@@ -288,11 +300,12 @@ static int fake_place(struct engine *e, char *page, char *buffer)
 	return end(fe, FAKE_PLACE, page, 1, error);
 }
 
-static int fake_unprotect(struct engine *e, char *page, unsigned n)
+static int fake_unprotect(struct engine *e, struct quire_region *region, char *page, unsigned n)
 {
 	struct fake_engine *fe = fake_of(e);
 	int error;
 
+	must_be_in(fe, region, page);
 	must_be_held(fe, "unprotected though its entry is not held", page, n);
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_UNPROTECT, n);
@@ -360,11 +373,12 @@ static void fake_take(struct engine *e, struct take_page *pages, unsigned n)
 	}
 }
 
-static int fake_drop(struct engine *e, char *page, size_t n)
+static int fake_drop(struct engine *e, struct quire_region *region, char *page, size_t n)
 {
 	struct fake_engine *fe = fake_of(e);
 	int error;
 
+	must_be_in(fe, region, page);
 	must_be_held(fe, "dropped though its entry is not held", page, n);
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_DROP, (unsigned)n);

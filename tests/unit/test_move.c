@@ -148,13 +148,13 @@ static void tells_what_it_moved(void)
 	CHECK(forgotten > 0);
 	forget_every = 0;
 	/* A page that is not there; a target that is poisoned, or taken by something else. */
-	uffd_drop(&q->engine, page + 3 * PAGE_BYTES, 1);
+	uffd_drop(&q->engine, NULL, page + 3 * PAGE_BYTES, 1);
 	CHECK_EQ(uffd_move_out(&q->engine, buffer, page, 8, &error), 3);
 	CHECK_EQ(error, ENOENT);
 	if (q->engine.uffd.poison) {
 		REQUIRE_EQ(uffd_poison(&q->engine, page + 3 * PAGE_BYTES), 0);
 		CHECK_EQ(uffd_place(&q->engine, page + 3 * PAGE_BYTES, buffer), -EEXIST);
-		uffd_drop(&q->engine, page + 3 * PAGE_BYTES, 1);
+		uffd_drop(&q->engine, NULL, page + 3 * PAGE_BYTES, 1);
 	}
 	CHECK_EQ(uffd_move_out(&q->engine, buffer + PAGE_BYTES, page + 4 * PAGE_BYTES, 4, &error),
 	         0);

@@ -59,7 +59,8 @@ static bool was_moved;
 static enum take_result take(uint64_t page, bool *dirty)
 {
 	uint32_t c = cluster_get(&q->pager, 1);
-	struct take_page t = { .page = region_page(r, page),
+	struct take_page t = { .region = r,
+		               .page = region_page(r, page),
 		               .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES),
 		               .wanted = true,
 		               .backed = true };
@@ -74,7 +75,8 @@ static enum take_result take(uint64_t page, bool *dirty)
 		q->engine.ops->take(&q->engine, &t, 1);
 		/* As if it had not been asked for. */
 		if (t.result == TAKE_DONE)
-			CHECK_EQ(q->engine.ops->map(&q->engine, t.page, t.buffer, 1, t.dirty), 1);
+			CHECK_EQ(q->engine.ops->map(&q->engine, r, t.page, t.buffer, 1, t.dirty),
+			         1);
 	}
 	was_moved = t.moved;
 	if (dirty)
@@ -101,7 +103,8 @@ static void no_page_is_there_twice(const char *engine)
 		*at(2 * i, 0) = 10 + i;
 		held[i] = entry_hold(r, 2 * i);
 		REQUIRE_EQ(entry_state(held[i]), ENTRY_MAPPED);
-		t[i] = (struct take_page){ .page = region_page(r, 2 * i),
+		t[i] = (struct take_page){ .region = r,
+			                   .page = region_page(r, 2 * i),
 			                   .buffer = buffer_address(&q->pager, c * CLUSTER_PAGES +
 			                                                               (uint32_t)i),
 			                   .wanted = true,
@@ -123,12 +126,12 @@ static void no_page_is_there_twice(const char *engine)
 		if (copied)
 			CHECK_EQ(*(uint64_t *)(void *)t[i].buffer, 10 + i);
 		if (copied)
-			CHECK_EQ(q->engine.ops->map(&q->engine, t[i].page, t[i].buffer, 1, true),
+			CHECK_EQ(q->engine.ops->map(&q->engine, r, t[i].page, t[i].buffer, 1, true),
 			         1);
 		if (i == 1)
-			q->engine.ops->unprotect(&q->engine, t[i].page, 1);
+			q->engine.ops->unprotect(&q->engine, r, t[i].page, 1);
 		if (dropped)
-			CHECK_EQ(q->engine.ops->map_zero(&q->engine, t[i].page, 1, true), 1);
+			CHECK_EQ(q->engine.ops->map_zero(&q->engine, r, t[i].page, 1, true), 1);
 		madvise(buffer_address(&q->pager, c * CLUSTER_PAGES + i), PAGE_BYTES,
 		        MADV_DONTNEED);
 		entry_publish(r, 2 * i, held[i]);
@@ -214,7 +217,7 @@ static uint64_t hold_clean(uint64_t page)
 /* A clean page's removal, its bytes left to its slot, with a system call just before; then it is put back. */
 static enum take_result drop_clean(uint64_t page, long call, unsigned long argument)
 {
-	struct take_page t = { .page = region_page(r, page) };
+	struct take_page t = { .region = r, .page = region_page(r, page) };
 	uint64_t held = hold_clean(page);
 	char bytes[PAGE_BYTES];
 
@@ -227,7 +230,7 @@ static enum take_result drop_clean(uint64_t page, long call, unsigned long argum
 	atomic_store(&refuse_copy, 0);
 	if (t.result == TAKE_DONE) {
 		CHECK(!is_present(page));
-		CHECK_EQ(q->engine.ops->map(&q->engine, t.page, bytes, 1, false), 1);
+		CHECK_EQ(q->engine.ops->map(&q->engine, r, t.page, bytes, 1, false), 1);
 	}
 	entry_publish(r, page, held);
 	reclaim_leave(&q->pager);
@@ -356,7 +359,7 @@ static void zeros_for_the_reclaimer(void)
 
 	uffd_start("uffd");
 	*at(5, 0) = 77;
-	page = (struct take_page){ .page = region_page(r, 5), .wanted = true };
+	page = (struct take_page){ .region = r, .page = region_page(r, 5), .wanted = true };
 	reads(&list, 1);
 	from = (struct iovec){ region_page(r, 5), sizeof buffer };
 	reclaim_enter(&q->pager);
@@ -369,7 +372,7 @@ static void zeros_for_the_reclaimer(void)
 	REQUIRE_EQ(pthread_create(&thread, NULL, access_thread, &a), 0);
 	nap(100);
 	CHECK(!atomic_load(&a.ended));
-	CHECK_EQ(uffd_drop(&q->engine, region_page(r, 5), 1), 0);
+	CHECK_EQ(uffd_drop(&q->engine, NULL, region_page(r, 5), 1), 0);
 	entry_publish(r, 5, held);
 	reclaim_leave(&q->pager);
 	pthread_join(thread, NULL);

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* vm/signals.c - see signals.h. */
+#include "vm/signals.h"
+
+#include "base/error.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+/* The two signals that a fault may come as. */
+static struct answer {
+	int number;
+	unsigned users;            /* users lock */
+	struct sigaction previous; /* written under the users lock before ours is installed */
+} answers[] = { { .number = SIGBUS }, { .number = SIGSEGV } };
+
+static struct lock users_lock = LOCK_INIT(RANK_ENGINE);
+
+static struct answer *answer_to(int number)
+{
+	return &answers[number == SIGSEGV];
+}
+
+/* Who held it is not there to release it. The handlers stay: the child's own pagers use them. */
+static void forget_in_child(void)
+{
+	lock_init(&users_lock, RANK_ENGINE);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, forget_in_child);
+}
+
+/* Was the access a write? */
+static bool context_is_write(const ucontext_t *c)
+{
+#if defined(__x86_64__)
+	return c->uc_mcontext.gregs[REG_ERR] & 2;
+#elif defined(__aarch64__)
+	/* ESR_MAGIC record: exception syndrome; WnR is bit 6. */
+	const uint8_t *p = (const uint8_t *)c->uc_mcontext.__reserved;
+
+	for (;;) {
+		uint32_t magic, size;
+		uint64_t esr;
+
+		memcpy(&magic, p, sizeof magic);
+		memcpy(&size, p + 4, sizeof size);
+		if (magic == 0 || size == 0)
+			return true;
+		if (magic == 0x45535201) {
+			memcpy(&esr, p + 8, sizeof esr);
+			return esr >> 6 & 1;
+		}
+		p += size;
+	}
+#else
+	(void)c;
+	return true; /* right, if not cheap: the page is mapped writable */
+#endif
+}
+
+enum outcome {
+	SERVED, /* the access can be made again */
+	NOT_OURS, /* no page of an engine that answers this signal; or the program forbade the access */
+	REFUSED, /* the page cannot be had */
+};
+
+static enum outcome serve_region(struct quire_region *r, const siginfo_t *info,
+                                 const ucontext_t *context)
+{
+	const struct engine_ops *ops = r->q->engine.ops;
+	struct fault f = {
+		.region = r,
+		.page = (uint64_t)((char *)info->si_addr - r->base) >> PAGE_SHIFT,
+		.write = context_is_write(context),
+		.may_sleep = true,
+	};
+
+	if (ops->signal != info->si_signo)
+		return NOT_OURS;
+	if (f.write && ops->forbids_write && ops->forbids_write(r, region_page(r, f.page)))
+		return NOT_OURS;
+	return fault_serve(&f) == FAULT_DONE ? SERVED : REFUSED;
+}
+
+static enum outcome serve(const siginfo_t *info, const ucontext_t *context)
+{
+	struct quire_region *r;
+	enum outcome outcome;
+
+	if (info->si_code <= 0) /* sent by kill(2) and its like */
+		return NOT_OURS;
+	r = registry_find(info->si_addr);
+	if (!r)
+		return NOT_OURS;
+	outcome = serve_region(r, info, context);
+	region_put(r);
+	return outcome;
+}
+
+static void set_mask(const sigset_t *mask)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, NULL, (size_t)8);
+}
+
+/* To the default action, which ends the process when the signal comes (again). */
+static void set_default(int number)
+{
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+
+	sigaction(number, &dfl, NULL);
+}
+
+/*
+ * As if we had not been there: with the mask that the kernel would have set, and
+ * once only where the handler asked for that. (Its stack is ours: the alternate
+ * one, if the thread has any.)
+ */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+	struct answer *answer = answer_to(number);
+	struct sigaction old = answer->previous;
+	sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
+
+	if (!(old.sa_flags & SA_SIGINFO) &&
+	    (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN)) {
+		if (info->si_code <= 0 && old.sa_handler == SIG_IGN)
+			return;
+		/* A fault comes again when we return, and kills with the right address. */
+		set_default(number);
+		if (info->si_code <= 0)
+			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), number);
+		return;
+	}
+	if (old.sa_flags & SA_RESETHAND)
+		answer->previous = (struct sigaction){ .sa_handler = SIG_DFL };
+	if (!(old.sa_flags & SA_NODEFER))
+		sigaddset(&mask, number);
+	for (int i = 1; i < 65; i++)
+		if (sigismember(&old.sa_mask, i) == 1)
+			sigaddset(&mask, i);
+	set_mask(&mask);
+	if (old.sa_flags & SA_SIGINFO)
+		old.sa_sigaction(number, info, context);
+	else
+		old.sa_handler(number);
+}
+
+/*
+ * A page of ours whose bytes cannot be had, under an engine that learns of faults by
+ * another signal: SIGBUS at that address, delivered where the access was made, when we
+ * return. As the kernel does with a fault: if it is blocked or ignored, the process ends.
+ */
+static void refuse(const siginfo_t *info, ucontext_t *context)
+{
+	struct sigaction now;
+	siginfo_t bus;
+
+	memset(&bus, 0, sizeof bus);
+	bus.si_signo = SIGBUS;
+	bus.si_code = BUS_ADRERR;
+	bus.si_addr = info->si_addr;
+	if (sigismember(&context->uc_sigmask, SIGBUS) == 1 ||
+	    (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_handler == SIG_IGN)) {
+		sigdelset(&context->uc_sigmask, SIGBUS);
+		set_default(SIGBUS);
+	}
+	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &bus) != 0)
+		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGBUS);
+}
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	enum outcome outcome = serve(info, context);
+
+	if (outcome == REFUSED && number != SIGBUS)
+		refuse(info, context);
+	else if (outcome != SERVED)
+		pass_on(number, info, context);
+	errno = saved;
+}
+
+bool quire_handle_signal(int number, void *info, void *context)
+{
+	int saved = errno;
+	enum outcome outcome = NOT_OURS;
+
+	if (number == SIGBUS || number == SIGSEGV)
+		outcome = serve(info, context);
+	if (outcome == REFUSED && number != SIGBUS) {
+		refuse(info, context);
+		outcome = SERVED;
+	}
+	errno = saved;
+	return outcome == SERVED;
+}
+
+static bool is_ours(const struct sigaction *a)
+{
+	return (a->sa_flags & SA_SIGINFO) && a->sa_sigaction == on_signal;
+}
+
+static int install(struct answer *answer)
+{
+	struct sigaction ours = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction now;
+
+	/* A handler of the program's must not run while an entry is held by its thread. */
+	sigfillset(&ours.sa_mask);
+	/* In a child of a fork that interrupted this it may be ours already. */
+	if (sigaction(answer->number, NULL, &now) == 0 && !is_ours(&now))
+		answer->previous = now;
+	return sigaction(answer->number, &ours, NULL) == 0 ? 0 : errno;
+}
+
+int signals_start(int number)
+{
+	struct answer *answer = answer_to(number);
+	int error;
+
+	lock_acquire(&users_lock);
+	error = answer->users == 0 ? install(answer) : 0;
+	answer->users += error == 0;
+	lock_release(&users_lock);
+	return error ? error_set(error, "the handler of %s: %s",
+	                         number == SIGBUS ? "SIGBUS" : "SIGSEGV", strerror(error)) :
+	               0;
+}
+
+void signals_stop(int number)
+{
+	struct answer *answer = answer_to(number);
+	struct sigaction now;
+
+	lock_acquire(&users_lock);
+	if (--answer->users == 0 && sigaction(number, NULL, &now) == 0 && is_ours(&now))
+		sigaction(number, &answer->previous, NULL);
+	lock_release(&users_lock);
+}
