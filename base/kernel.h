@@ -58,12 +58,19 @@ struct uffdio_move {
 
 /* Linux 5.14 */
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 
 /* Linux 5.18 */
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
+#endif
+
+/* Linux 6.13; on shared memory 6.15 */
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
 #endif
 
 /* Linux 5.17 */

@@ -202,7 +202,7 @@ int credits_get_new(struct pager *p, uint32_t n)
 	return get_above(p, n, reserve_of(p));
 }
 
-bool cluster_wait(struct pager *p, struct patience *w)
+bool reclaim_wait(struct pager *p, struct patience *w)
 {
 	uint32_t n;
 

@@ -353,7 +353,7 @@ uint32_t cluster_get(struct pager *p, uint32_t want);
  * patience: as for patience_ends. => holds no credit, nor the entry of a mapped page
  * => false: nothing more can be evicted
  */
-bool cluster_wait(struct pager *p, struct patience *patience);
+bool reclaim_wait(struct pager *p, struct patience *patience);
 /* Drop one reference; the last one frees the cluster. */
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */

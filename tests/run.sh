@@ -145,6 +145,10 @@ each_combination() {
 	done
 	"$1" uffd-signal,io=sync,disk QUIRE_ENGINE=uffd-signal QUIRE_IO=sync
 	"$1" uffd,io=sync,tmpfs QUIRE_ENGINE=uffd QUIRE_IO=sync QUIRE_SWAP=/dev/shm
+	"$1" sigsegv,disk QUIRE_ENGINE=sigsegv
+	"$1" sigsegv,io=sync,tmpfs QUIRE_ENGINE=sigsegv QUIRE_IO=sync QUIRE_SWAP=/dev/shm
+	"$1" sigsegv,guard=off,io=sync,disk QUIRE_ENGINE=sigsegv QUIRE_GUARD=off QUIRE_IO=sync
+	"$1" sigsegv,guard=off,tmpfs QUIRE_ENGINE=sigsegv QUIRE_GUARD=off QUIRE_SWAP=/dev/shm
 }
 
 # stress NAME SECONDS ENV...: the stress program under an environment.
@@ -205,7 +209,7 @@ for group in "${groups[@]}"; do
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;
 	stress)
-		for engine in uffd-signal uffd; do
+		for engine in uffd-signal uffd sigsegv; do
 			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
 		done ;;
 	valgrind) memcheck ;;

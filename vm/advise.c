@@ -99,6 +99,18 @@ int quire_advise(quire_region_t *r, size_t offset, size_t length, int advice)
 	return error;
 }
 
+static int protect_by_engine(struct quire_region *r, size_t offset, size_t length, int prot)
+{
+	struct engine *e = &r->q->engine;
+	struct call call;
+	int error;
+
+	call_enter(&call);
+	error = e->ops->protect(e, r, r->base + offset, pages_of(length), prot);
+	call_leave(&call);
+	return error ? error_set(ENOMEM, "the range cannot be protected: %s", strerror(-error)) : 0;
+}
+
 int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot)
 {
 	int error = range_check(r, offset, length);
@@ -108,6 +120,8 @@ int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot)
 	if (prot != PROT_READ && prot != (PROT_READ | PROT_WRITE))
 		return error_set(EINVAL, "prot %d; allowed: PROT_READ, PROT_READ | PROT_WRITE",
 		                 prot);
+	if (r->q->engine.ops->protect)
+		return protect_by_engine(r, offset, length, prot);
 	if (mprotect(r->base + offset, length, prot) != 0)
 		return error_set(ENOMEM, "mprotect: %s", strerror(errno));
 	return 0;

@@ -9,11 +9,12 @@
 #include <string.h>
 
 /* In order of preference: the first serves system calls as well. */
-static const struct engine_ops *const engines[] = { &engine_uffd, &engine_uffd_signal };
+static const struct engine_ops *const engines[] = { &engine_uffd, &engine_uffd_signal,
+	                                            &engine_sigsegv };
 
 const char *engine_names(void)
 {
-	return "auto, uffd, uffd-signal";
+	return "auto, uffd, uffd-signal, sigsegv";
 }
 
 bool engine_known(const char *name)

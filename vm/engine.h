@@ -10,9 +10,16 @@
 #ifndef QUIRE_VM_ENGINE_H
 #define QUIRE_VM_ENGINE_H
 
+#include "base/arena.h"
 #include "base/base.h"
 #include "base/lock.h"
 
+#include <errno.h>
+
+/* There are too many mappings: once pages have been evicted it may be tried again. */
+#define ENGINE_CROWDED ENOBUFS
+
+struct cover_limits;
 struct quire;
 struct quire_region;
 struct engine;
@@ -40,6 +47,7 @@ struct take_page {
 struct engine_ops {
 	const char *name;
 	bool in_thread;    /* faults are served on the faulting thread */
+	bool joins;        /* a take protects pages first: neighbours by one call (evict.c) */
 	int signal;        /* ... which learns of them by this signal */
 	const char *costs; /* one line for people */
 	/* => -ENOTSUP with error_set words: not possible here */
@@ -60,6 +68,7 @@ struct engine_ops {
 	                bool write);
 	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
 	int (*place)(struct engine *e, char *page, char *buffer);
+	/* => pages writable from now on (> 0), or -errno */
 	int (*unprotect)(struct engine *e, struct quire_region *r, char *page, unsigned n);
 	/* Remove pages and deliver their bytes, atomically against writers. */
 	void (*take)(struct engine *e, struct take_page *pages, unsigned n);
@@ -75,6 +84,8 @@ struct engine_ops {
 	 */
 	bool (*forbids_write)(struct quire_region *r, char *page);
 	int (*protect)(struct engine *e, struct quire_region *r, char *page, size_t n, int prot);
+	/* A mapped page is about to be pinned: see that it has memory (NULL: each has) */
+	int (*populate)(struct engine *e, struct quire_region *r, char *page);
 	/* Threads waiting for these pages look again. In-thread engines need none (NULL). */
 	void (*wake)(struct engine *e, char *page, unsigned n);
 	/* Credits are free again: serve what was put off (NULL if nothing ever is). */
@@ -83,7 +94,7 @@ struct engine_ops {
 	void (*forgive)(struct engine *e);
 };
 
-/* State of the userfaultfd engines; a third engine adds a member of its own. */
+/* State of the userfaultfd engines. */
 struct uffd_state {
 	int fd;
 	uint64_t features;
@@ -99,13 +110,22 @@ struct uffd_state {
 	void *handler; /* started: the struct crew of handler threads, or not NULL */
 };
 
+/* State of the engine sigsegv. */
+struct sigsegv_state {
+	int fd; /* a file in memory: the bytes of the page at an address are there at that offset */
+	bool started;
+	struct cover_limits *limits;
+	struct arena self; /* limits live in it */
+};
+
 struct engine {
 	const struct engine_ops *ops;
 	struct quire *q;
 	struct uffd_state uffd;
+	struct sigsegv_state sigsegv;
 };
 
-extern const struct engine_ops engine_uffd, engine_uffd_signal;
+extern const struct engine_ops engine_uffd, engine_uffd_signal, engine_sigsegv;
 
 /*
  * Open the engine of that name, or the first that works ("auto").

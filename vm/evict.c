@@ -330,9 +330,9 @@ static bool any_dirty(const struct take_page *pages, uint32_t n)
  * pinned page would become unwritable for the kernel) nor become so meanwhile:
  * its entries are held. => b's pages of which joined is set hold their gap
  */
-static void join(struct batch *b, struct take_page *pages)
+static void join(struct batch *b, struct take_page *pages, bool joins)
 {
-	if (!any_dirty(pages, b->n))
+	if (!joins || !any_dirty(pages, b->n))
 		return;
 	for (uint32_t i = 1; i < b->n; i++) {
 		uint64_t gap = b->page[i].id - b->page[i - 1].id - 1;
@@ -389,7 +389,7 @@ struct taken evict_batch(void *owner, bool clean_only)
 	}
 	if (b.n == 0)
 		return taken;
-	join(&b, pages);
+	join(&b, pages, q->engine.ops->joins);
 	q->engine.ops->take(&q->engine, pages, b.n);
 	unjoin(&b, pages);
 	for (uint32_t i = 0; i < b.n; i++) {

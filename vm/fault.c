@@ -161,7 +161,7 @@ static enum fault_result first_write(struct fault *f)
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
 	uint32_t n = 0;
-	int error;
+	int done;
 
 	lock_acquire(&r->readahead_lock);
 	if (r->write_next == f->page)
@@ -171,23 +171,24 @@ static enum fault_result first_write(struct fault *f)
 	n = hold_clean(f, r->write_window);
 	r->write_next = f->page + n + 1;
 	lock_release(&r->readahead_lock);
-	error = q->engine.ops->unprotect(&q->engine, r, region_page(r, f->page), n + 1);
+	done = q->engine.ops->unprotect(&q->engine, r, region_page(r, f->page), n + 1);
+	f->error = done < 0 ? -done : 0;
+	done = MAX(done, 0);
 	for (uint32_t i = 0; i <= n; i++) {
 		uint64_t e = i ? atomic_load(region_entry(r, f->page + i)) : f->held;
 		struct frame *frame = &q->pager.frames[entry_payload(e)];
 
-		if (!error) {
+		if (i < (uint32_t)done) {
 			swapfile_unref(q->swap, frame->slot);
 			frame->slot = SLOT_NONE;
 		}
-		if (i == 0 && !error)
+		if (i == 0 && done)
 			frame_reference(&q->pager, entry_payload(e));
 		entry_publish(r, f->page + i, e);
 	}
-	f->error = -error;
-	if (error)
+	if (done == 0)
 		return FAULT_REFUSED;
-	REGION_COUNT(r, write_faults, n + 1);
+	REGION_COUNT(r, write_faults, (uint32_t)done);
 	fault_learn_write(r, true);
 	return FAULT_DONE;
 }
@@ -212,7 +213,7 @@ static enum fault_result mapped(struct fault *f)
 	} else if (n == -EEXIST) {
 		/* Another thread was faster; or the page was protected beside a victim. */
 		if (f->write)
-			f->error = -q->engine.ops->unprotect(&q->engine, r, page, 1);
+			f->error = -MIN(q->engine.ops->unprotect(&q->engine, r, page, 1), 0);
 		else if (q->engine.ops->wake)
 			q->engine.ops->wake(&q->engine, page, 1);
 	} else {
@@ -294,7 +295,7 @@ static uint32_t get_buffer(struct pager *p)
 		if (c != CLUSTER_NONE)
 			return c;
 		credits_put(p, 2);
-	} while (cluster_wait(p, &patience));
+	} while (reclaim_wait(p, &patience));
 	return CLUSTER_NONE;
 }
 
@@ -386,9 +387,17 @@ static enum fault_result attempt(struct fault *f)
 	assert_failed(__FILE__, __LINE__, "a held entry is EMPTY, MAPPED, STANDBY or SLOT");
 }
 
+/* Too many mappings: each page that is evicted may take some with it. => true: once more */
+static bool make_way(struct fault *f, struct patience *patience)
+{
+	return f->error == ENGINE_CROWDED && f->may_sleep &&
+	       reclaim_wait(&f->region->q->pager, patience);
+}
+
 enum fault_result fault_serve(struct fault *f)
 {
 	struct quire_region *r = f->region;
+	struct patience patience = { .since = 0 };
 	enum fault_result result;
 
 	f->started = now_ns();
@@ -400,7 +409,8 @@ enum fault_result fault_serve(struct fault *f)
 	else
 		do
 			result = attempt(f);
-		while (result == FAULT_WAITING && f->may_sleep);
+		while ((result == FAULT_WAITING && f->may_sleep) ||
+		       (result == FAULT_REFUSED && make_way(f, &patience)));
 	if (result == FAULT_DONE)
 		fault_account(r, f->major, f->started);
 	else if (result == FAULT_NOMEM)

@@ -51,7 +51,7 @@ static const char *refuse_io(const char *value)
 	               "auto, uring, sync";
 }
 
-static const char *refuse_move(const char *value)
+static const char *refuse_switch(const char *value)
 {
 	return is_one_of(value, "auto", "off") ? NULL : "auto, off";
 }
@@ -90,10 +90,11 @@ static const struct option_row rows[] = {
 				     "swap directory, or a file, made if need be and kept", NULL) },
 	{ "swap-size", "QUIRE_SWAP_SIZE", SIZE(swap_size, "what the disk holds",
 					       "most bytes of the swap file", 2 * PAGE_BYTES, UINT64_MAX) },
-	{ "engine", "QUIRE_ENGINE", WORD(engine, "auto", "auto, uffd, uffd-signal", refuse_engine) },
+	{ "engine", "QUIRE_ENGINE", WORD(engine, "auto", "auto, uffd, uffd-signal, sigsegv", refuse_engine) },
 	{ "policy", "QUIRE_POLICY", WORD(policy, "clock", "clock, fifo, lru", refuse_policy) },
 	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring, sync", refuse_io) },
-	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_move) },
+	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_switch) },
+	{ "guard", "QUIRE_GUARD", WORD(guard, "auto", "auto, off: never use guard pages (sigsegv)", refuse_switch) },
 	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "2M", "widest readahead window in bytes; 4K: none",
 					       PAGE_BYTES, SIZE_NONSENSE) },
 	{ "spin", "QUIRE_SPIN", WORD(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault",
@@ -261,6 +262,7 @@ static void configure(const struct quire_options *o, struct quire_config *c)
 	c->policy = o->policy ? o->policy : "clock";
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
+	c->guard = o->guard ? o->guard : "auto";
 	c->readahead = o->readahead ? o->readahead : READAHEAD_DEFAULT;
 	parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
 }

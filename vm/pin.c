@@ -48,6 +48,14 @@ void pin_forget(struct quire *q, uint64_t pages)
 	uncount(&q->counters.pinned, pages);
 }
 
+/* What was filled by a read may have none, under some engines. The entry is held. */
+static bool populate(struct quire_region *r, uint64_t page)
+{
+	struct engine *e = &r->q->engine;
+
+	return !e->ops->populate || e->ops->populate(e, r, region_page(r, page)) == 0;
+}
+
 /* => pin lock held */
 static int pin_page(struct quire_region *r, uint64_t page)
 {
@@ -72,6 +80,10 @@ static int pin_page(struct quire_region *r, uint64_t page)
 			if (frame->pins == UINT16_MAX) {
 				entry_publish(r, page, e);
 				return -EOVERFLOW;
+			}
+			if (frame->pins == 0 && !populate(r, page)) {
+				entry_publish(r, page, e);
+				return -ENOMEM;
 			}
 			if (frame->pins++ == 0) {
 				frame_pin(&q->pager, entry_payload(e));

@@ -172,6 +172,7 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
+	q->use_guards = strcmp(c->guard, "off") != 0;
 	choose_spin(q, c);
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */

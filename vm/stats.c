@@ -8,6 +8,7 @@
  * does not wait for a signal handler, and so the caller's memory, which may be
  * managed, is not touched.
  */
+#include "vm/cover.h"
 #include "vm/vm.h"
 
 #include "base/error.h"
@@ -47,7 +48,7 @@ static uint64_t region_metadata(const struct quire_region *r)
 
 	return (atomic_load(&r->leaf_count) << PAGE_SHIFT) +
 	       MIN(round_up(bitmap + 1, PAGE_BYTES), atomic_load(&r->leaf_count) << PAGE_SHIFT) +
-	       sizeof *r;
+	       (r->cover ? cover_metadata(r->cover) : 0) + sizeof *r;
 }
 
 static void sum_regions(const struct quire *q, uint64_t *metadata, uint64_t *reserved)

@@ -276,16 +276,15 @@ int uffd_unprotect(struct engine *e, struct quire_region *r, char *page, unsigne
 	int error = uffd_protection(e, page, n, false);
 
 	(void)r;
+	if (error != -ENOENT || n == 1)
+		return error ? error : (int)n;
 	/* Older kernels refuse a range that is not one mapping. */
-	for (unsigned i = 0; error == -ENOENT && n > 1 && i < n; i++) {
-		int one = uffd_protection(e, page + ((size_t)i << PAGE_SHIFT), 1, false);
-
-		if (one)
-			return one;
-		if (i == n - 1)
-			error = 0;
+	for (unsigned i = 0; i < n; i++) {
+		error = uffd_protection(e, page + ((size_t)i << PAGE_SHIFT), 1, false);
+		if (error)
+			return i ? (int)i : error;
 	}
-	return error;
+	return (int)n;
 }
 
 int uffd_drop(struct engine *e, struct quire_region *r, char *page, size_t n)

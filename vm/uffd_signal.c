@@ -34,6 +34,7 @@ static void signal_close(struct engine *e)
 const struct engine_ops engine_uffd_signal = {
 	.name = "uffd-signal",
 	.in_thread = true,
+	.joins = true,
 	.signal = SIGBUS,
 	.costs =
 		"the faulting thread serves its faults; system calls on absent pages fail with EFAULT",

@@ -423,6 +423,7 @@ static void crew_close(struct engine *e)
 const struct engine_ops engine_uffd = {
 	.name = "uffd",
 	.in_thread = false,
+	.joins = true,
 	.costs = "a handler thread serves faults; system calls on absent pages work",
 	.open = crew_open,
 	.start = crew_start,

@@ -17,6 +17,7 @@
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
  *   signals.c                      faults that come as a signal
+ *   sigsegv.c, cover.c             the engine without userfaultfd: bytes; what is accessible
  *   uffd_handler.c                 serving faults that come as messages
  *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
  *   stats.c, print.c   figures, and printing them
@@ -85,6 +86,7 @@ struct quire_region {
 	_Atomic uint32_t write_bias; /* 0 .. 1024: how often a page mapped clean is written */
 	_Atomic uint32_t installs;   /* counts installs for sampling write_bias */
 	struct second_chance second_chance;
+	struct cover *cover; /* engine sigsegv: what the program can get at */
 
 	struct counters counters;
 	struct histogram minor, major;
@@ -112,7 +114,7 @@ struct quire {
 	quire_error_fn on_error;
 	void *on_error_arg;
 	uint64_t spin_ns, look_ns; /* how long to wait awake: for the next fault; for a read */
-	bool use_move;
+	bool use_move, use_guards;
 	uint32_t readahead_max; /* pages */
 	char swap_path[256];
 };
@@ -300,7 +302,7 @@ struct quire_config {
 	size_t memory;
 	const char *swap_path;
 	uint64_t swap_size;
-	const char *engine, *policy, *io, *move;
+	const char *engine, *policy, *io, *move, *guard;
 	size_t readahead;
 	int spin_us;
 };

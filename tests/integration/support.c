@@ -83,6 +83,13 @@ bool engine_serves_kernel(const quire_t *q)
 	return strcmp(quire_engine_name(q), "uffd") == 0;
 }
 
+bool engine_splits(const quire_t *q)
+{
+	const char *guard = getenv("QUIRE_GUARD");
+
+	return strcmp(quire_engine_name(q), "sigsegv") == 0 && guard && strcmp(guard, "off") == 0;
+}
+
 void errors_count(void *arg, const struct quire_error *error)
 {
 	struct errors *e = arg;

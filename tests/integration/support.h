@@ -47,6 +47,8 @@ struct quire_stats pager_stats(const quire_t *q);
 struct quire_stats region_stats(const quire_region_t *r);
 /* System calls may touch absent pages: engine uffd. */
 bool engine_serves_kernel(const quire_t *q);
+/* Are pages of their own mappings, if their neighbours are not in memory? */
+bool engine_splits(const quire_t *q);
 
 /* Counts what on_error is told; errors.last is the last of them. */
 struct errors {

@@ -309,13 +309,14 @@ static int fake_unprotect(struct engine *e, struct quire_region *region, char *p
 	must_be_held(fe, "unprotected though its entry is not held", page, n);
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_UNPROTECT, n);
+	n = cut(fe, FAKE_UNPROTECT, n);
 	for (unsigned i = 0; i < n && !error; i++) {
 		struct fake_page *p = page_of(fe, page + i * PAGE_BYTES, NULL);
 
 		p->wp = false;
 		wake_page(fe, p);
 	}
-	return end(fe, FAKE_UNPROTECT, page, n, error);
+	return end(fe, FAKE_UNPROTECT, page, n, error ? error : (int)n);
 }
 
 /* What lies between a joined page and the one before it: held, and not writable. */
@@ -445,19 +446,12 @@ static void fake_close(struct engine *e)
 	.take = fake_take, .drop = fake_drop
 
 const struct engine_ops fake_in_thread = {
-	COMMON,
-	.name = "fake-in-thread",
-	.costs = "nothing",
-	.in_thread = true,
+	COMMON, .name = "fake-in-thread", .costs = "nothing", .in_thread = true, .joins = true,
 };
 
 const struct engine_ops fake_handler = {
-	COMMON,
-	.name = "fake-handler",
-	.costs = "nothing",
-	.in_thread = false,
-	.poison = fake_poison,
-	.wake = fake_wake,
+	COMMON,        .name = "fake-handler", .costs = "nothing", .in_thread = false,
+	.joins = true, .poison = fake_poison,  .wake = fake_wake,
 };
 
 struct fake_engine *fake_engine_open(struct quire *q, bool in_thread, bool move)

@@ -272,6 +272,50 @@ static void first_writes_in_order(void)
 	}
 }
 
+/* Of those that are unprotected together some are not: they are clean as before. */
+static void first_writes_cut_short(void)
+{
+	FOR_BOTH
+	{
+		make_clean(50, 40);
+		for (uint64_t page = 50; page < 90; page++) {
+			vm->fe->cut[FAKE_UNPROTECT] = 1 + (unsigned)page % 3;
+			put(page, page);
+			CHECK_VM();
+		}
+		CHECK_EQ(COUNTER(write_faults), 40);
+		CHECK_EQ(USED(), 0);
+		fake_vm_swap_out(vm);
+		for (uint64_t page = 50; page < 90; page++)
+			CHECK_EQ(value(page), page);
+	}
+}
+
+/* Mappings are short: pages are evicted until there is one, or none can be. */
+static void crowded(void)
+{
+	start_alone(true);
+	make_swapped(10, 2);
+	put_pages(100, 100);
+	fake_refuse(vm->fe, FAKE_MAP, 0, 2, ENGINE_CROWDED);
+	CHECK_EQ(value(10), 1010);
+	CHECK(COUNTER(evictions) > 2); /* swapping out was two */
+	fake_refuse(vm->fe, FAKE_MAP_ZERO, 0, 1, ENGINE_CROWDED);
+	put(300, 1300);
+	make_clean(20, 1);
+	fake_refuse(vm->fe, FAKE_UNPROTECT, 0, 2, ENGINE_CROWDED);
+	put(20, 1);
+	CHECK_EQ(vm->errors[QUIRE_ERROR_ENGINE], 0);
+	CHECK_VM();
+	check_pages(100, 100);
+	fake_refuse(vm->fe, FAKE_MAP, 0, UINT32_MAX, ENGINE_CROWDED);
+	CHECK_EQ(fake_read(vm->r, 11, &(uint64_t){ 0 }), FAULT_REFUSED);
+	CHECK_EQ(vm->errors[QUIRE_ERROR_ENGINE], 1);
+	fake_refuse(vm->fe, FAKE_MAP, 0, 0, 0);
+	check_pages(11, 1);
+	finish();
+}
+
 static void refused_first_write(void)
 {
 	FOR_BOTH
@@ -574,6 +618,8 @@ int main(int argc, char **argv)
 		UNIT(fill_cut_short_keeps_writes),
 		UNIT(first_write_drops_the_slot),
 		UNIT(first_writes_in_order),
+		UNIT(first_writes_cut_short),
+		UNIT(crowded),
 		UNIT(refused_first_write),
 		UNIT(write_to_protected_dirty_page),
 		UNIT(writes_are_expected),

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 static const char *const variables[] = {
-	"QUIRE_MEMORY", "QUIRE_SWAP", "QUIRE_SWAP_SIZE", "QUIRE_ENGINE", "QUIRE_POLICY",
-	"QUIRE_IO",     "QUIRE_MOVE", "QUIRE_READAHEAD", "QUIRE_SPIN",
+	"QUIRE_MEMORY", "QUIRE_SWAP", "QUIRE_SWAP_SIZE", "QUIRE_ENGINE",    "QUIRE_POLICY",
+	"QUIRE_IO",     "QUIRE_MOVE", "QUIRE_GUARD",     "QUIRE_READAHEAD", "QUIRE_SPIN",
 };
 
 static void clean(void)
@@ -50,6 +50,7 @@ static void defaults(void)
 	CHECK_STR(c.policy, "clock");
 	CHECK_STR(c.io, "auto");
 	CHECK_STR(c.move, "auto");
+	CHECK_STR(c.guard, "auto");
 	CHECK_EQ(c.readahead, 2 << 20); /* as quire.h says */
 	CHECK_EQ(c.spin_us, -1);
 }
@@ -86,6 +87,7 @@ static void printed_defaults(void)
 	CHECK_STR(said.policy, c.policy);
 	CHECK_STR(said.io, c.io);
 	CHECK_STR(said.move, c.move);
+	CHECK_STR(said.guard, c.guard);
 	CHECK_EQ(said.spin_us, c.spin_us);
 }
 
@@ -163,9 +165,10 @@ static void every_name(void)
 {
 	static const struct {
 		const char *name, *value;
-	} all[] = { { "memory", "1G" },   { "swap", "/tmp" },     { "swap-size", "2G" },
-		    { "engine", "uffd" }, { "policy", "lru" },    { "io", "uring" },
-		    { "move", "off" },    { "readahead", "64K" }, { "spin", "100" } };
+	} all[] = { { "memory", "1G" },   { "swap", "/tmp" },  { "swap-size", "2G" },
+		    { "engine", "uffd" }, { "policy", "lru" }, { "io", "uring" },
+		    { "move", "off" },    { "guard", "off" },  { "readahead", "64K" },
+		    { "spin", "100" } };
 	struct quire_options o = none();
 	struct quire_config c;
 	const char *name, *environment, *fallback, *meaning;
@@ -182,6 +185,7 @@ static void every_name(void)
 	CHECK_STR(c.policy, "lru");
 	CHECK_STR(c.io, "uring");
 	CHECK_STR(c.move, "off");
+	CHECK_STR(c.guard, "off");
 	CHECK_EQ(c.readahead, 64 << 10);
 	CHECK_EQ(c.spin_us, 100);
 	for (; options_row(rows, &name, &environment, &fallback, &meaning); rows++) {
@@ -202,6 +206,7 @@ static void unknown_names(void)
 		      { "policy", "QUIRE_POLICY", "clock, fifo, lru", FIELD(policy) },
 		      { "io", "QUIRE_IO", "uring", FIELD(io) },
 		      { "move", "QUIRE_MOVE", "off", FIELD(move) },
+		      { "guard", "QUIRE_GUARD", "off", FIELD(guard) },
 		      { "spin", "QUIRE_SPIN", "10000", FIELD(spin) } };
 #undef FIELD
 	const struct quire_options zeroed = none();

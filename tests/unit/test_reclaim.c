@@ -352,7 +352,7 @@ static void no_cluster_ever(void)
 	o->p.cluster_max = o->p.cluster_count;
 	while (now_ns() - began < UINT64_C(20000000000)) {
 		CHECK_EQ(cluster_get(&o->p, 1), CLUSTER_NONE);
-		if (!cluster_wait(&o->p, &patience))
+		if (!reclaim_wait(&o->p, &patience))
 			break;
 	}
 	CHECK(now_ns() - began > UINT64_C(400000000));

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/sigsegv.c - the engine `sigsegv`, for where there is no userfaultfd: an access
+ * to a page that is hidden raises SIGSEGV in the faulting thread, which serves the
+ * fault itself (signals.c).
+ *
+ * A page cannot be filled where it is and be out of sight at once. So regions are
+ * shared mappings of a file in memory, of which only we have the descriptor: bytes are
+ * written to the file while the page is hidden, and read from it when it is hidden
+ * again; then a hole is punched, which gives the memory back. One file is enough for all
+ * regions: the bytes of a page are at the offset that is its address.
+ *
+ *   map       pwrite, show                      (cover.c shows and hides)
+ *   map_zero  show: a hole reads as zeros
+ *   take      hide, pread into the buffer, punch a hole
+ *   drop      hide, punch a hole
+ *
+ * No write is lost: a writer that sees the page before it is hidden has written to
+ * the file; one that comes later faults, and waits for the entry.
+ *
+ * A child of fork(2) has none of these mappings (MADV_DONTFORK): shared with it, they
+ * would be changed by either. madvise(MADV_DONTNEED), but for the program's own that
+ * vm/interpose.c sees, unmaps pages of such a file and no more.
+ */
+#include "vm/cover.h"
+#include "vm/signals.h"
+
+#include "base/error.h"
+#include "base/kernel.h"
+#include "vm/vm.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* All addresses that a program can have, with the page tables of four levels. */
+#define FILE_BYTES ((off_t)1 << 48)
+
+static off_t offset_of(const char *page)
+{
+	return (off_t)(uintptr_t)page;
+}
+
+/* ----------------------------------------------------- the pages' bytes */
+
+static int put_bytes(struct engine *e, char *page, const char *from, size_t bytes)
+{
+	while (bytes) {
+		ssize_t n = pwrite(e->sigsegv.fd, from, bytes, offset_of(page));
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		n = MAX(n, 0);
+		page += n;
+		from += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+static int get_bytes(struct engine *e, const char *page, char *to, size_t bytes)
+{
+	while (bytes) {
+		ssize_t n = pread(e->sigsegv.fd, to, bytes, offset_of(page));
+
+		if (n == 0)
+			return -EIO;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		n = MAX(n, 0);
+		page += n;
+		to += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+static int punch(struct engine *e, const char *page, size_t bytes)
+{
+	return fallocate(e->sigsegv.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(page),
+	                 (off_t)bytes) == 0 ?
+	               0 :
+	               -errno;
+}
+
+/* ----------------------------------------------------------- operations */
+
+static int sigsegv_map(struct engine *e, struct quire_region *r, char *page, const char *from,
+                       unsigned n, bool writable)
+{
+	bool dirty;
+	int done;
+
+	if (cover_is_shown(r->cover, page, &dirty))
+		return -EEXIST;
+	done = put_bytes(e, page, from, (size_t)n << PAGE_SHIFT);
+	if (done == 0)
+		done = cover_show(r->cover, page, n, writable);
+	/* Its memory is not the caller's to spend. */
+	if (done < (int)n)
+		punch(e, page + ((size_t)MAX(done, 0) << PAGE_SHIFT),
+		      (size_t)(n - (unsigned)MAX(done, 0)) << PAGE_SHIFT);
+	return done;
+}
+
+/*
+ * Have the kernel allocate what is a hole still; else it does with the first touch, by a fault
+ * of its own. (By reading, where the program forbids writes.)
+ */
+static int populate(char *page, unsigned n)
+{
+	size_t bytes = (size_t)n << PAGE_SHIFT;
+
+	if (kernel_madvise(page, bytes, MADV_POPULATE_WRITE) == 0 ||
+	    kernel_madvise(page, bytes, MADV_POPULATE_READ) == 0)
+		return 0;
+	return -errno;
+}
+
+static int sigsegv_populate(struct engine *e, struct quire_region *r, char *page)
+{
+	(void)e;
+	(void)r;
+	return populate(page, 1);
+}
+
+static int sigsegv_map_zero(struct engine *e, struct quire_region *r, char *page, unsigned n,
+                            bool write)
+{
+	bool dirty;
+	int done;
+
+	(void)e;
+	if (cover_is_shown(r->cover, page, &dirty)) {
+		/* Whatever hid it: the call that should have shown it failed half way. */
+		done = cover_show(r->cover, page, 1, dirty);
+		return done < 0 ? done : -EEXIST;
+	}
+	done = cover_show(r->cover, page, n, true);
+	if (done > 0 && write)
+		populate(page, (unsigned)done);
+	return done;
+}
+
+static int sigsegv_place(struct engine *e, char *page, char *buffer)
+{
+	(void)e;
+	(void)page;
+	(void)buffer;
+	return -ENOTSUP;
+}
+
+static int sigsegv_unprotect(struct engine *e, struct quire_region *r, char *page, unsigned n)
+{
+	(void)e;
+	return cover_dirty(r->cover, page, n);
+}
+
+/* Neighbours that are hidden now; those that are wanted have buffers that are neighbours. */
+static int deliver_run(struct engine *e, const struct take_page *t, size_t bytes)
+{
+	int error = t->wanted ? get_bytes(e, t->page, t->buffer, bytes) : 0;
+
+	return error ? error : punch(e, t->page, bytes);
+}
+
+/* Where the buffers have no memory of their own yet, only one page is there twice at a time. */
+static void deliver(struct engine *e, struct take_page *t, unsigned n)
+{
+	for (unsigned i = 0, length; i < n; i += length) {
+		bool alone = t[i].result != TAKE_DONE || (t[i].wanted && !t[i].backed);
+
+		for (length = 1; i + length < n && !alone; length++)
+			if (t[i + length].result != TAKE_DONE ||
+			    t[i + length].wanted != t[i].wanted ||
+			    (t[i].wanted && !t[i + length].backed) ||
+			    t[i + length].page != t[i + length - 1].page + PAGE_BYTES)
+				break;
+		if (t[i].result != TAKE_DONE ||
+		    deliver_run(e, &t[i], (size_t)length << PAGE_SHIFT) == 0)
+			continue;
+		for (unsigned k = i; k < i + length; k++) {
+			cover_show(t[k].region->cover, t[k].page, 1, t[k].dirty);
+			t[k].result = TAKE_KEPT;
+			if (t[k].wanted && !t[k].backed)
+				kernel_drop(t[k].buffer, PAGE_BYTES);
+		}
+	}
+}
+
+static void sigsegv_take(struct engine *e, struct take_page *t, unsigned n)
+{
+	cover_take(e->sigsegv.limits, t, n);
+	deliver(e, t, n);
+}
+
+static int sigsegv_drop(struct engine *e, struct quire_region *r, char *page, size_t n)
+{
+	int error = cover_hide(r->cover, page, n);
+
+	return error ? error : punch(e, page, n << PAGE_SHIFT);
+}
+
+static bool sigsegv_forbids_write(struct quire_region *r, char *page)
+{
+	return cover_is_fixed(r->cover, page);
+}
+
+static int sigsegv_protect(struct engine *e, struct quire_region *r, char *page, size_t n, int prot)
+{
+	(void)e;
+	return cover_protect(r->cover, page, n, !(prot & PROT_WRITE));
+}
+
+/* -------------------------------------------------------------- ranges */
+
+static int sigsegv_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
+{
+	/* Inaccessible, and not filled though the program locks all that is mapped (mlockall). */
+	void *p = mmap(base, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+	               e->sigsegv.fd, offset_of(base));
+	int error;
+
+	if (p == MAP_FAILED)
+		return -errno;
+	syscall(SYS_munlock, base, bytes);
+	kernel_madvise(base, bytes, MADV_NOHUGEPAGE);
+	kernel_madvise(base, bytes, MADV_DONTFORK);
+	error = cover_open(&r->cover, e->sigsegv.limits, base, pages_of(bytes));
+	return error;
+}
+
+static void sigsegv_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
+{
+	punch(e, base, bytes);
+	cover_close(r->cover);
+	r->cover = NULL;
+}
+
+static int sigsegv_attach_buffers(struct engine *e, char *base, size_t bytes)
+{
+	(void)e;
+	(void)base;
+	(void)bytes;
+	return 0;
+}
+
+/* ------------------------------------------------------ open and close */
+
+static int open_file(void)
+{
+	struct rlimit limit;
+	int fd;
+
+	/* Beyond it the kernel would send SIGXFSZ. */
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < (rlim_t)FILE_BYTES)
+		return error_set(ENOTSUP, "the size of files is limited (ulimit -f), that of a "
+		                          "file in memory too");
+	fd = (int)syscall(SYS_memfd_create, "quire", 1u /* MFD_CLOEXEC */);
+	if (fd < 0)
+		return error_set(ENOTSUP, "memfd_create: %s", strerror(errno));
+	if (ftruncate(fd, FILE_BYTES) == 0)
+		return fd;
+	error_set(ENOTSUP, "a file in memory as long as the address space: %s", strerror(errno));
+	close(fd);
+	return -ENOTSUP;
+}
+
+static int sigsegv_open(struct engine *e, struct quire *q)
+{
+	struct sigsegv_state *s = &e->sigsegv;
+	int error = arena_open(&s->self, sizeof *s->limits, false, "quire engine");
+
+	if (error)
+		return error;
+	s->fd = open_file();
+	if (s->fd < 0) {
+		arena_close(&s->self);
+		return s->fd;
+	}
+	s->limits = s->self.base;
+	cover_limits_open(s->limits, s->fd, q->use_guards);
+	return 0;
+}
+
+static int sigsegv_start(struct engine *e)
+{
+	int error = signals_start(SIGSEGV);
+
+	e->sigsegv.started = error == 0;
+	return error;
+}
+
+static void sigsegv_close(struct engine *e)
+{
+	struct sigsegv_state *s = &e->sigsegv;
+
+	if (s->started)
+		signals_stop(SIGSEGV);
+	cover_limits_close(s->limits);
+	close(s->fd);
+	arena_close(&s->self);
+	s->started = false;
+}
+
+const struct engine_ops engine_sigsegv = {
+	.name = "sigsegv",
+	.in_thread = true,
+	.signal = SIGSEGV,
+	.costs =
+		"the faulting thread serves its faults; system calls on absent pages fail with EFAULT",
+	.open = sigsegv_open,
+	.start = sigsegv_start,
+	.close = sigsegv_close,
+	.attach = sigsegv_attach,
+	.detach = sigsegv_detach,
+	.attach_buffers = sigsegv_attach_buffers,
+	.map = sigsegv_map,
+	.map_zero = sigsegv_map_zero,
+	.place = sigsegv_place,
+	.unprotect = sigsegv_unprotect,
+	.take = sigsegv_take,
+	.drop = sigsegv_drop,
+	.forbids_write = sigsegv_forbids_write,
+	.protect = sigsegv_protect,
+	.populate = sigsegv_populate,
+};
