@@ -287,6 +287,9 @@ static void *reclaimer(void *argument)
 			reclaim_leave(p);
 			give_way(p);
 		}
+		/* Clearing wake may have undone the wake-up of who stops us: that says so first. */
+		if (atomic_load(&p->stopping))
+			break;
 		if (progress) {
 			pause = PAUSE_MIN_NS;
 			if (settle_writes(p))

@@ -413,6 +413,27 @@ static void asked_while_it_rests(void)
 	finish();
 }
 
+/* Told to stop at any moment of its rounds, above all when one begins. */
+static void stopped_at_any_moment(void)
+{
+	int n = unit_valgrind() ? 200 : 20000;
+
+	unit_seed();
+	o = fake_owner_open(64, 64);
+	for (int i = 0; i < n; i++) {
+		CHECK_EQ(reclaimer_start(&o->p), 0);
+		for (volatile unsigned spin = unit_below(i % 2 ? 4000 : 60000); spin > 0; spin--)
+			;
+		if (i % 3)
+			reclaimer_kick(&o->p);
+		if (i % 3 == 2)
+			sched_yield();
+		reclaimer_stop(&o->p);
+		atomic_store(&o->p.stopping, 0);
+	}
+	finish();
+}
+
 /* The lock's holder is known by its own number in a child of fork, too. */
 static void holder_in_a_child(void)
 {
@@ -452,6 +473,7 @@ int main(int argc, char **argv)
 		UNIT(short_of_clusters_alone),
 		UNIT(stopped_in_need),
 		UNIT(asked_while_it_rests),
+		UNIT(stopped_at_any_moment),
 		UNIT(holder_in_a_child),
 		UNIT_END,
 	};
