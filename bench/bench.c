@@ -66,7 +66,7 @@ static void help(void)
 	for (unsigned i = 0; i < job_count; i++)
 		printf(" %s", jobs[i].id);
 	puts("\n"
-	     "  --contenders LIST  only these: uffd-signal,uffd,kernel,raw\n"
+	     "  --contenders LIST  only these: uffd-signal,uffd,sigsegv,sigsegv-sync,kernel,raw\n"
 	     "  --no-kernel        leave the kernel's swap out (it needs root)\n"
 	     "  --swap-size SIZE   of the kernel's swap file (2.25 times the region)\n"
 	     "  --state FILE       note in FILE what has to be removed after a kill\n\n"
@@ -115,8 +115,6 @@ static bool listed(const char *list, const char *word)
 	}
 	return false;
 }
-
-static const char *const contender_id[CONTENDERS] = { "uffd-signal", "uffd", "kernel", "raw" };
 
 /* Every word of list must be known. */
 static void check_list(const char *list, bool of_jobs)

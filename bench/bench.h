@@ -30,8 +30,17 @@
 #define PAGE_WORDS (PAGE / sizeof(uint64_t))
 #define MIB ((size_t)1 << 20)
 
-enum contender { SIGNAL, UFFD, KERNEL, RAW, CONTENDERS };
-extern const char *const contender_name[CONTENDERS];
+enum contender {
+	SIGNAL,
+	UFFD,
+	SEGV,      /* with io_uring */
+	SEGV_SYNC, /* with plain I/O */
+	QUIRES,
+	KERNEL = QUIRES,
+	RAW,
+	CONTENDERS
+};
+extern const char *const contender_name[CONTENDERS], *const contender_id[CONTENDERS];
 
 struct settings {
 	size_t region, memory; /* bytes */
@@ -82,7 +91,7 @@ struct target {
 	enum figure against_figure; /* of contender against; unused if absolute */
 	enum contender against;
 	bool absolute, at_most;
-	double target[2]; /* SIGNAL, UFFD; 0: none */
+	double target[QUIRES]; /* 0: none */
 };
 extern const struct target targets[];
 extern const unsigned target_count;

@@ -128,7 +128,7 @@ int json_write(const char *path, const struct settings *s, unsigned failures)
 	fputs("\n  ],\n  \"targets\": [", f);
 	comma = "\n";
 	for (unsigned i = 0; i < target_count; i++) {
-		for (unsigned w = SIGNAL; w <= UFFD; w++) {
+		for (unsigned w = 0; w < QUIRES; w++) {
 			if (!(targets[i].target[w] > 0))
 				continue;
 			fputs(comma, f);

@@ -2,7 +2,7 @@
 /*
  * bench/memory.c - the memory under test.
  *
- * SIGNAL and UFFD: a Quire region with the engine of that name. KERNEL: an
+ * Below QUIRES: a Quire region with the engine of that name. KERNEL: an
  * anonymous mapping in a process that has entered the memory cgroup. RAW: an
  * anonymous mapping without a limit. Huge pages are off for the mappings, as
  * Quire pages by 4 KiB too. Neighbours: work.c uses it, swap.c is the cgroup.
@@ -23,11 +23,18 @@ static void on_error(void *arg, const struct quire_error *e)
 
 static void open_quire(struct memory *m, const struct settings *s, size_t length)
 {
+	static const char *const engine[QUIRES] = {
+		[SIGNAL] = "uffd-signal",
+		[UFFD] = "uffd",
+		[SEGV] = "sigsegv",
+		[SEGV_SYNC] = "sigsegv",
+	};
 	struct quire_options o = {
 		.size = sizeof o,
 		.memory = s->memory,
 		.swap_path = s->dir,
-		.engine = m->who == SIGNAL ? "uffd-signal" : "uffd",
+		.engine = engine[m->who],
+		.io = m->who == SEGV_SYNC ? "sync" : "auto",
 		.on_error = on_error,
 	};
 	double start = now();
@@ -49,7 +56,7 @@ void memory_open(struct memory *m, enum contender who, const struct settings *s,
 	if (who == KERNEL)
 		swap_enter();
 	yield_baseline();
-	if (who == SIGNAL || who == UFFD) {
+	if (who < QUIRES) {
 		open_quire(m, s, length);
 		return;
 	}

@@ -197,10 +197,13 @@ static void print_targets(FILE *f, const struct settings *s)
 	unsigned met = 0, missed = 0, unknown = 0;
 
 	fprintf(f, "\nTargets: ratio (lowest..highest of single rounds), target, verdict\n");
-	fprintf(f, "%-42s  %-31s  %-31s\n", "", contender_name[SIGNAL], contender_name[UFFD]);
+	fprintf(f, "%-42s", "");
+	for (unsigned w = 0; w < QUIRES; w++)
+		fprintf(f, "  %-31s", contender_name[w]);
+	fputc('\n', f);
 	for (unsigned i = 0; i < target_count; i++) {
 		fprintf(f, "%-42s", targets[i].name);
-		for (unsigned w = SIGNAL; w <= UFFD; w++) {
+		for (unsigned w = 0; w < QUIRES; w++) {
 			int v = verdict(f, &targets[i], w);
 
 			met += v > 0;

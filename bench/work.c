@@ -376,7 +376,7 @@ static void idle(const struct settings *s, enum contender who)
 	memory_close(&m);
 }
 
-#define QUIRE (1u << SIGNAL | 1u << UFFD)
+#define QUIRE ((1u << QUIRES) - 1)
 #define PAGED (QUIRE | 1u << KERNEL)
 #define ALL (PAGED | 1u << RAW)
 
