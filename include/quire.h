@@ -61,8 +61,8 @@
  *                again; and it touches the pages of all regions, as for writing:
  *                under uffd they pass through the budget one by one, which takes
  *                as long as for the program itself, but can be ended by a signal
- *                that kills; under uffd-signal it stops at the first absent page
- *                of each region, and reports no failure.
+ *                that kills; under uffd-signal and sigsegv it stops at the first
+ *                absent page of each region, and reports no failure.
  */
 #ifndef QUIRE_H
 #define QUIRE_H
@@ -149,7 +149,7 @@ struct quire_options {
 	/* QUIRE_SWAP_SIZE: most bytes the swap file may grow to; default: what the disk holds */
 	uint64_t swap_size;
 
-	const char *engine; /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal" */
+	const char *engine; /* QUIRE_ENGINE: "auto" (default), "uffd", "uffd-signal", "sigsegv" */
 	const char *policy; /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;     /* QUIRE_IO: "auto" (default), "uring", "sync" */
 	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
@@ -285,7 +285,8 @@ enum quire_advice {
 int quire_advise(quire_region_t *r, size_t offset, size_t length, int advice);
 
 /*
- * As mprotect(2), PROT_NONE excepted: PROT_READ, or PROT_READ | PROT_WRITE.
+ * As mprotect(2), PROT_NONE excepted: PROT_READ, or PROT_READ | PROT_WRITE. (Under
+ * the engine sigsegv mprotect(2) itself must not be used on a region.)
  * -EINVAL  bad range or prot;  -ENOMEM  too many mappings
  */
 int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot);
@@ -295,8 +296,8 @@ int quire_protect(quire_region_t *r, size_t offset, size_t length, int prot);
  * most 7/8 of the budget can be pinned, and all but 16 pages of it: the rest
  * is for everything else.
  * Needed for memory given to the kernel under an engine whose faults system
- * calls cannot wait for (uffd-signal: EFAULT), and for O_DIRECT buffers on
- * kernels without UFFDIO_MOVE.
+ * calls cannot wait for (uffd-signal, sigsegv: EFAULT), and for O_DIRECT buffers
+ * on kernels without UFFDIO_MOVE.
  * -EINVAL  bad range
  * -ENOMEM  it does not fit that limit beside what is pinned already, or no
  *          memory could be freed for it; nothing is pinned
@@ -308,12 +309,14 @@ int quire_pin(quire_region_t *r, size_t offset, size_t length);
 int quire_unpin(quire_region_t *r, size_t offset, size_t length);
 
 /*
- * For a program that installs a SIGBUS handler of its own after quire_open
- * under the engine uffd-signal: call this first, with the handler's arguments
- * (SA_SIGINFO; siginfo_t * and ucontext_t *), and return at once if it says
- * true: the fault was on a managed page and has been served. Block all signals
- * in the handler's sa_mask. (A handler installed before quire_open needs
- * nothing: what is not ours is passed on to it.) Async-signal-safe.
+ * For a program that installs a handler of its own after quire_open, of SIGBUS
+ * under the engine uffd-signal, of SIGSEGV under sigsegv: call this first, with
+ * the handler's arguments (SA_SIGINFO; siginfo_t * and ucontext_t *), and return
+ * at once if it says true: the fault was on a managed page and has been served
+ * (or, under sigsegv, a SIGBUS is on its way that says it cannot be). Block all
+ * signals in the handler's sa_mask. (A handler installed before quire_open needs
+ * nothing: what is not ours is passed on to it, with its mask, SA_NODEFER and
+ * SA_RESETHAND as if it had been called by the kernel.) Async-signal-safe.
  */
 bool quire_handle_signal(int signal, void *info, void *context);
 
