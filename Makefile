@@ -56,7 +56,7 @@ LIBS := -luring -luuid -pthread
 lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 
-program_dirs := demos bench tests/unit tests/integration tests/stress
+program_dirs := demos bench tests/unit tests/integration tests/stress tests/container
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
 main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
 common_src := $(filter-out $(main_src),$(program_src))
@@ -69,6 +69,7 @@ commons = $(patsubst %.c,$(BUILD)/obj/%.o,$(call in_dir,$(1),$(common_src)))
 unit := $(call programs,tests/unit)
 integration := $(call programs,tests/integration)
 stress := $(call programs,tests/stress)
+container := $(call programs,tests/container)
 demos := $(call programs,demos)
 bench := $(call programs,bench)
 
@@ -101,7 +102,7 @@ all: libs demos bench-build
 libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
 demos: $(demos)
 bench-build: $(bench)
-tests: $(unit) $(integration) $(stress)
+tests: $(unit) $(integration) $(stress) $(container)
 
 # Everything is rebuilt when the compiler or its flags change.
 flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
@@ -156,6 +157,7 @@ shared := -L$(BUILD) -Wl,-rpath,'$$$$ORIGIN/../..' -lquire -pthread
 $(eval $(call program,tests/unit,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a -lcunit $(LIBS) -lm))
 $(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
 $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
+$(eval $(call program,tests/container,,))
 $(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,bench,$(BUILD)/libquire.a,$(static) -lm))
 

@@ -11,6 +11,8 @@
 #   integration   tests/integration, once each, with the default options
 #   matrix        the programs that say so, and a short stress, for each engine, with and without
 #                 UFFDIO_MOVE, with the swap file on disk and on tmpfs, and with plain I/O
+#   container     the same programs as in a container: without userfaultfd, io_uring and more (EPERM,
+#                 and again ENOSYS), as another user, in a memory cgroup. As root; others have the filter
 # and by name only:
 #   stress        the short stress once for each engine
 #   soak          stress with new seeds over the matrix for --minutes (default 10)
@@ -40,12 +42,12 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--minutes) minutes=${2?} ; shift ;;
 	--only) only=${2?} ; shift ;;
-	checks | unit | integration | matrix | stress | soak | valgrind) groups+=("$1") ;;
+	checks | unit | integration | matrix | container | stress | soak | valgrind) groups+=("$1") ;;
 	*) sed -n '3,/^$/s/^# \{0,1\}//p' "$0" >&2 ; exit 2 ;;
 	esac
 	shift
 done
-[ ${#groups[@]} -gt 0 ] || groups=(checks unit integration matrix)
+[ ${#groups[@]} -gt 0 ] || groups=(checks unit integration matrix container)
 
 # The tests choose their options themselves; what the caller's environment says must not leak in.
 for name in $(compgen -e QUIRE_); do
@@ -199,6 +201,68 @@ soak_cell() {
 	stress "soak/$label" 30 "$@"
 }
 
+# The memory controller's directory, of cgroup version 1 or 2; nothing if it cannot be used.
+memory_controller() {
+	if [ -w /sys/fs/cgroup/memory/cgroup.procs ]; then
+		echo /sys/fs/cgroup/memory
+	elif grep -qw memory /sys/fs/cgroup/cgroup.subtree_control 2> /dev/null &&
+		[ -w /sys/fs/cgroup/cgroup.procs ]; then
+		echo /sys/fs/cgroup
+	fi
+}
+
+cgroup=
+remove_cgroup() {
+	local try
+	[ -n "$cgroup" ] || return
+	# Who was just killed may be in it for a moment.
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		rmdir "$cgroup" 2> /dev/null && break
+		sleep 0.2
+	done
+	cgroup=
+}
+
+# make_cgroup BYTES: => $cgroup, or nothing
+make_cgroup() {
+	local root limit
+	root=$(memory_controller)
+	[ -n "$root" ] || return
+	mkdir "$root/quire-test-$$" 2> /dev/null || return
+	cgroup=$root/quire-test-$$
+	trap remove_cgroup EXIT
+	for limit in memory.limit_in_bytes memory.max; do
+		[ ! -e "$cgroup/$limit" ] || echo "$1" > "$cgroup/$limit"
+	done
+}
+
+# container ERROR: the matrix's programs and the stress, confined.
+container() {
+	local error=$1 name limit confine=("$BUILD/tests/container/confine" -e "$1")
+	make_cgroup $((96 << 20))
+	if [ -n "$cgroup" ]; then
+		confine+=(-m "$cgroup")
+	else
+		skip "container/$error/memory" 'no memory cgroup can be made here'
+	fi
+	if [ "$(id -u)" = 0 ]; then
+		confine+=(-u 65534)
+	fi
+	for name in $(programs tests/integration); do
+		[ -n "$(directive "tests/integration/$name.c" matrix)" ] || continue
+		limit=$(directive "tests/integration/$name.c" timeout)
+		run "container/$error/$name" "${limit:-60}" "${confine[@]}" \
+			"$BUILD/tests/integration/$name"
+	done
+	run "container/$error/stress" 75 "${confine[@]}" "$BUILD/tests/stress/stress" -t 5
+	# A heap several times as large as the cgroup.
+	if [ -x "$BUILD/demos/patterns" ]; then
+		run "container/$error/heap" 75 "${confine[@]}" "$BUILD/demos/patterns" \
+			--size 384M --memory 64M --touches 8192
+	fi
+	remove_cgroup
+}
+
 for group in "${groups[@]}"; do
 	case $group in
 	checks)
@@ -208,6 +272,9 @@ for group in "${groups[@]}"; do
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;
+	container)
+		container EPERM
+		container ENOSYS ;;
 	stress)
 		for engine in uffd-signal uffd sigsegv; do
 			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
