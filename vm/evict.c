@@ -70,7 +70,8 @@ static bool hold_victim(struct quire *q, struct batch *b, uint32_t f, bool clean
 
 	if (!r)
 		return false;
-	if (!hold_frame(r, id, f)) {
+	/* The region may be another than the one that was named, under the same number. */
+	if (PAGE_ID_PAGE(id) >= r->pages || !hold_frame(r, id, f)) {
 		region_put(r);
 		return false;
 	}

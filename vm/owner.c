@@ -24,7 +24,9 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 
 	if (!r)
 		return false;
-	if (!entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer))) {
+	/* The region may be another than the buffer's, which has gone, under the same number. */
+	if (page >= r->pages || !region_leaf_touched(r, page) ||
+	    !entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer))) {
 		region_put(r);
 		return false;
 	}

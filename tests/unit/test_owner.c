@@ -106,6 +106,38 @@ static _Atomic bool destroyed, succeeded;
 static bool ours, too_early;
 static pthread_t reaper;
 
+/*
+ * The reclaimer knows a page by the number of its region. When it looks, that may be the
+ * number of another, which is shorter and has no such page.
+ */
+static void shorter_region_under_that_number(void)
+{
+	page_id beyond;
+	uint32_t frame, buffer;
+
+	vm = fake_vm_open(&(struct fake_vm_options){ .in_thread = true });
+	beyond = PAGE_ID(vm->r->id, UINT64_C(1) << 27);
+	put_pages(5, 1);
+	frame = entry_payload(fake_vm_entry(vm, 5));
+	atomic_store(&vm->q->pager.frames[frame].page, beyond);
+	CHECK_EQ(fake_vm_take(vm, false), 0);
+	atomic_store(&vm->q->pager.frames[frame].page, PAGE_ID(vm->r->id, 5));
+	frame_return(&vm->q->pager, frame);
+	while (fake_vm_take(vm, false))
+		;
+	CHECK(fake_vm_write(vm));
+	fake_vm_reap(vm);
+	CHECK_STATE(5, ENTRY_STANDBY);
+	buffer = entry_payload(fake_vm_entry(vm, 5));
+	CHECK(!vm_owner.retire(vm->q, beyond, buffer, fake_vm_buffer(vm, 5)->slot));
+	/* A page that it has, but of a part of the table that nobody has touched. */
+	CHECK(!vm_owner.retire(vm->q, PAGE_ID(vm->r->id, vm->r->pages - 1), buffer,
+	                       fake_vm_buffer(vm, 5)->slot));
+	CHECK_VM();
+	check_pages(5, 1);
+	finish();
+}
+
 static void nap(long ms)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
@@ -185,8 +217,12 @@ static void read_outlives_destroy(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(names_what_stays),      UNIT(region_gone), UNIT(late_news),
-		UNIT(read_outlives_destroy), UNIT_END,
+		UNIT(names_what_stays),
+		UNIT(region_gone),
+		UNIT(late_news),
+		UNIT(shorter_region_under_that_number),
+		UNIT(read_outlives_destroy),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "owner", tests);
