@@ -359,6 +359,27 @@ unsigned descriptors(void)
 }
 
 /* The kernel's own io_uring workers, which come and go, are not counted. */
+/* A worker of io_uring's, which the kernel makes as it likes: the flags of its stat say so. */
+#define PF_IO_WORKER 0x10u
+
+static bool is_program_thread(const char *tid)
+{
+	char path[64], text[512] = "", *end;
+	unsigned flags = 0;
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/self/task/%.20s/stat", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof text - 1);
+	close(fd);
+	end = n > 0 ? strrchr(text, ')') : NULL;
+	return end && sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+	       !(flags & PF_IO_WORKER);
+}
+
 unsigned threads(void)
 {
 	DIR *d = opendir("/proc/self/task");
@@ -366,19 +387,8 @@ unsigned threads(void)
 	unsigned n = 0;
 
 	MUST(d != NULL);
-	while ((e = readdir(d))) {
-		char path[64], name[32] = "";
-		int fd;
-
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof path, "/proc/self/task/%.20s/comm", e->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && strncmp(name, "iou-", 4))
-			n++;
-		if (fd >= 0)
-			close(fd);
-	}
+	while ((e = readdir(d)))
+		n += e->d_name[0] != '.' && is_program_thread(e->d_name);
 	closedir(d);
 	return n;
 }
