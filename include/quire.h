@@ -239,6 +239,13 @@ const char *quire_engine_name(const quire_t *q);
 const char *quire_io_name(const quire_t *q);
 const char *quire_policy_name(const quire_t *q);
 
+/*
+ * Why these, for people: a line for the engine, with what it costs, and one for the
+ * I/O. If "auto" could not take what it prefers, they say what is in the way and
+ * which setting would change it. Valid until quire_close.
+ */
+const char *quire_choice(const quire_t *q);
+
 /* ------------------------------------------------------------- regions */
 
 struct quire_region_options {

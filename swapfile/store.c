@@ -14,6 +14,7 @@
 #include "swapfile/run.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -70,17 +71,17 @@ static int refuse_io(const char *name, int error)
 {
 	if (error == -EPERM || error == -EACCES)
 		return error_set(ENOTSUP,
-		                 "io: %s is forbidden here (a container's seccomp profile, or "
+		                 "%s is forbidden here (a container's seccomp profile, or "
 		                 "the sysctl kernel.io_uring_disabled)",
 		                 name);
 	if (error == -ENOSYS)
 		return error_set(ENOTSUP,
-		                 "io: %s is not in this kernel, or a container's seccomp "
+		                 "%s is not in this kernel, or a container's seccomp "
 		                 "profile hides it",
 		                 name);
 	if (error == -ENOMEM)
-		return error_set(ENOMEM, "io: %s: no memory for a ring (see ulimit -l)", name);
-	return error_set(ENOTSUP, "io: %s does not work here: %s", name, strerror(-error));
+		return error_set(ENOMEM, "%s: no memory for a ring (see ulimit -l)", name);
+	return error_set(ENOTSUP, "%s does not work here: %s", name, strerror(-error));
 }
 
 /* => 0: it is the file's, or -errno */
@@ -120,6 +121,7 @@ static int choose_io(struct swapfile *s, const struct swapfile_options *o)
 		if (!error)
 			return 0;
 		error = refuse_io(backends[i]->name, error);
+		snprintf(s->refused, sizeof s->refused, "%s", error_message());
 	}
 	if (!known)
 		return error_set(EINVAL, "unknown io \"%s\"; allowed: %s", name, BACKENDS);
@@ -197,6 +199,11 @@ void swapfile_close(struct swapfile *s)
 const char *swapfile_io_name(const struct swapfile *s)
 {
 	return s->io->name;
+}
+
+const char *swapfile_io_refused(const struct swapfile *s)
+{
+	return s->refused;
 }
 
 bool swapfile_is_direct(const struct swapfile *s)

@@ -27,6 +27,7 @@ struct swapfile {
 	struct lock grow_lock;   /* RANK_GROW: one thread lengthens the file */
 	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
 	_Atomic unsigned queues; /* (a) open queues */
+	char refused[400]; /* (c) the last way of I/O that does not work here, in words; or "" */
 };
 
 #endif

@@ -67,7 +67,9 @@ void swapfile_look_open(struct swapfile *s, uint64_t look_ns);
 void swapfile_close(struct swapfile *s);
 
 const char *swapfile_io_name(const struct swapfile *s); /* "uring" */
-bool swapfile_is_direct(const struct swapfile *s);      /* O_DIRECT in use */
+/* Why "auto" did not take what it prefers; "" if it did. */
+const char *swapfile_io_refused(const struct swapfile *s);
+bool swapfile_is_direct(const struct swapfile *s); /* O_DIRECT in use */
 
 /* ---------------------------------------------------------------- slots
  * Safe from any thread; no call sleeps longer than the allocator's lock, but

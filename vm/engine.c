@@ -35,7 +35,7 @@ static int open_one(struct engine *e, struct quire *q, const struct engine_ops *
 
 int engine_open(struct engine *e, struct quire *q, const char *name)
 {
-	char why[400] = "";
+	char why[ENGINE_WORDS] = "";
 	size_t used = 0;
 
 	for (size_t i = 0; i < ARRAY_LENGTH(engines); i++) {
@@ -44,8 +44,10 @@ int engine_open(struct engine *e, struct quire *q, const char *name)
 		if (strcmp(name, "auto") != 0 && strcmp(name, engines[i]->name) != 0)
 			continue;
 		error = open_one(e, q, engines[i]);
-		if (error != -ENOTSUP)
+		if (error != -ENOTSUP) {
+			memcpy(e->refused, why, sizeof why);
 			return error;
+		}
 		if (used < sizeof why)
 			used += (size_t)snprintf(why + used, sizeof why - used, "%s%s: %s",
 			                         used ? "; " : "", engines[i]->name,

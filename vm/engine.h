@@ -118,9 +118,13 @@ struct sigsegv_state {
 	struct arena self; /* limits live in it */
 };
 
+#define ENGINE_WORDS 600
+
 struct engine {
 	const struct engine_ops *ops;
 	struct quire *q;
+	char refused[ENGINE_WORDS]; /* "auto": which come first, and why they do not work here */
+	char notes[160];            /* what else there is to say of it here; or "" */
 	struct uffd_state uffd;
 	struct sigsegv_state sigsegv;
 };

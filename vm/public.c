@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -162,6 +163,25 @@ static void close_all(struct quire *q)
 	arena_close(&self);
 }
 
+/* In words: quire_choice. */
+static void describe_choice(struct quire *q, const struct quire_config *c)
+{
+	const struct engine_ops *ops = q->engine.ops;
+	const char *refused = swapfile_io_refused(q->swap);
+	bool engine_auto = strcmp(c->engine, "auto") == 0, io_auto = strcmp(c->io, "auto") == 0;
+
+	snprintf(q->choice, sizeof q->choice, "engine %s (%s%s): %s%s\nio %s (%s%s)\n", ops->name,
+	         !engine_auto       ? "as asked for" :
+	         *q->engine.refused ? "tried in vain: " :
+	                              "the first choice",
+	         engine_auto ? q->engine.refused : "", ops->costs, q->engine.notes,
+	         swapfile_io_name(q->swap),
+	         !io_auto ? "as asked for" :
+	         *refused ? "tried in vain: " :
+	                    "the first choice",
+	         io_auto ? refused : "");
+}
+
 static int open_all(struct quire *q, const struct quire_config *c)
 {
 	struct swapfile_options swap = { .path = c->swap_path,
@@ -195,9 +215,11 @@ static int open_all(struct quire *q, const struct quire_config *c)
 		return error;
 	}
 	error = open_pager(q, c);
-	if (!error)
-		swapfile_look_open(q->swap, q->look_ns);
-	return error;
+	if (error)
+		return error;
+	swapfile_look_open(q->swap, q->look_ns);
+	describe_choice(q, c);
+	return 0;
 }
 
 int quire_open(quire_t **out, const struct quire_options *options)
@@ -295,6 +317,11 @@ const char *quire_engine_name(const quire_t *q)
 const char *quire_io_name(const quire_t *q)
 {
 	return swapfile_io_name(q->swap);
+}
+
+const char *quire_choice(const quire_t *q)
+{
+	return q->choice;
 }
 
 const char *quire_policy_name(const quire_t *q)

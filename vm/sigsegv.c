@@ -31,6 +31,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -282,6 +283,11 @@ static int sigsegv_open(struct engine *e, struct quire *q)
 	}
 	s->limits = s->self.base;
 	cover_limits_open(s->limits, s->fd, q->use_guards);
+	if (!s->limits->guards)
+		snprintf(e->notes, sizeof e->notes,
+		         "; without guard pages (Linux 6.15): of pages without neighbours at most "
+		         "%u MiB are in memory at a time (vm.max_map_count)",
+		         s->limits->seams_max / 2 >> (20 - PAGE_SHIFT));
 	return 0;
 }
 

@@ -84,6 +84,21 @@ static bool probe_vector_drop(int pidfd)
 	return works;
 }
 
+/* Why there is no descriptor, and what would change that. For faults of the program's alone no privilege is needed. */
+static int refuse(bool in_thread, int why)
+{
+	if (why == ENOSYS)
+		return error_set(ENOTSUP, "userfaultfd is not in this kernel, or a container's "
+		                          "seccomp profile hides it");
+	if (why == EPERM && in_thread)
+		return error_set(ENOTSUP, "userfaultfd is forbidden here, by a container's seccomp "
+		                          "profile or the like");
+	return error_set(ENOTSUP,
+	                 "userfaultfd: %s (needs access to /dev/userfaultfd, CAP_SYS_PTRACE, or "
+	                 "vm.unprivileged_userfaultfd=1)",
+	                 strerror(why));
+}
+
 int uffd_open(struct engine *e, bool in_thread)
 {
 	struct uffd_state *u = &e->uffd;
@@ -93,11 +108,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	lock_init(&u->reading_lock, RANK_ENGINE);
 	u->fd = u->pidfd = -1;
 	if (fd < 0)
-		return error_set(
-			ENOTSUP,
-			"userfaultfd: %s (needs access to /dev/userfaultfd, CAP_SYS_PTRACE, or "
-			"vm.unprivileged_userfaultfd=1)",
-			strerror(why));
+		return refuse(in_thread, why);
 	error = handshake(fd, 0, &offered);
 	close(fd);
 	if (error || (offered & needed) != needed)

@@ -117,6 +117,7 @@ struct quire {
 	bool use_move, use_guards;
 	uint32_t readahead_max; /* pages */
 	char swap_path[256];
+	char choice[ENGINE_WORDS + 500]; /* quire_choice */
 };
 
 /* ------------------------------------------------------------- entries */

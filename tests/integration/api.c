@@ -392,7 +392,10 @@ static void names(void)
 		if (getenv("QUIRE_IO") && strcmp(getenv("QUIRE_IO"), "auto"))
 			CHECK_STR(quire_io_name(q), getenv("QUIRE_IO"));
 		CHECK(!strcmp(quire_engine_name(q), "uffd") ||
-		      !strcmp(quire_engine_name(q), "uffd-signal"));
+		      !strcmp(quire_engine_name(q), "uffd-signal") ||
+		      !strcmp(quire_engine_name(q), "sigsegv"));
+		CHECK(strstr(quire_choice(q), quire_engine_name(q)) != NULL);
+		CHECK(strstr(quire_choice(q), quire_io_name(q)) != NULL);
 		if (getenv("QUIRE_ENGINE") && strcmp(getenv("QUIRE_ENGINE"), "auto"))
 			CHECK_STR(quire_engine_name(q), getenv("QUIRE_ENGINE"));
 		CHECK_EQ(quire_close(q), 0);
