@@ -201,7 +201,7 @@ static void asking(int number, siginfo_t *info, void *context)
 /* One that comes later and, as is good manners, passes on what is not its own. */
 static void polite(int number, siginfo_t *info, void *context)
 {
-	if (info->si_addr == (void *)beyond) {
+	if (info->si_addr == (void *)beyond || info->si_addr == (void *)nothing) {
 		note(number, info, context);
 		return;
 	}
@@ -211,19 +211,75 @@ static void polite(int number, siginfo_t *info, void *context)
 		MUST(!"a fault that nobody takes");
 }
 
+/* The signal by which the engine learns of faults, and a place that raises it. */
+static int engine_signal(char **place)
+{
+	bool segv = strcmp(quire_engine_name(q), "sigsegv") == 0;
+
+	*place = segv ? nothing : beyond;
+	return segv ? SIGSEGV : SIGBUS;
+}
+
 static void handler_after(void *asks)
 {
+	char *place;
+	int number;
+
 	struct sigaction a = { .sa_sigaction = asks ? asking : polite, .sa_flags = SA_SIGINFO };
 
 	sigfillset(&a.sa_mask);
 	bad_places();
 	open_busy();
-	MUST(sigaction(SIGBUS, &a, &before) == 0);
+	number = engine_signal(&place);
+	MUST(sigaction(number, &a, &before) == 0);
 	for (int i = 0; i < 20; i++) {
-		must_reach(beyond, SIGBUS, false);
+		must_reach(place, number, false);
 		use_memory();
 	}
 	MUST(quire_close(q) == 0);
+}
+
+static volatile sig_atomic_t seen;
+
+/* Is called with the mask that the kernel would have set, and mends what is wrong. */
+static void mends(int number, siginfo_t *info, void *context)
+{
+	sigset_t now;
+
+	(void)context;
+	MUST(sigprocmask(SIG_SETMASK, NULL, &now) == 0);
+	MUST(sigismember(&now, SIGUSR1) == 1); /* its sa_mask */
+	MUST(sigismember(&now, SIGUSR2) == 0);
+	MUST(sigismember(&now, SIGWINCH) == 1); /* blocked by the thread */
+	MUST(sigismember(&now, number) == 0);   /* SA_NODEFER */
+	MUST(mprotect((void *)((uintptr_t)info->si_addr & ~(PAGE - 1)), PAGE, PROT_READ) == 0);
+	seen = 1;
+}
+
+/* SA_NODEFER, SA_RESETHAND and sa_mask of one that was there before. */
+static void as_the_kernel_would(void *arg)
+{
+	struct sigaction a = { .sa_sigaction = mends,
+		               .sa_flags = SA_SIGINFO | SA_NODEFER | (int)SA_RESETHAND };
+	sigset_t blocked;
+
+	(void)arg;
+	bad_places();
+	sigemptyset(&a.sa_mask);
+	sigaddset(&a.sa_mask, SIGUSR1);
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGWINCH);
+	MUST(sigprocmask(SIG_BLOCK, &blocked, NULL) == 0);
+	MUST(sigaction(SIGSEGV, &a, NULL) == 0);
+	open_busy();
+	load(nothing);
+	MUST(seen);
+	use_memory();
+	MUST(sigprocmask(SIG_SETMASK, NULL, &blocked) == 0);
+	MUST(sigismember(&blocked, SIGUSR1) == 0 && sigismember(&blocked, SIGWINCH) == 1);
+	/* Once only: this one ends us. */
+	MUST(mprotect((void *)((uintptr_t)nothing & ~(PAGE - 1)), PAGE, PROT_NONE) == 0);
+	load(nothing);
 }
 
 /* Under an engine that takes no signal any handler will do. */
@@ -251,6 +307,7 @@ static void programs_handlers(void)
 	CHECK_EQ(in_child(handler_after, NULL, 10), 0);
 	CHECK_EQ(in_child(handler_after, (void *)1, 10), 0);
 	CHECK_EQ(in_child(rude_handler_after, NULL, 10), 0);
+	dies_by(as_the_kernel_would, SIGSEGV);
 }
 
 /* ------------------------------------- what a fault must not disturb */
