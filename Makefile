@@ -92,7 +92,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 # ------------------------------------------------------------------ building
 
 .PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
-	test-valgrind soak bench clang check-includes check-symbols check-demos check-fresh format \
+	test-valgrind test-matrix soak bench clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -200,6 +200,11 @@ test-tsan:
 	$(Q)if setarch -R true 2> /dev/null; then fixed='setarch -R'; fi; \
 		BUILD=$(BUILD)/tsan $$fixed tests/run.sh $(TESTS)
 
+# Every engine with every way of taking pages, kind of swap file and way of I/O: half an hour.
+test-matrix: deps
+	$(remake) all tests
+	$(Q)BUILD=$(BUILD) tests/run.sh everything
+
 soak: deps
 	$(remake) tests
 	$(Q)BUILD=$(BUILD) tests/run.sh --minutes $(MINUTES) soak
@@ -254,6 +259,7 @@ help:
 	@echo 'make test-sanitize   unit tests and stress under ASan and UBSan'
 	@echo 'make test-tsan       the same under TSan'
 	@echo 'make test-valgrind   unit tests under valgrind, if that is installed'
+	@echo 'make test-matrix     the matrix of make test, each engine with each option (20 minutes)'
 	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
 	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
 	@echo 'make clang           full build by clang, warnings are errors'

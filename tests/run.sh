@@ -10,12 +10,14 @@
 #   unit          tests/unit
 #   integration   tests/integration, once each, with the default options
 #   matrix        the programs that say so, and a short stress, for each engine, with and without
-#                 UFFDIO_MOVE, with the swap file on disk and on tmpfs, and with plain I/O
+#                 UFFDIO_MOVE (sigsegv: guard pages), with the swap file on disk and on tmpfs, and with
+#                 io_uring and plain I/O; not each with each
 #   container     the same programs as in a container: without userfaultfd, io_uring and more (EPERM,
 #                 and again ENOSYS), as another user, in a memory cgroup. As root; others have the filter
 # and by name only:
 #   stress        the short stress once for each engine
-#   soak          stress with new seeds over the matrix for --minutes (default 10)
+#   everything    the matrix, each with each
+#   soak          stress with new seeds over all of that for --minutes (default 10)
 #   valgrind      tests/unit under valgrind's memcheck, but for what it cannot follow
 #
 # --only runs only programs whose name contains WORD.
@@ -42,7 +44,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--minutes) minutes=${2?} ; shift ;;
 	--only) only=${2?} ; shift ;;
-	checks | unit | integration | matrix | container | stress | soak | valgrind) groups+=("$1") ;;
+	checks | unit | integration | matrix | container | everything | stress | soak | valgrind) groups+=("$1") ;;
 	*) sed -n '3,/^$/s/^# \{0,1\}//p' "$0" >&2 ; exit 2 ;;
 	esac
 	shift
@@ -130,27 +132,37 @@ folder() {
 	[ -n "$found" ] || { echo "run.sh: no programs in $BUILD/$2" >&2; failed=$((failed + 1)); }
 }
 
-# each_combination FUNCTION: calls it with a label and the environment of each cell of the matrix.
-# Plain I/O knows nothing of engines: each is tried with it once.
+# each_combination FUNCTION [all]: calls it with a label and the environment of each cell of the
+# matrix: of every engine with its ways of taking pages, the kinds of swap files and of I/O. Without
+# "all" each of these is tried with each engine, but not each with each.
 each_combination() {
-	local engine move swap
-	for engine in uffd-signal uffd; do
-		for move in auto off; do
+	local engine way swap io env
+	for engine in uffd-signal uffd sigsegv; do
+		for way in auto off; do
 			for swap in disk tmpfs; do
-				local env=("QUIRE_ENGINE=$engine" "QUIRE_MOVE=$move")
-				if [ $swap = tmpfs ]; then
-					env+=("QUIRE_SWAP=/dev/shm")
-				fi
-				"$1" "$engine,move=$move,$swap" "${env[@]}"
+				for io in uring sync; do
+					[ "${2-}" = all ] || few "$engine,$way,$swap,$io" || continue
+					env=("QUIRE_ENGINE=$engine" "QUIRE_IO=$io")
+					case $engine in
+					sigsegv) env+=("QUIRE_GUARD=$way") ;;
+					*) env+=("QUIRE_MOVE=$way") ;;
+					esac
+					[ $swap = disk ] || env+=("QUIRE_SWAP=/dev/shm")
+					"$1" "$engine,$way,$io,$swap" "${env[@]}"
+				done
 			done
 		done
 	done
-	"$1" uffd-signal,io=sync,disk QUIRE_ENGINE=uffd-signal QUIRE_IO=sync
-	"$1" uffd,io=sync,tmpfs QUIRE_ENGINE=uffd QUIRE_IO=sync QUIRE_SWAP=/dev/shm
-	"$1" sigsegv,disk QUIRE_ENGINE=sigsegv
-	"$1" sigsegv,io=sync,tmpfs QUIRE_ENGINE=sigsegv QUIRE_IO=sync QUIRE_SWAP=/dev/shm
-	"$1" sigsegv,guard=off,io=sync,disk QUIRE_ENGINE=sigsegv QUIRE_GUARD=off QUIRE_IO=sync
-	"$1" sigsegv,guard=off,tmpfs QUIRE_ENGINE=sigsegv QUIRE_GUARD=off QUIRE_SWAP=/dev/shm
+}
+
+few() {
+	case $1 in
+	uffd*,auto,*,uring | uffd-signal,off,tmpfs,uring | uffd,off,disk,uring) ;;
+	uffd-signal,auto,disk,sync | uffd,off,tmpfs,sync) ;;
+	sigsegv,auto,disk,uring | sigsegv,auto,tmpfs,sync) ;;
+	sigsegv,off,disk,sync | sigsegv,off,tmpfs,uring) ;;
+	*) return 1 ;;
+	esac
 }
 
 # stress NAME SECONDS ENV...: the stress program under an environment.
@@ -190,7 +202,7 @@ cell() {
 		limit=$(directive "tests/integration/$name.c" timeout)
 		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
 	done
-	stress "matrix/$label/stress" 5 "$@"
+	stress "matrix/$label/stress" 4 "$@"
 }
 
 soak_cell() {
@@ -236,9 +248,10 @@ make_cgroup() {
 	done
 }
 
-# container ERROR: the matrix's programs and the stress, confined.
+# container ERROR [NAME...]: the matrix's programs, or these, and the stress, confined.
 container() {
 	local error=$1 name limit confine=("$BUILD/tests/container/confine" -e "$1")
+	shift
 	make_cgroup $((96 << 20))
 	if [ -n "$cgroup" ]; then
 		confine+=(-m "$cgroup")
@@ -250,11 +263,12 @@ container() {
 	fi
 	for name in $(programs tests/integration); do
 		[ -n "$(directive "tests/integration/$name.c" matrix)" ] || continue
+		[ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
 		limit=$(directive "tests/integration/$name.c" timeout)
 		run "container/$error/$name" "${limit:-60}" "${confine[@]}" \
 			"$BUILD/tests/integration/$name"
 	done
-	run "container/$error/stress" 75 "${confine[@]}" "$BUILD/tests/stress/stress" -t 5
+	run "container/$error/stress" 75 "${confine[@]}" "$BUILD/tests/stress/stress" -t 4
 	# A heap several times as large as the cgroup.
 	if [ -x "$BUILD/demos/patterns" ]; then
 		run "container/$error/heap" 75 "${confine[@]}" "$BUILD/demos/patterns" \
@@ -274,6 +288,9 @@ for group in "${groups[@]}"; do
 	matrix) each_combination cell ;;
 	container)
 		container EPERM
+		container ENOSYS basics signals ;;
+	everything)
+		each_combination cell all
 		container ENOSYS ;;
 	stress)
 		for engine in uffd-signal uffd sigsegv; do
@@ -283,7 +300,7 @@ for group in "${groups[@]}"; do
 	soak)
 		deadline=$((SECONDS + minutes * 60))
 		while [ "$SECONDS" -lt "$deadline" ] && [ $failed = 0 ]; do
-			each_combination soak_cell
+			each_combination soak_cell all
 		done ;;
 	esac
 done
