@@ -13,12 +13,13 @@
 #   SAN=LIST     sanitizers, e.g. SAN=address,undefined
 #   WERROR=1     warnings are errors
 #   BUILD=DIR    where to build; default build, and a folder of its own below it for DEBUG and SAN
-#   PREFIX, LIBDIR, INCLUDEDIR, DESTDIR   for install and uninstall
+#   PREFIX, BINDIR, LIBDIR, INCLUDEDIR, DESTDIR   for install and uninstall
 
 comma := ,
 BUILD ?= build$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter-out 0,$(DEBUG)),/debug)
 
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 
@@ -56,7 +57,7 @@ LIBS := -luring -luuid -pthread
 lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 
-program_dirs := demos bench tests/unit tests/integration tests/stress tests/container
+program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/container
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
 main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
 common_src := $(filter-out $(main_src),$(program_src))
@@ -72,6 +73,8 @@ stress := $(call programs,tests/stress)
 container := $(call programs,tests/container)
 demos := $(call programs,demos)
 bench := $(call programs,bench)
+# The command is $(BUILD)/quire; its objects are those of tools/.
+tools := $(BUILD)/quire
 
 all_obj := $(lib_obj) $(program_src:%.c=$(BUILD)/obj/%.o)
 
@@ -91,15 +94,16 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 
 # ------------------------------------------------------------------ building
 
-.PHONY: all libs demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
+.PHONY: all libs tools demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
 	test-valgrind test-matrix soak bench clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: libs demos bench-build
+all: libs tools demos bench-build
 
 libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
+tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
 tests: $(unit) $(integration) $(stress) $(container)
@@ -149,6 +153,10 @@ $$(call programs,$(1)): $$(BUILD)/%: $$(BUILD)/obj/%.o $$(call commons,$(1)) $(2
 	$$(say) LD $$@
 	$$(Q)$$(CC) $$(cflags) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(3)
 endef
+
+$(tools): $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/*.c)) $(BUILD)/libquire.a
+	$(say) LD $@
+	$(Q)$(CC) $(cflags) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libquire.a $(LIBS)
 
 # Unit tests reach internals through an archive of their own. Integration tests run against the shared library,
 # and so prove that what quire.h declares is exported. The rest are self-contained.
@@ -232,9 +240,11 @@ format-check:
 
 # ------------------------------------------------------------------ installing
 
-install: libs
+install: libs tools
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 include/quire.h $(DESTDIR)$(INCLUDEDIR)/quire.h
+	install -d $(DESTDIR)$(BINDIR)
+	install -m 755 $(BUILD)/quire $(DESTDIR)$(BINDIR)/quire
 	install -m 644 $(BUILD)/libquire.a $(DESTDIR)$(LIBDIR)/libquire.a
 	install -m 755 $(BUILD)/libquire.so $(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION)
 	ln -sf libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -244,6 +254,7 @@ install: libs
 		> $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc
 
 uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/quire
 	rm -f $(DESTDIR)$(INCLUDEDIR)/quire.h $(DESTDIR)$(LIBDIR)/libquire.a \
 		$(DESTDIR)$(LIBDIR)/libquire.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 		$(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc

@@ -327,6 +327,29 @@ int quire_unpin(quire_region_t *r, size_t offset, size_t length);
  */
 bool quire_handle_signal(int signal, void *info, void *context);
 
+/* ---------------------------------------------------------------- probing */
+
+/*
+ * What this machine, container and user allow of what Quire can use. The int
+ * fields are 0 where it works, or the errno with which it was refused. Everything
+ * is tried, on throw-away objects; nothing is inferred from a version.
+ */
+struct quire_probe {
+	int uffd_device; /* /dev/userfaultfd: a userfaultfd for faults of system calls, too */
+	int uffd_call;   /* userfaultfd(2): the same */
+	int uffd_user;   /* userfaultfd(2): for faults of the program's own alone */
+	/* What a userfaultfd of this kernel can do; false if none can be had. */
+	bool uffd_write_protect, uffd_signal, uffd_thread_id, uffd_move, uffd_poison;
+	int memory_file;     /* memfd_create(2) */
+	int guard_pages;     /* MADV_GUARD_INSTALL on its memory */
+	int process_madvise; /* process_madvise(2) on ourselves: many ranges by one call */
+	int io_uring;
+	uint32_t max_map_count; /* mappings that a process may have */
+};
+
+/* Takes a few milliseconds. Safe from any thread. */
+void quire_probe(struct quire_probe *out);
+
 /* ------------------------------------------------------------- statistics */
 
 /* A latency distribution; percentiles are the upper bounds of buckets an eighth of a doubling wide. */

@@ -69,6 +69,8 @@ void swapfile_close(struct swapfile *s);
 const char *swapfile_io_name(const struct swapfile *s); /* "uring" */
 /* Why "auto" did not take what it prefers; "" if it did. */
 const char *swapfile_io_refused(const struct swapfile *s);
+/* => 0, or the errno with which io_uring is refused here */
+int swapfile_probe_uring(void);
 bool swapfile_is_direct(const struct swapfile *s); /* O_DIRECT in use */
 
 /* ---------------------------------------------------------------- slots

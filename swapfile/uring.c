@@ -12,6 +12,7 @@
  * depth requests, so it never overflows.
  */
 #include "swapfile/io.h"
+#include "swapfile/swapfile.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -28,6 +29,16 @@ struct uring {
  * for its end: it is told by a flag, which io_uring_peek_cqe looks at. Linux
  * 5.19; without that, as usual.
  */
+int swapfile_probe_uring(void)
+{
+	struct io_uring ring;
+	int error = io_uring_queue_init(1, &ring, 0);
+
+	if (error == 0)
+		io_uring_queue_exit(&ring);
+	return -error;
+}
+
 static int init(struct io_uring *ring, unsigned depth, bool own)
 {
 	int error = own ? io_uring_queue_init(depth, ring,

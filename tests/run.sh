@@ -282,7 +282,8 @@ for group in "${groups[@]}"; do
 	checks)
 		run checks/includes 60 scripts/check-includes
 		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so"
-		run checks/demos 60 scripts/check-demos "$BUILD/demos" ;;
+		run checks/demos 60 scripts/check-demos "$BUILD/demos"
+		run checks/doctor 60 scripts/check-doctor "$BUILD" ;;
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;

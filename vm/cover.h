@@ -30,6 +30,7 @@
 #include "vm/engine.h"
 
 struct cover;
+struct quire_probe;
 
 /* What the covers of a pager share. */
 struct cover_limits {
@@ -42,6 +43,8 @@ struct cover_limits {
 /* allow_guards: false does without. Probes; fd: a file that can be mapped, shared */
 void cover_limits_open(struct cover_limits *l, int fd, bool allow_guards);
 void cover_limits_close(struct cover_limits *l);
+/* guard_pages, process_madvise (of which it is asked for these only) and max_map_count. */
+void cover_probe(struct quire_probe *out, int fd);
 
 /* All of [base, base + pages), which is PROT_NONE, hidden. => 0 or -errno with words */
 int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t pages);

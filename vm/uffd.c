@@ -27,22 +27,32 @@
 #define NEEDED_SIGNAL UFFD_FEATURE_SIGBUS
 #define WANTED ((uint64_t)UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS)
 
-static int new_descriptor(int flags, int *why)
+static int by_device(int flags, int *why)
 {
 	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
 
 	*why = errno;
 	if (device >= 0) {
 		fd = ioctl(device, USERFAULTFD_IOC_NEW, flags);
-		*why = errno;
+		*why = fd < 0 ? errno : 0;
 		close(device);
 	}
-	if (fd < 0) {
-		fd = (int)syscall(SYS_userfaultfd, flags);
-		if (fd < 0)
-			*why = errno;
-	}
 	return fd;
+}
+
+static int by_call(int flags, int *why)
+{
+	int fd = (int)syscall(SYS_userfaultfd, flags);
+
+	*why = fd < 0 ? errno : 0;
+	return fd;
+}
+
+static int new_descriptor(int flags, int *why)
+{
+	int fd = by_device(flags, why);
+
+	return fd < 0 ? by_call(flags, why) : fd;
 }
 
 static int descriptor(bool in_thread, int *why)
@@ -64,6 +74,27 @@ static int handshake(int fd, uint64_t features, uint64_t *offered)
 		return -errno;
 	*offered = api.features;
 	return 0;
+}
+
+void uffd_probe(struct quire_probe *out)
+{
+	int flags = O_CLOEXEC | O_NONBLOCK;
+	int fd[] = { by_device(flags, &out->uffd_device), by_call(flags, &out->uffd_call),
+		     by_call(flags | UFFD_USER_MODE_ONLY, &out->uffd_user) };
+	uint64_t offered = 0;
+
+	for (unsigned i = 0; i < ARRAY_LENGTH(fd); i++) {
+		if (fd[i] < 0)
+			continue;
+		if (offered == 0)
+			handshake(fd[i], 0, &offered);
+		close(fd[i]);
+	}
+	out->uffd_write_protect = offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	out->uffd_signal = offered & UFFD_FEATURE_SIGBUS;
+	out->uffd_thread_id = offered & UFFD_FEATURE_THREAD_ID;
+	out->uffd_move = offered & UFFD_FEATURE_MOVE;
+	out->uffd_poison = offered & UFFD_FEATURE_POISON;
 }
 
 /* process_madvise(2) on ourselves with a destructive advice: Linux 6.13. */

@@ -5,6 +5,7 @@
 
 #include "vm/engine.h"
 
+struct quire_probe;
 struct quire_region;
 
 /* Linux 5.18: messages say which byte was touched */
@@ -14,6 +15,8 @@ struct quire_region;
 
 /* Open a descriptor with the features needed, probing for the others. user_only: no faults of the kernel's. */
 int uffd_open(struct engine *e, bool in_thread);
+/* The fields of userfaultfd. */
+void uffd_probe(struct quire_probe *out);
 void uffd_close(struct engine *e);
 int uffd_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes);
 void uffd_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes);

@@ -20,7 +20,7 @@
  *   sigsegv.c, cover.c             the engine without userfaultfd: bytes; what is accessible
  *   uffd_handler.c                 serving faults that come as messages
  *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
- *   stats.c, print.c   figures, and printing them
+ *   stats.c, print.c   figures, and printing them   probe.c   what is allowed here
  */
 #ifndef QUIRE_VM_VM_H
 #define QUIRE_VM_VM_H

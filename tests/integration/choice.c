@@ -50,10 +50,14 @@ static void works(quire_t *q)
 static void no_userfaultfd(void *error)
 {
 	static const unsigned calls[] = { SYS_userfaultfd };
+	struct quire_probe p;
 	quire_t *q;
 
 	give_up_root();
 	refuse(calls, 1, *(int *)error);
+	quire_probe(&p);
+	MUST(p.uffd_device != 0 && p.uffd_call == *(int *)error && p.uffd_user == *(int *)error);
+	MUST(!p.uffd_write_protect && p.memory_file == 0);
 	q = pager_open(MIB);
 	printf("%s", quire_choice(q));
 	MUST(strcmp(quire_engine_name(q), "sigsegv") == 0);
@@ -100,9 +104,18 @@ static void refused(void)
 	}
 }
 
+/* What was chosen is what the probe says works. */
 static void first_choice(void)
 {
 	quire_t *q = pager_open(MIB);
+	struct quire_probe p;
+
+	memset(&p, 0xff, sizeof p);
+	quire_probe(&p);
+	CHECK_EQ(!strcmp(quire_io_name(q), "uring"), p.io_uring == 0);
+	CHECK_EQ(!strcmp(quire_engine_name(q), "uffd"),
+	         (p.uffd_device == 0 || p.uffd_call == 0) && p.uffd_write_protect);
+	CHECK(p.max_map_count >= 1000);
 
 	printf("%s", quire_choice(q));
 	CHECK(strstr(quire_choice(q), quire_engine_name(q)) != NULL);
