@@ -158,11 +158,12 @@ bool patience_ends(struct pager *p, struct patience *w)
 	return w->stuck > PATIENCE_NS;
 }
 
-static void pause_reclaim(void)
+bool pause_reclaim(void)
 {
 	_Atomic uint32_t never = 0;
 
 	futex_wait(&never, 0, PAUSE_NS, false);
+	return true;
 }
 
 static int get_above(struct pager *p, uint32_t n, int64_t reserve)

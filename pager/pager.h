@@ -354,6 +354,13 @@ uint32_t cluster_get(struct pager *p, uint32_t want);
  * => false: nothing more can be evicted
  */
 bool reclaim_wait(struct pager *p, struct patience *patience);
+/*
+ * Have pages unmapped, whatever the credits: what is short is not memory. patience and
+ * what the caller holds: as above. => false: nothing more can be unmapped
+ */
+bool reclaim_unmap(struct pager *p, struct patience *patience);
+/* A moment between two attempts. => true */
+bool pause_reclaim(void);
 /* Drop one reference; the last one frees the cluster. */
 void cluster_put(struct pager *p, uint32_t cluster);
 /* Make sure that buffers [0, n) may be touched: takes credits for those without memory. => false: none to spare */

@@ -216,6 +216,24 @@ uint32_t reclaim_step(struct pager *p)
 	return n;
 }
 
+/*
+ * A step takes what memory there is without unmapping anything: a buffer that the caller
+ * has given up just now, again and again, if it is that that he needed. Only when nothing
+ * can be unmapped for want of a cluster, or of what is clean, is it what helps.
+ */
+bool reclaim_unmap(struct pager *p, struct patience *w)
+{
+	uint32_t n;
+
+	reclaim_enter(p);
+	n = take_batch(p);
+	atomic_fetch_add(n ? &p->progress : &p->vain, 1);
+	if (n == 0)
+		step(p);
+	reclaim_leave(p);
+	return n != 0 || (!patience_ends(p, w) && pause_reclaim());
+}
+
 void reclaimer_kick(struct pager *p)
 {
 	if (atomic_load(&p->wake) == 0 && atomic_exchange(&p->wake, 1) == 0)

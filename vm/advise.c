@@ -108,6 +108,8 @@ static int protect_by_engine(struct quire_region *r, size_t offset, size_t lengt
 	call_enter(&call);
 	error = e->ops->protect(e, r, r->base + offset, pages_of(length), prot);
 	call_leave(&call);
+	if (error == -ENGINE_CROWDED)
+		return error_set(ENOMEM, "the range cannot be protected: too many mappings");
 	return error ? error_set(ENOMEM, "the range cannot be protected: %s", strerror(-error)) : 0;
 }
 

@@ -136,15 +136,24 @@ static uint32_t count_seams(struct cover *c, uint64_t first, uint64_t end)
 	return n + (before != (end < c->pages ? protection_of(c, end) : NONE));
 }
 
+/* Of all pagers: the kernel's limit is the process's. */
+static _Atomic uint32_t all_seams;
+
 static bool is_crowded(const struct cover *c, uint32_t more)
 {
-	return atomic_load(&c->limits->seams) + more > c->limits->seams_max;
+	return atomic_load(&all_seams) + more > c->limits->seams_max;
+}
+
+static bool seams_are_short(const struct cover *c)
+{
+	return c->limits->guards && atomic_load(&all_seams) > c->limits->seams_max / 4 * 3;
 }
 
 static void recount(struct cover *c, uint32_t before, uint32_t after)
 {
 	c->seams += after - before;
 	atomic_fetch_add(&c->limits->seams, after - before);
+	atomic_fetch_add(&all_seams, after - before);
 }
 
 /* ------------------------------------------------------- protections */
@@ -179,36 +188,70 @@ static int install_guards(struct cover *c, uint64_t first, uint64_t n)
 	return kernel_madvise(at, n << PAGE_SHIFT, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
 }
 
+/* By our own limit, before the kernel was asked. */
+#define REFUSED EBUSY
+
 /*
- * Pages [first, end), alike in protection and so one mapping, or a part of it: the kernel
- * changes all of them or none. Should they be more mappings after all, it may have made
- * writable what is clean: then the next access to any of them is a fault (which shows it).
+ * Pages [first, end), alike in protection, in the kernel and in the records. => 0 or -errno:
+ * the records have not changed. The kernel has not either, if the pages are one mapping, as a
+ * single page always is; of more (the program's own madvise parts them, too) it may have
+ * changed the first.
  */
 static int change(struct cover *c, uint64_t first, uint64_t end, enum protection p)
 {
 	struct leaf *leaf = leaf_of(c, first), was = *leaf;
 	unsigned from = (unsigned)(first % LEAF_ENTRIES), to = from + (unsigned)(end - first);
 	uint32_t before = count_seams(c, first, end), after;
-	int error;
+	int error = 0;
 
 	put_range(leaf->sealed, from, to, p == READABLE);
 	if (!c->limits->guards)
 		put_range(leaf->shown, from, to, p != NONE);
 	after = count_seams(c, first, end);
 	/* To hide is allowed as long as the kernel does: that is how there is room again. */
-	if (after > before && p != NONE && is_crowded(c, after - before)) {
+	if (after > before && p != NONE && is_crowded(c, after - before))
+		error = -REFUSED;
+	if (!error)
+		error = to_kernel(c, first, end, p);
+	if (error)
 		*leaf = was;
-		return -ENGINE_CROWDED;
-	}
-	error = to_kernel(c, first, end, p);
-	if (!error) {
+	else
 		recount(c, before, after);
-		return 0;
-	}
-	*leaf = was;
-	if (c->limits->guards && p == WRITABLE)
-		install_guards(c, first, end - first);
 	return error;
+}
+
+/* What the kernel has made of pages that went along is not known now: as if they could be written. */
+static void forget_protection(struct cover *c, uint64_t first, uint64_t end)
+{
+	uint32_t before;
+
+	if (first >= end)
+		return;
+	before = count_seams(c, first, end);
+	put_range(leaf_of(c, first)->sealed, (unsigned)(first % LEAF_ENTRIES),
+	          (unsigned)(first % LEAF_ENTRIES + (end - first)), false);
+	recount(c, before, count_seams(c, first, end));
+}
+
+/*
+ * Pages [first, end) one by one, after a change of [from, to), with these in it, has failed.
+ * Where that had come as far as a page, the same once more cannot fail: so what this says
+ * of a page is true of it. => how many are changed, or the error
+ */
+static int change_singly(struct cover *c, uint64_t from, uint64_t first, uint64_t end, uint64_t to,
+                         enum protection p, int error)
+{
+	uint64_t page = first;
+
+	if (error == -REFUSED) {
+		error = -ENGINE_CROWDED;
+	} else if (c->limits->guards) {
+		forget_protection(c, from, first);
+		forget_protection(c, end, to);
+	}
+	while (page < end && change(c, page, page + 1, p) == 0)
+		page++;
+	return page > first ? (int)(page - first) : error;
 }
 
 /* How far from page, below end, pages are alike in protection. */
@@ -233,7 +276,7 @@ static uint64_t alike_down(struct cover *c, uint64_t page, uint64_t least)
 /*
  * Pages [first, end), of one leaf and alike, get that protection; with guard pages, what
  * may go along on either side too, so that there are no more seams than must be.
- * => 0, or -errno: nothing has changed
+ * => how many of them have it now (> 0), or -errno
  */
 static int set_protection(struct cover *c, uint64_t first, uint64_t end, enum protection p)
 {
@@ -243,9 +286,12 @@ static int set_protection(struct cover *c, uint64_t first, uint64_t end, enum pr
 	int error;
 
 	if (protection_of(c, first) == p)
-		return 0;
-	if (!c->limits->guards)
-		return change(c, first, end, p);
+		return (int)(end - first);
+	if (!c->limits->guards) {
+		error = change(c, first, end, p);
+		return error ? change_singly(c, first, first, end, end, p, error) :
+		               (int)(end - first);
+	}
 	while (low > base && may_go_along(leaf, (unsigned)(low - 1 - base), p == READABLE))
 		low--;
 	while (high < limit && may_go_along(leaf, (unsigned)(high - base), p == READABLE))
@@ -253,104 +299,106 @@ static int set_protection(struct cover *c, uint64_t first, uint64_t end, enum pr
 	from = alike_down(c, first, low);
 	to = alike(c, first, high);
 	error = change(c, from, to, p);
+	if (error)
+		return change_singly(c, from, first, end, to, p, error);
 	/* Beyond are some that have it already, and more that may have it. */
-	for (uint64_t next; to < high && !error; to = next) {
+	for (uint64_t next; to < high; to = next) {
 		next = alike(c, to, high);
 		if (protection_of(c, to) != p && change(c, to, next, p) != 0)
 			break;
 	}
-	for (uint64_t next; from > low && !error; from = next) {
+	for (uint64_t next; from > low; from = next) {
 		next = alike_down(c, from - 1, low);
 		if (protection_of(c, next) != p && change(c, next, from, p) != 0)
 			break;
 	}
-	return error;
+	return (int)(end - first);
 }
 
 /* ------------------------------------------------------- guard pages */
 
-/*
- * Leaves to open at once: a seam on either side of each is too many for a region
- * of which a page here and there is touched.
- */
-static uint64_t leaves_at_once(const struct cover *c)
+/* Its guard pages may be there from before. What is open is WRITABLE where nothing is sealed. */
+static int open_leaf(struct cover *c, uint64_t leaf)
 {
-	uint32_t seams = atomic_load(&c->limits->seams), quarter = c->limits->seams_max / 4;
-
-	return seams < quarter ? 1 : seams < 2 * quarter ? 16 : seams < 3 * quarter ? 256 : 4096;
-}
-
-static int open_run(struct cover *c, uint64_t leaf, uint64_t end)
-{
-	uint64_t first = leaf * LEAF_ENTRIES, last = MIN(end * LEAF_ENTRIES, c->pages);
-	uint32_t before = count_seams(c, first, last), after;
-	int error = install_guards(c, first, last - first);
+	uint64_t first = leaf * LEAF_ENTRIES, end = MIN(first + LEAF_ENTRIES, c->pages);
+	uint32_t before = count_seams(c, first, end), after;
+	int error = install_guards(c, first, end - first);
 
 	if (error)
 		return error;
-	for (uint64_t i = leaf; i < end; i++)
-		put(c->open, i, true);
-	after = count_seams(c, first, last);
+	put(c->open, leaf, true);
+	after = count_seams(c, first, end);
 	error = after > before && is_crowded(c, after - before) ?
 	                -ENGINE_CROWDED :
-	                to_kernel(c, first, last, WRITABLE);
-	if (error) {
-		for (uint64_t i = leaf; i < end; i++)
-			put(c->open, i, false);
-		return error;
-	}
-	recount(c, before, after);
-	return 0;
+	                to_kernel(c, first, end, WRITABLE);
+	if (error)
+		put(c->open, leaf, false);
+	else
+		recount(c, before, after);
+	return error;
 }
 
-/* The leaf, and those around it that are not open either. */
-static int open_leaf(struct cover *c, uint64_t leaf)
+static bool shows_nothing(const struct leaf *leaf)
 {
-	uint64_t n = leaves_at_once(c), from = leaf / n * n, end = MIN(from + n, c->leaf_count);
-	uint64_t first = leaf, last = leaf + 1;
+	for (unsigned i = 0; i < WORDS; i++)
+		if (leaf->shown[i])
+			return false;
+	return true;
+}
 
-	while (first > from && !is_open(c, first - 1))
-		first--;
-	while (last < end && !is_open(c, last))
-		last++;
-	return open_run(c, first, last);
+/* Seams are short, and of this leaf no page is shown. */
+static void close_leaf(struct cover *c, uint64_t leaf)
+{
+	uint64_t first = leaf * LEAF_ENTRIES, end = MIN(first + LEAF_ENTRIES, c->pages);
+	uint32_t before = count_seams(c, first, end);
+
+	if (to_kernel(c, first, end, NONE) != 0)
+		return;
+	put(c->open, leaf, false);
+	memset(c->leaves[leaf].sealed, 0, sizeof c->leaves[leaf].sealed);
+	recount(c, before, count_seams(c, first, end));
 }
 
 /* ------------------------------------------------------ show and hide */
 
-/* The part that begins at first: of one leaf, alike in being fixed and in protection. */
+/* The part that begins at first: of one leaf, alike in being fixed and shown, and in protection. */
 static uint64_t part_end(struct cover *c, uint64_t first, uint64_t end)
 {
 	const struct leaf *leaf = leaf_of(c, first);
 	bool fixed = get(leaf->fixed, first % LEAF_ENTRIES);
+	bool shown = get(leaf->shown, first % LEAF_ENTRIES);
 	uint64_t to = first + 1;
 
 	end = alike(c, first, MIN(end, round_up(first + 1, LEAF_ENTRIES)));
-	while (to < end && get(leaf->fixed, to % LEAF_ENTRIES) == fixed)
+	while (to < end && get(leaf->fixed, to % LEAF_ENTRIES) == fixed &&
+	       get(leaf->shown, to % LEAF_ENTRIES) == shown)
 		to++;
 	return to;
 }
 
-/* A part: protection, and the records. The lock is held. */
+/* A part: protection, and the records. The lock is held. => pages, or -errno */
 static int prepare(struct cover *c, uint64_t first, uint64_t end, bool dirty)
 {
 	struct leaf *leaf = leaf_of(c, first);
 	bool fixed = get(leaf->fixed, first % LEAF_ENTRIES);
-	int error = 0;
+	bool again = get(leaf->shown, first % LEAF_ENTRIES);
+	enum protection p = fixed || !dirty ? READABLE : WRITABLE;
+	int done = 0;
 
 	if (!record(c, first))
 		return -ENOMEM;
 	if (c->limits->guards && !is_open(c, first / LEAF_ENTRIES))
-		error = open_leaf(c, first / LEAF_ENTRIES);
-	if (!error)
-		error = set_protection(c, first, end, fixed || !dirty ? READABLE : WRITABLE);
-	if (error)
-		return error;
-	for (uint64_t page = first; page < end; page++) {
+		done = open_leaf(c, first / LEAF_ENTRIES);
+	/* There was a fault though the records say that it is accessible: are they right? */
+	if (!done && again && protection_of(c, first) == p)
+		done = to_kernel(c, first, end, p);
+	if (!done)
+		done = set_protection(c, first, end, p);
+	for (uint64_t page = first; done > 0 && page < first + (uint64_t)done; page++) {
 		put(leaf->shown, page % LEAF_ENTRIES, true);
 		put(leaf->dirty, page % LEAF_ENTRIES, dirty);
 	}
-	return 0;
+	return done;
 }
 
 /* => pages prepared, or -errno if there are none */
@@ -361,11 +409,11 @@ static int prepare_range(struct cover *c, uint64_t first, uint64_t n, bool dirty
 
 	lock_acquire(&c->lock);
 	while (done < n && !error) {
-		uint64_t to = part_end(c, first + done, first + n);
+		uint64_t part = part_end(c, first + done, first + n) - first - done;
+		int now = prepare(c, first + done, first + done + part, dirty);
 
-		error = prepare(c, first + done, to, dirty);
-		if (!error)
-			done = to - first;
+		done += (uint64_t)MAX(now, 0);
+		error = now < 0 ? now : now < (int)part ? -ENGINE_CROWDED : 0;
 	}
 	lock_release(&c->lock);
 	return done ? (int)done : error;
@@ -437,11 +485,6 @@ static void tidy(struct cover *c, uint64_t page)
 	}
 }
 
-static bool seams_are_short(const struct cover *c)
-{
-	return c->limits->guards && atomic_load(&c->limits->seams) > c->limits->seams_max / 4 * 3;
-}
-
 /* => 0 or -errno: none of them, or some, are hidden */
 static int hide(struct cover *c, uint64_t first, uint64_t end)
 {
@@ -451,8 +494,11 @@ static int hide(struct cover *c, uint64_t first, uint64_t end)
 		return install_guards(c, first, end - first);
 	lock_acquire(&c->lock);
 	for (uint64_t page = first, to; page < end && !error; page = to) {
+		int done;
+
 		to = alike(c, page, MIN(end, round_up(page + 1, LEAF_ENTRIES)));
-		error = set_protection(c, page, to, NONE);
+		done = set_protection(c, page, to, NONE);
+		error = done < 0 ? done : done < (int)(to - page) ? -ENGINE_CROWDED : 0;
 	}
 	lock_release(&c->lock);
 	return error;
@@ -462,8 +508,12 @@ static void hidden(struct cover *c, uint64_t first, uint64_t end)
 {
 	lock_acquire(&c->lock);
 	forget(c, first, end);
-	for (uint64_t page = first; page < end && seams_are_short(c); page++)
-		tidy(c, page);
+	for (uint64_t page = first; page < end && seams_are_short(c); page++) {
+		if (!shows_nothing(leaf_of(c, page)))
+			tidy(c, page);
+		else if (is_open(c, page / LEAF_ENTRIES))
+			close_leaf(c, page / LEAF_ENTRIES);
+	}
 	lock_release(&c->lock);
 }
 
@@ -557,9 +607,11 @@ static int fix(struct cover *c, uint64_t first, uint64_t end, bool read_only)
 	put_range(leaf->fixed, from, to, read_only);
 	/* What may be written again becomes so with the next write. */
 	for (uint64_t page = first, next; read_only && page < end && !error; page = next) {
-		next = alike(c, page, end);
+		int done = (int)((next = alike(c, page, end)) - page);
+
 		if (protection_of(c, page) != NONE)
-			error = set_protection(c, page, next, READABLE);
+			done = set_protection(c, page, next, READABLE);
+		error = done < 0 ? done : done < (int)(next - page) ? -ENGINE_CROWDED : 0;
 	}
 	if (error)
 		memcpy(leaf->fixed, was.fixed, sizeof leaf->fixed);
@@ -632,6 +684,7 @@ void cover_close(struct cover *c)
 	struct arena self = c->self;
 
 	atomic_fetch_sub(&c->limits->seams, c->seams);
+	atomic_fetch_sub(&all_seams, c->seams);
 	sparse_close(&c->leaf_arena);
 	arena_close(&self);
 }

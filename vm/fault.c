@@ -391,7 +391,7 @@ static enum fault_result attempt(struct fault *f)
 static bool make_way(struct fault *f, struct patience *patience)
 {
 	return f->error == ENGINE_CROWDED && f->may_sleep &&
-	       reclaim_wait(&f->region->q->pager, patience);
+	       reclaim_unmap(&f->region->q->pager, patience);
 }
 
 enum fault_result fault_serve(struct fault *f)

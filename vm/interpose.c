@@ -45,11 +45,27 @@ static int kernel_discard(uintptr_t from, uintptr_t end, int advice)
 	return syscall(SYS_madvise, (void *)from, end - from, advice) == 0 ? 0 : -errno;
 }
 
+/* Is any of it? */
+static bool is_managed(uintptr_t from, uintptr_t end)
+{
+	struct quire_region *r = registry_find_from((void *)from);
+	bool managed = r && (uintptr_t)r->base < end;
+
+	if (r)
+		region_put(r);
+	return managed;
+}
+
 int madvise(void *address, size_t length, int advice)
 {
 	uintptr_t from = (uintptr_t)address, end = from + round_up(length, PAGE_BYTES);
 	int error = 0;
 
+	/* Of private memory, as a region is for the program, the kernel says the same. */
+	if (advice == MADV_REMOVE && length && is_managed(from, end)) {
+		errno = EINVAL;
+		return -1;
+	}
 	if (!discards(advice) || from % PAGE_BYTES || end <= from)
 		return (int)syscall(SYS_madvise, address, length, advice);
 	/* As the kernel: holes in the range are told of, but what is there is discarded. */

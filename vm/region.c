@@ -118,6 +118,7 @@ static int create(struct quire *q, size_t bytes, const char *name, struct quire_
 	if (error) {
 		atomic_store(&r->alive, REGION_GONE);
 		wait_users(r);
+		q->engine.ops->detach(&q->engine, r, r->base, r->bytes);
 		unreserve(r);
 		registry_give_id(q, id);
 		return error_set(ENOMEM, "no memory for the table of regions");

@@ -67,6 +67,20 @@ static bool context_is_write(const ucontext_t *c)
 #endif
 }
 
+/* Was it a jump? What is there is no program: that is for the program to hear of. */
+static bool context_is_fetch(const ucontext_t *c, const void *address)
+{
+#if defined(__x86_64__)
+	(void)address;
+	return c->uc_mcontext.gregs[REG_ERR] & 16;
+#elif defined(__aarch64__)
+	return c->uc_mcontext.pc == (uintptr_t)address;
+#else
+	(void)c, (void)address;
+	return false;
+#endif
+}
+
 enum outcome {
 	SERVED, /* the access can be made again */
 	NOT_OURS, /* no page of an engine that answers this signal; or the program forbade the access */
@@ -84,7 +98,7 @@ static enum outcome serve_region(struct quire_region *r, const siginfo_t *info,
 		.may_sleep = true,
 	};
 
-	if (ops->signal != info->si_signo)
+	if (ops->signal != info->si_signo || context_is_fetch(context, info->si_addr))
 		return NOT_OURS;
 	if (f.write && ops->forbids_write && ops->forbids_write(r, region_page(r, f.page)))
 		return NOT_OURS;

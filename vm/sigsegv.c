@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* All addresses that a program can have, with the page tables of four levels. */
@@ -269,6 +270,36 @@ static int open_file(void)
 	return -ENOTSUP;
 }
 
+/*
+ * Where files in memory are made of huge pages (shmem_enabled), a page that is written
+ * would bring hundreds with it: far more than the budget.
+ */
+static int refuse_huge_pages(struct engine *e)
+{
+	struct stat st;
+	char byte = 1;
+
+	if (put_bytes(e, NULL, &byte, 1) != 0 || fstat(e->sigsegv.fd, &st) != 0)
+		return error_set(ENOTSUP, "a file in memory: %s", strerror(errno));
+	if ((uint64_t)st.st_blocks * 512 <= PAGE_BYTES)
+		return 0;
+	return error_set(ENOTSUP, "files in memory are made of huge pages here: "
+	                          "/sys/kernel/mm/transparent_hugepage/shmem_enabled should be "
+	                          "never or advise");
+}
+
+static void sigsegv_close(struct engine *e)
+{
+	struct sigsegv_state *s = &e->sigsegv;
+
+	if (s->started)
+		signals_stop(SIGSEGV);
+	cover_limits_close(s->limits);
+	close(s->fd);
+	arena_close(&s->self);
+	s->started = false;
+}
+
 static int sigsegv_open(struct engine *e, struct quire *q)
 {
 	struct sigsegv_state *s = &e->sigsegv;
@@ -283,6 +314,13 @@ static int sigsegv_open(struct engine *e, struct quire *q)
 	}
 	s->limits = s->self.base;
 	cover_limits_open(s->limits, s->fd, q->use_guards);
+	error = refuse_huge_pages(e);
+	/* What both have tried it on. */
+	punch(e, NULL, PAGE_BYTES);
+	if (error) {
+		sigsegv_close(e);
+		return error;
+	}
 	if (!s->limits->guards)
 		snprintf(e->notes, sizeof e->notes,
 		         "; without guard pages (Linux 6.15): of pages without neighbours at most "
@@ -297,18 +335,6 @@ static int sigsegv_start(struct engine *e)
 
 	e->sigsegv.started = error == 0;
 	return error;
-}
-
-static void sigsegv_close(struct engine *e)
-{
-	struct sigsegv_state *s = &e->sigsegv;
-
-	if (s->started)
-		signals_stop(SIGSEGV);
-	cover_limits_close(s->limits);
-	close(s->fd);
-	arena_close(&s->self);
-	s->started = false;
 }
 
 const struct engine_ops engine_sigsegv = {

@@ -95,6 +95,19 @@ static void after_close(void *arg)
 	load(beyond);
 }
 
+/* A wild pointer to a function: there is no program in a region. */
+static void jumps_into(void *arg)
+{
+	void (*f)(void);
+	char *place;
+
+	bad_places();
+	open_busy();
+	place = page_at(r, arg ? 3 : PAGES - 1);
+	memcpy(&f, &place, sizeof f);
+	f();
+}
+
 static void dies_by(void (*f)(void *), int number)
 {
 	int status = in_child(f, NULL, 5);
@@ -108,6 +121,7 @@ static void default_action(void)
 {
 	dies_by(default_bus, SIGBUS);
 	dies_by(default_segv, SIGSEGV);
+	dies_by(jumps_into, SIGSEGV);
 	dies_by(ignored_bus, SIGBUS);
 	dies_by(sent_bus, SIGBUS);
 	dies_by(after_close, SIGBUS);
