@@ -413,6 +413,30 @@ static void asked_while_it_rests(void)
 	finish();
 }
 
+/*
+ * Who wants pages unmapped gets that, though there is memory, and some to be had without:
+ * a free cluster's, which is what a step takes first.
+ */
+static void unmap_whatever_else_there_is(void)
+{
+	struct patience patience = { .since = 0 };
+	uint32_t c;
+
+	o = fake_owner_open(64, 1024);
+	CHECK_EQ(fake_owner_map(o, 0, 64 - atomic_load(&o->p.high)), 0);
+	c = cluster_get(&o->p, 1);
+	REQUIRE(c != CLUSTER_NONE && cluster_populate(&o->p, c, 4));
+	cluster_put(&o->p, c);
+	CHECK(fake_owner_step(o) > 0);
+	CHECK_EQ(o->takes, 0);
+	c = cluster_get(&o->p, 1);
+	REQUIRE(c != CLUSTER_NONE && cluster_populate(&o->p, c, 4));
+	cluster_put(&o->p, c);
+	CHECK(reclaim_unmap(&o->p, &patience));
+	CHECK_EQ(o->takes, 1);
+	finish();
+}
+
 /* Told to stop at any moment of its rounds, above all when one begins. */
 static void stopped_at_any_moment(void)
 {
@@ -473,6 +497,7 @@ int main(int argc, char **argv)
 		UNIT(short_of_clusters_alone),
 		UNIT(stopped_in_need),
 		UNIT(asked_while_it_rests),
+		UNIT(unmap_whatever_else_there_is),
 		UNIT(stopped_at_any_moment),
 		UNIT(holder_in_a_child),
 		UNIT_END,
