@@ -153,7 +153,7 @@ struct quire_options {
 	const char *policy; /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;     /* QUIRE_IO: "auto" (default), "uring", "sync" */
 	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	const char *guard;  /* QUIRE_GUARD: "auto" (default), "off": never use guard pages (sigsegv) */
+	const char *guard;  /* QUIRE_GUARD: "auto" (default), "off": no guard pages (sigsegv) */
 
 	/*
 	 * QUIRE_READAHEAD: the widest readahead window in bytes; default 2 MiB, at most a
