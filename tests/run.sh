@@ -223,9 +223,11 @@ memory_controller() {
 	fi
 }
 
-cgroup=
-remove_cgroup() {
+cgroup='' stage=''
+remove_container() {
 	local try
+	[ -z "$stage" ] || rm -rf "$stage"
+	stage=
 	[ -n "$cgroup" ] || return
 	# Who was just killed may be in it for a moment.
 	for try in 1 2 3 4 5 6 7 8 9 10; do
@@ -242,7 +244,6 @@ make_cgroup() {
 	[ -n "$root" ] || return
 	mkdir "$root/quire-test-$$" 2> /dev/null || return
 	cgroup=$root/quire-test-$$
-	trap remove_cgroup EXIT
 	for limit in memory.limit_in_bytes memory.max; do
 		[ ! -e "$cgroup/$limit" ] || echo "$1" > "$cgroup/$limit"
 	done
@@ -250,8 +251,18 @@ make_cgroup() {
 
 # container ERROR [NAME...]: the matrix's programs, or these, and the stress, confined.
 container() {
-	local error=$1 name limit confine=("$BUILD/tests/container/confine" -e "$1")
+	local error=$1 name limit confine
 	shift
+	trap remove_container EXIT
+	# Where another user can get at them: the build may be in somebody's home.
+	stage=$(mktemp -d "${TMPDIR:-/tmp}/quire-container.XXXXXX") || return
+	mkdir -p "$stage/tests/integration"
+	cp -L "$BUILD"/libquire.so* "$stage"
+	cp "$BUILD"/tests/integration/* "$stage/tests/integration"
+	cp "$BUILD/tests/container/confine" "$BUILD/tests/stress/stress" "$stage"
+	[ ! -x "$BUILD/demos/patterns" ] || cp "$BUILD/demos/patterns" "$stage"
+	chmod -R a+rX "$stage"
+	confine=("$stage/confine" -e "$error")
 	make_cgroup $((96 << 20))
 	if [ -n "$cgroup" ]; then
 		confine+=(-m "$cgroup")
@@ -266,15 +277,15 @@ container() {
 		[ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
 		limit=$(directive "tests/integration/$name.c" timeout)
 		run "container/$error/$name" "${limit:-60}" "${confine[@]}" \
-			"$BUILD/tests/integration/$name"
+			"$stage/tests/integration/$name"
 	done
-	run "container/$error/stress" 75 "${confine[@]}" "$BUILD/tests/stress/stress" -t 4
+	run "container/$error/stress" 75 "${confine[@]}" "$stage/stress" -t 4
 	# A heap several times as large as the cgroup.
-	if [ -x "$BUILD/demos/patterns" ]; then
-		run "container/$error/heap" 75 "${confine[@]}" "$BUILD/demos/patterns" \
+	if [ -x "$stage/patterns" ]; then
+		run "container/$error/heap" 75 "${confine[@]}" "$stage/patterns" \
 			--size 384M --memory 64M --touches 8192
 	fi
-	remove_cgroup
+	remove_container
 }
 
 for group in "${groups[@]}"; do
