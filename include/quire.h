@@ -176,7 +176,7 @@ struct quire_options {
 
 /*
  * Set one option by its name ("memory", "swap", "swap-size", "engine",
- * "policy", "io", "move", "readahead", "spin"), as a command line gives it.
+ * "policy", "io", "move", "guard", "readahead", "spin"), as a command line gives it.
  * A size is a whole number of bytes, or of K, M, G or T, also written KiB, MiB,
  * GiB and TiB, in either case: powers of 1024. The same in the environment.
  * String fields keep the pointer: value must live until quire_open returns.

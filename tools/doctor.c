@@ -167,8 +167,26 @@ static void advise_system(struct report *r)
 		       (unsigned long long)l->file_size);
 }
 
+/* It does not open, and nothing above says why. */
+static void advise_opening(struct report *r)
+{
+	if (r->opens)
+		return;
+	if (r->limits.address_space != UINT64_MAX)
+		advise(r, "Quire does not open, and address space is limited",
+		       "ulimit -v unlimited (now %llu MiB), or a smaller QUIRE_MEMORY: addresses "
+		       "are reserved for several times the budget",
+		       (unsigned long long)r->limits.address_space >> 20);
+	if (r->advices == 0)
+		advise(r, "Quire does not open with these options",
+		       "the option that is named above");
+}
+
 static void examine(struct report *r, struct quire_options *options)
 {
+	const char *named = options->swap_path ? options->swap_path : getenv("QUIRE_SWAP");
+	/* A diagnosis leaves no swap file behind. */
+	bool made = named && *named && access(named, F_OK) != 0;
 	quire_t *q = NULL;
 
 	memset(r, 0, sizeof *r);
@@ -185,10 +203,13 @@ static void examine(struct report *r, struct quire_options *options)
 		r->budget = quire_memory(q);
 		quire_close(q);
 	}
+	if (made && r->opens)
+		unlink(named);
 	advise_userfaultfd(r);
 	advise_io(r);
 	advise_cover(r);
 	advise_system(r);
+	advise_opening(r);
 }
 
 /* ----------------------------------------------------------- for people */

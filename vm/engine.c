@@ -53,6 +53,11 @@ int engine_open(struct engine *e, struct quire *q, const char *name)
 			                         used ? "; " : "", engines[i]->name,
 			                         error_message());
 	}
+	if (used && strcmp(name, "auto") != 0)
+		return error_set(ENOTSUP,
+		                 "the engine asked for does not work here (%s); auto may "
+		                 "find another",
+		                 why);
 	if (used)
 		return error_set(ENOTSUP, "no engine works here (%s)", why);
 	return error_set(EINVAL, "unknown engine \"%s\"; allowed: %s", name, engine_names());
