@@ -17,7 +17,8 @@
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
  *   signals.c                      faults that come as a signal
- *   sigsegv.c, cover.c             the engine without userfaultfd: bytes; what is accessible
+ *   sigsegv.c                      the engine without userfaultfd: the pages' bytes
+ *   cover.c, cover_limits.c        what of a region is accessible
  *   uffd_handler.c                 serving faults that come as messages
  *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
  *   stats.c, print.c   figures, and printing them   probe.c   what is allowed here
