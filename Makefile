@@ -54,10 +54,10 @@ LIBS := -luring -luuid -pthread
 
 # ------------------------------------------------------------------ sources
 
-lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c vm/*.c))
+lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c guard/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 
-program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/container
+program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/container
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
 main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
 common_src := $(filter-out $(main_src),$(program_src))
@@ -70,6 +70,7 @@ commons = $(patsubst %.c,$(BUILD)/obj/%.o,$(call in_dir,$(1),$(common_src)))
 unit := $(call programs,tests/unit)
 integration := $(call programs,tests/integration)
 stress := $(call programs,tests/stress)
+guard := $(call programs,tests/guard)
 container := $(call programs,tests/container)
 demos := $(call programs,demos)
 bench := $(call programs,bench)
@@ -106,7 +107,7 @@ libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
 tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
-tests: $(unit) $(integration) $(stress) $(container)
+tests: $(unit) $(integration) $(stress) $(guard) $(container)
 
 # Everything is rebuilt when the compiler or its flags change.
 flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
@@ -165,6 +166,7 @@ shared := -L$(BUILD) -Wl,-rpath,'$$$$ORIGIN/../..' -lquire -pthread
 $(eval $(call program,tests/unit,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a -lcunit $(LIBS) -lm))
 $(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
 $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
+$(eval $(call program,tests/guard,$(BUILD)/libquire.a,$(static)))
 $(eval $(call program,tests/container,,))
 $(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,bench,$(BUILD)/libquire.a,$(static) -lm))
@@ -232,7 +234,7 @@ check-demos: demos
 check-fresh:
 	$(Q)scripts/check-fresh
 
-c_files = $(wildcard $(foreach d,include base swapfile pager vm $(program_dirs),$(d)/*.[ch]))
+c_files = $(wildcard $(foreach d,include base swapfile pager guard vm $(program_dirs),$(d)/*.[ch]))
 format:
 	$(Q)clang-format -i $(c_files)
 format-check:

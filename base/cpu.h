@@ -6,6 +6,8 @@
 #ifndef QUIRE_BASE_CPU_H
 #define QUIRE_BASE_CPU_H
 
+#include "base/cgroup.h"
+
 #include <stdbool.h>
 
 /* CPUs that this thread may run on, at least 1. */
@@ -19,6 +21,6 @@ unsigned cpu_count(void);
 bool cpu_is_capped(void);
 
 /* The same, told of a file tree other than the system's. For tests. */
-bool cpu_is_capped_in(const char *proc_self_cgroup, const char *sys_fs_cgroup, int cpus);
+bool cpu_is_capped_in(const struct cgroup_tree *tree, int cpus);
 
 #endif

@@ -19,6 +19,7 @@
 /* The one ranked list. A thread that holds a lock takes only higher ones. */
 enum lock_rank {
 	RANK_NONE = 0,
+	RANK_GUARD,     /* guard/trap: one thread starts it */
 	RANK_REGISTRY,  /* vm/registry: the table of regions of the process */
 	RANK_PIN,       /* vm/pin: one change of pins or of the budget at a time */
 	RANK_RECLAIM,   /* pager/reclaim: one thread evicts at a time */

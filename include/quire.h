@@ -52,6 +52,25 @@
  *                region destroyed).  Pages that have contents can be read and
  *                written all the time, slowly: the last few pages of the
  *                budget are kept for them.
+ *   System calls Under an engine whose faults are served by the faulting thread
+ *                (uffd-signal, sigsegv) a system call that is given an absent page
+ *                fails with EFAULT, unless it is pinned, or the pager was opened
+ *                with guard "on": then calls on its regions are trapped and
+ *                served (x86-64). What they read and write is copied through
+ *                ordinary memory, at most 128 KiB at a time for files; a
+ *                message is copied whole. Needed for that: SIGSYS, SIGSEGV and
+ *                SIGBUS are not blocked in the thread, nor taken from Quire
+ *                (quire_handle_signal), and it has 32 KiB of stack, or of
+ *                alternate stack, for them. From the first such quire_open on
+ *                no program that is executed gains privileges (PR_SET_NO_NEW_PRIVS),
+ *                and the filter stays, in it, too. Memory that the kernel uses
+ *                when the call has ended must be pinned all the same: of io_uring,
+ *                of aio, of vmsplice; and no stack of a thread, no robust list and no
+ *                destination of set_tid_address may lie in a region. Pointers
+ *                in structures that are themselves in other memory are served in
+ *                libc's readv, writev, sendmsg, recvmsg and their like,
+ *                process_vm_readv and writev, the exec functions with lists,
+ *                posix_spawn, system and popen, which the library replaces.
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
  *                up stay, within the budget). quire_pin does. mlockall(2), at
@@ -134,7 +153,7 @@ struct quire_options {
 	/* sizeof(struct quire_options) */
 	size_t size;
 
-	/* QUIRE_MEMORY: the budget in bytes, QUIRE_MEMORY_MIN to RAM, in whole pages; default a quarter of RAM */
+	/* QUIRE_MEMORY: the budget in bytes, QUIRE_MEMORY_MIN to RAM, in whole pages; default a quarter of RAM, or of the cgroup's limit if that is less */
 	size_t memory;
 
 	/*
@@ -153,7 +172,14 @@ struct quire_options {
 	const char *policy; /* QUIRE_POLICY: "clock" (default), "fifo", "lru" */
 	const char *io;     /* QUIRE_IO: "auto" (default), "uring", "sync" */
 	const char *move;   /* QUIRE_MOVE: "auto" (default), "off": never use UFFDIO_MOVE */
-	const char *guard;  /* QUIRE_GUARD: "auto" (default), "off": no guard pages (sigsegv) */
+	const char *
+		guard_pages; /* QUIRE_GUARD_PAGES: "auto" (default), "off": no guard pages (sigsegv) */
+
+	/*
+	 * QUIRE_GUARD: "off" (default), "on": system calls may be given memory of this
+	 * pager's regions under every engine. See System calls
+	 */
+	const char *guard;
 
 	/*
 	 * QUIRE_READAHEAD: the widest readahead window in bytes; default 2 MiB, at most a
@@ -176,7 +202,7 @@ struct quire_options {
 
 /*
  * Set one option by its name ("memory", "swap", "swap-size", "engine",
- * "policy", "io", "move", "guard", "readahead", "spin"), as a command line gives it.
+ * "policy", "io", "move", "guard-pages", "guard", "readahead", "spin"), as a command line gives it.
  * A size is a whole number of bytes, or of K, M, G or T, also written KiB, MiB,
  * GiB and TiB, in either case: powers of 1024. The same in the environment.
  * String fields keep the pointer: value must live until quire_open returns.
@@ -344,6 +370,7 @@ struct quire_probe {
 	int guard_pages;     /* MADV_GUARD_INSTALL on its memory */
 	int process_madvise; /* process_madvise(2) on ourselves: many ranges by one call */
 	int io_uring;
+	int seccomp_trap;       /* a seccomp filter may trap system calls (option "guard") */
 	uint32_t max_map_count; /* mappings that a process may have */
 };
 
@@ -393,6 +420,9 @@ struct quire_stats {
 	uint64_t metadata; /* page tables, and the most frame and slot records there ever were */
 	uint64_t reserved; /* length of the regions */
 	uint64_t budget;   /* of the pager */
+	uint64_t
+		guarded; /* system calls that the guard has served, of the whole process; not bytes */
+	uint64_t unguarded; /* of those: not known to it. quire_guard_calls names them */
 	struct quire_latency minor_latency;
 	struct quire_latency major_latency;
 };
@@ -405,6 +435,20 @@ struct quire_stats {
  */
 int quire_stats_get(const quire_t *q, struct quire_stats *out);
 int quire_region_stats_get(const quire_region_t *r, struct quire_stats *out);
+
+/*
+ * System calls that the guard has served, in this process since it was started, by call.
+ * One that it does not know is counted apart: it was made once, on the memory itself.
+ */
+struct quire_guard_call {
+	int number;       /* SYS_read ... */
+	const char *name; /* "read"; NULL: not in the table */
+	bool known;
+	uint64_t count;
+};
+
+/* Fill at most max of out (which may be NULL). => how many there are */
+size_t quire_guard_calls(struct quire_guard_call *out, size_t max);
 
 enum quire_format {
 	QUIRE_FORMAT_PMAP = 0,   /* a line a region, as pmap -x */

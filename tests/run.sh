@@ -9,15 +9,15 @@
 #   checks        what the sources and the library must look like: scripts/check-*
 #   unit          tests/unit
 #   integration   tests/integration, once each, with the default options
-#   matrix        the programs that say so, and a short stress, for each engine, with and without
-#                 UFFDIO_MOVE (sigsegv: guard pages), with the swap file on disk and on tmpfs, and with
-#                 io_uring and plain I/O; not each with each
+#   matrix        the programs that say so, a short stress, and system calls on paged memory (traffic),
+#                 for each engine, with and without UFFDIO_MOVE (sigsegv: guard pages), with the swap
+#                 file on disk and on tmpfs, and with io_uring and plain I/O; not each with each
 #   container     the same programs as in a container: without userfaultfd, io_uring and more (EPERM,
 #                 and again ENOSYS), as another user, in a memory cgroup. As root; others have the filter
 # and by name only:
-#   stress        the short stress once for each engine
+#   stress        the short stress and traffic once for each engine
 #   everything    the matrix, each with each
-#   soak          stress with new seeds over all of that for --minutes (default 10)
+#   soak          stress and traffic with new seeds over all of that for --minutes (default 10)
 #   valgrind      tests/unit under valgrind's memcheck, but for what it cannot follow
 #
 # --only runs only programs whose name contains WORD.
@@ -144,7 +144,7 @@ each_combination() {
 					[ "${2-}" = all ] || few "$engine,$way,$swap,$io" || continue
 					env=("QUIRE_ENGINE=$engine" "QUIRE_IO=$io")
 					case $engine in
-					sigsegv) env+=("QUIRE_GUARD=$way") ;;
+					sigsegv) env+=("QUIRE_GUARD_PAGES=$way") ;;
 					*) env+=("QUIRE_MOVE=$way") ;;
 					esac
 					[ $swap = disk ] || env+=("QUIRE_SWAP=/dev/shm")
@@ -170,6 +170,13 @@ stress() {
 	local name=$1 seconds=$2
 	shift 2
 	run "$name" $((seconds * 3 + 60)) env "$@" "$BUILD/tests/stress/stress" -t "$seconds"
+}
+
+# traffic NAME SECONDS ENV...: system calls on paged memory, by eight threads.
+traffic() {
+	local name=$1 seconds=$2
+	shift 2
+	run "$name" $((seconds * 3 + 60)) env "$@" "$BUILD/tests/guard/traffic" -t "$seconds"
 }
 
 # memcheck: the unit programs under valgrind, which is slow and runs one thread at a time. What it
@@ -203,6 +210,7 @@ cell() {
 		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
 	done
 	stress "matrix/$label/stress" 4 "$@"
+	traffic "matrix/$label/traffic" 3 "$@"
 }
 
 soak_cell() {
@@ -211,6 +219,7 @@ soak_cell() {
 	[ "$SECONDS" -lt "$deadline" ] || return
 	[[ $label != *tmpfs || -w /dev/shm ]] || return
 	stress "soak/$label" 30 "$@"
+	traffic "soak/$label/traffic" 20 "$@"
 }
 
 # The memory controller's directory, of cgroup version 1 or 2; nothing if it cannot be used.
@@ -259,7 +268,8 @@ container() {
 	mkdir -p "$stage/tests/integration"
 	cp -L "$BUILD"/libquire.so* "$stage"
 	cp "$BUILD"/tests/integration/* "$stage/tests/integration"
-	cp "$BUILD/tests/container/confine" "$BUILD/tests/stress/stress" "$stage"
+	cp "$BUILD/tests/container/confine" "$BUILD/tests/stress/stress" \
+		"$BUILD/tests/guard/traffic" "$stage"
 	[ ! -x "$BUILD/demos/patterns" ] || cp "$BUILD/demos/patterns" "$stage"
 	chmod -R a+rX "$stage"
 	confine=("$stage/confine" -e "$error")
@@ -280,6 +290,7 @@ container() {
 			"$stage/tests/integration/$name"
 	done
 	run "container/$error/stress" 75 "${confine[@]}" "$stage/stress" -t 4
+	run "container/$error/traffic" 75 "${confine[@]}" "$stage/traffic" -t 4
 	# A heap several times as large as the cgroup.
 	if [ -x "$stage/patterns" ]; then
 		run "container/$error/heap" 75 "${confine[@]}" "$stage/patterns" \
@@ -307,6 +318,7 @@ for group in "${groups[@]}"; do
 	stress)
 		for engine in uffd-signal uffd sigsegv; do
 			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
+			traffic "traffic/$engine" 5 QUIRE_ENGINE=$engine
 		done ;;
 	valgrind) memcheck ;;
 	soak)

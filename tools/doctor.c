@@ -259,6 +259,7 @@ static void print_text(const struct report *r)
 	works("memfd_create(2)", p->memory_file);
 	works("guard pages", p->guard_pages);
 	works("process_madvise(2) on itself", p->process_madvise);
+	works("the guard's seccomp filter", p->seccomp_trap);
 	row("vm.max_map_count", "%u", p->max_map_count);
 	printf("\nSwap file\n");
 	works("io_uring", p->io_uring);
@@ -356,6 +357,7 @@ static void print_json(const struct report *r, int status)
 	json_works("memfd_create", p->memory_file, ", ");
 	json_works("guard_pages", p->guard_pages, ", ");
 	json_works("process_madvise", p->process_madvise, ", ");
+	json_works("seccomp_trap", p->seccomp_trap, ", ");
 	json_works("io_uring", p->io_uring, ",\n  ");
 	printf("\"max_map_count\": %u,\n  \"swap\": {", p->max_map_count);
 	json_text("path", r->swap.path, ", ");
@@ -409,6 +411,15 @@ static int usage(const char *what, const char *word)
 	return STATUS_USAGE;
 }
 
+/* An empty value is refused, but for that the name must be known. */
+static bool is_option(const char *name)
+{
+	struct quire_options none = { .size = sizeof none };
+
+	return quire_options_set(&none, name, "") == 0 ||
+	       strncmp(quire_error_message(), "unknown", 7) != 0;
+}
+
 int doctor_main(int argc, char **argv)
 {
 	struct quire_options options = { .size = sizeof options };
@@ -420,7 +431,7 @@ int doctor_main(int argc, char **argv)
 		const char *word = argv[i], *value;
 		char name[32];
 
-		if (!strcmp(word, "--help")) {
+		if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
 			help();
 			return fflush(stdout) ? 1 : 0;
 		}
@@ -433,7 +444,8 @@ int doctor_main(int argc, char **argv)
 		value = strchr(word, '=');
 		snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
 		if (!value && i + 1 == argc)
-			return usage("a value is missing", word);
+			return usage(is_option(name) ? "a value is missing" : quire_error_message(),
+			             word);
 		value = value ? value + 1 : argv[++i];
 		if (quire_options_set(&options, name, value) != 0)
 			return usage(quire_error_message(), word);

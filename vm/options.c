@@ -6,6 +6,7 @@
  */
 #include "vm/vm.h"
 
+#include "base/cgroup.h"
 #include "base/error.h"
 
 #include <errno.h>
@@ -56,6 +57,11 @@ static const char *refuse_switch(const char *value)
 	return is_one_of(value, "auto", "off") ? NULL : "auto, off";
 }
 
+static const char *refuse_guard(const char *value)
+{
+	return is_one_of(value, "off", "on") ? NULL : "off, on";
+}
+
 /* Digits alone: K and M are of bytes. */
 static bool parse_spin(const char *text, int *spin_us)
 {
@@ -84,7 +90,7 @@ static const char *refuse_spin(const char *value)
 
 /* clang-format off */
 static const struct option_row rows[] = {
-	{ "memory", "QUIRE_MEMORY", SIZE(memory, "a quarter of RAM", "budget in bytes",
+	{ "memory", "QUIRE_MEMORY", SIZE(memory, "a quarter of what there is", "budget in bytes",
 					 QUIRE_MEMORY_MIN, 0) },
 	{ "swap", "QUIRE_SWAP", WORD(swap_path, "$TMPDIR, /var/tmp or /tmp",
 				     "swap directory, or a file, made if need be and kept", NULL) },
@@ -94,7 +100,8 @@ static const struct option_row rows[] = {
 	{ "policy", "QUIRE_POLICY", WORD(policy, "clock", "clock, fifo, lru", refuse_policy) },
 	{ "io", "QUIRE_IO", WORD(io, "auto", "auto, uring, sync", refuse_io) },
 	{ "move", "QUIRE_MOVE", WORD(move, "auto", "auto, off: never use UFFDIO_MOVE", refuse_switch) },
-	{ "guard", "QUIRE_GUARD", WORD(guard, "auto", "auto, off: never use guard pages (sigsegv)", refuse_switch) },
+	{ "guard-pages", "QUIRE_GUARD_PAGES", WORD(guard_pages, "auto", "auto, off: never use guard pages (sigsegv)", refuse_switch) },
+	{ "guard", "QUIRE_GUARD", WORD(guard, "off", "off, on: serve system calls on absent pages", refuse_guard) },
 	{ "readahead", "QUIRE_READAHEAD", SIZE(readahead, "2M", "widest readahead window in bytes; 4K: none",
 					       PAGE_BYTES, SIZE_NONSENSE) },
 	{ "spin", "QUIRE_SPIN", WORD(spin, "auto", "microseconds to wait awake: for a page; a handler, for a fault",
@@ -252,17 +259,25 @@ bool options_row(size_t i, const char **name, const char **environment, const ch
 	return true;
 }
 
+/* A quarter of what there is, for the machine or for the cgroup. */
+static size_t default_memory(void)
+{
+	uint64_t bytes = MIN(machine_pages() << PAGE_SHIFT, cgroup_memory(&cgroup_here)) / 4;
+
+	return MAX((size_t)bytes / PAGE_BYTES * PAGE_BYTES, QUIRE_MEMORY_MIN);
+}
+
 static void configure(const struct quire_options *o, struct quire_config *c)
 {
-	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES :
-	                        (size_t)machine_pages() / 4 * PAGE_BYTES;
+	c->memory = o->memory ? o->memory / PAGE_BYTES * PAGE_BYTES : default_memory();
 	c->swap_path = o->swap_path;
 	c->swap_size = o->swap_size;
 	c->engine = o->engine ? o->engine : "auto";
 	c->policy = o->policy ? o->policy : "clock";
 	c->io = o->io ? o->io : "auto";
 	c->move = o->move ? o->move : "auto";
-	c->guard = o->guard ? o->guard : "auto";
+	c->guard_pages = o->guard_pages ? o->guard_pages : "auto";
+	c->guard = o->guard ? o->guard : "off";
 	c->readahead = o->readahead ? o->readahead : READAHEAD_DEFAULT;
 	parse_spin(o->spin ? o->spin : "auto", &c->spin_us);
 }

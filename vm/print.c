@@ -149,6 +149,36 @@ static void print_sizes(FILE *f, const struct quire_stats *s)
 	fputc('\n', f);
 }
 
+#define GUARD_CALLS_MAX 128
+
+static void print_guard_calls(FILE *f)
+{
+	struct quire_guard_call calls[GUARD_CALLS_MAX];
+	size_t n = MIN(quire_guard_calls(calls, GUARD_CALLS_MAX), GUARD_CALLS_MAX);
+
+	for (size_t i = 0; i < n; i++) {
+		if (calls[i].name)
+			fprintf(f, "  %-18s", calls[i].name);
+		else
+			fprintf(f, "  number %-11d", calls[i].number);
+		fprintf(f, " %10" PRIu64 "%s\n", calls[i].count,
+		        calls[i].known ? "" : "      unknown");
+	}
+}
+
+static void json_guard_calls(FILE *f)
+{
+	struct quire_guard_call calls[GUARD_CALLS_MAX];
+	size_t n = MIN(quire_guard_calls(calls, GUARD_CALLS_MAX), GUARD_CALLS_MAX);
+
+	fprintf(f, ",\"guard\":[");
+	for (size_t i = 0; i < n; i++)
+		fprintf(f, "%s{\"number\":%d,\"name\":\"%s\",\"known\":%s,\"count\":%" PRIu64 "}",
+		        i ? "," : "", calls[i].number, calls[i].name ? calls[i].name : "",
+		        calls[i].known ? "true" : "false", calls[i].count);
+	fputc(']', f);
+}
+
 static void print_status(const struct quire *q, FILE *f)
 {
 	struct quire_stats s;
@@ -163,6 +193,9 @@ static void print_status(const struct quire *q, FILE *f)
 #define EVENT(name, text) fprintf(f, "%-20s %10" PRIu64 "      %s\n", #name ":", s.name, text);
 	COUNTERS(EVENT)
 #undef EVENT
+	fprintf(f, "%-20s %10" PRIu64 "      system calls served by the guard\n",
+	        "guarded:", s.guarded);
+	print_guard_calls(f);
 	print_sizes(f, &s);
 	print_latency(f, "minor_latency:", &s.minor_latency);
 	print_latency(f, "major_latency:", &s.major_latency);
@@ -207,6 +240,7 @@ static void print_json(const struct quire *q, FILE *f)
 	        quire_engine_name(q), quire_io_name(q),
 	        swapfile_is_direct(q->swap) ? "true" : "false", quire_policy_name(q));
 	json_stats(f, &s);
+	json_guard_calls(f);
 	fprintf(f, ",\"regions\":[");
 	for (uint32_t id = 1; id <= regions_used(q); id++) {
 		if (!region_figures(q, id, &r))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* vm/public.c - quire_open, quire_close, and the calls on a whole pager. */
+#include "vm/guarded.h"
 #include "vm/vm.h"
 
 #include "base/cpu.h"
@@ -170,7 +171,8 @@ static void describe_choice(struct quire *q, const struct quire_config *c)
 	const char *refused = swapfile_io_refused(q->swap);
 	bool engine_auto = strcmp(c->engine, "auto") == 0, io_auto = strcmp(c->io, "auto") == 0;
 
-	snprintf(q->choice, sizeof q->choice, "engine %s (%s%s): %s%s\nio %s (%s%s)\n", ops->name,
+	snprintf(q->choice, sizeof q->choice, "engine %s (%s%s): %s%s\nio %s (%s%s)\nguard %s\n",
+	         ops->name,
 	         !engine_auto       ? "as asked for" :
 	         *q->engine.refused ? "tried in vain: " :
 	                              "the first choice",
@@ -179,7 +181,10 @@ static void describe_choice(struct quire *q, const struct quire_config *c)
 	         !io_auto ? "as asked for" :
 	         *refused ? "tried in vain: " :
 	                    "the first choice",
-	         io_auto ? refused : "");
+	         io_auto ? refused : "",
+	         q->guarded                  ? "on: system calls may be given absent pages" :
+	         strcmp(c->guard, "on") == 0 ? "not needed: the engine serves system calls" :
+	                                       "off");
 }
 
 static int open_all(struct quire *q, const struct quire_config *c)
@@ -187,12 +192,14 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	struct swapfile_options swap = { .path = c->swap_path,
 		                         .size_limit = c->swap_size,
 		                         .io = c->io };
+	bool want_guard;
 	int error;
 
 	lock_init(&q->pin_lock, RANK_PIN);
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
-	q->use_guards = strcmp(c->guard, "off") != 0;
+	want_guard = strcmp(c->guard, "on") == 0;
+	q->use_guards = strcmp(c->guard_pages, "off") != 0;
 	choose_spin(q, c);
 	q->readahead_max = (uint32_t)MAX(MIN(pages_of(c->readahead), READAHEAD_MAX), 1);
 	/* A window is at most a sixteenth of the budget. */
@@ -214,7 +221,11 @@ static int open_all(struct quire *q, const struct quire_config *c)
 		q->engine.ops = NULL;
 		return error;
 	}
-	error = open_pager(q, c);
+	q->guarded = want_guard && q->engine.ops->in_thread;
+	if (q->guarded)
+		error = guarded_start();
+	if (!error)
+		error = open_pager(q, c);
 	if (error)
 		return error;
 	swapfile_look_open(q->swap, q->look_ns);

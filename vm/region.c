@@ -12,6 +12,7 @@
  * wait in the kernel are let go onto PROT_NONE, the pages go with the mapping,
  * and only then are frames, buffers and slots free again.
  */
+#include "vm/guarded.h"
 #include "vm/vm.h"
 
 #include "base/error.h"
@@ -35,7 +36,8 @@ static int reserve(struct quire_region *r)
 	int error;
 
 	r->mapping_bytes = r->bytes + 2 * PAGE_BYTES;
-	r->mapping = kernel_reserve(r->mapping_bytes, MAP_PRIVATE);
+	r->mapping = r->q->guarded ? guarded_reserve(r->mapping_bytes) :
+	                             kernel_reserve(r->mapping_bytes, MAP_PRIVATE);
 	if (!r->mapping)
 		return arena_refused("a region", r->bytes);
 	r->base = r->mapping + PAGE_BYTES;

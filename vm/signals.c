@@ -2,7 +2,9 @@
 /* vm/signals.c - see signals.h. */
 #include "vm/signals.h"
 
+#include "base/chain.h"
 #include "base/error.h"
+#include "guard/guard.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -13,12 +15,14 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+static void on_signal(int number, siginfo_t *info, void *context);
+
 /* The two signals that a fault may come as. */
 static struct answer {
-	int number;
-	unsigned users;            /* users lock */
-	struct sigaction previous; /* written under the users lock before ours is installed */
-} answers[] = { { .number = SIGBUS }, { .number = SIGSEGV } };
+	unsigned users;     /* users lock */
+	struct chain chain; /* written under the users lock */
+} answers[] = { { .chain = { .number = SIGBUS, .ours = on_signal } },
+	        { .chain = { .number = SIGSEGV, .ours = on_signal } } };
 
 static struct lock users_lock = LOCK_INIT(RANK_ENGINE);
 
@@ -120,54 +124,6 @@ static enum outcome serve(const siginfo_t *info, const ucontext_t *context)
 	return outcome;
 }
 
-static void set_mask(const sigset_t *mask)
-{
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, NULL, (size_t)8);
-}
-
-/* To the default action, which ends the process when the signal comes (again). */
-static void set_default(int number)
-{
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
-
-	sigaction(number, &dfl, NULL);
-}
-
-/*
- * As if we had not been there: with the mask that the kernel would have set, and
- * once only where the handler asked for that. (Its stack is ours: the alternate
- * one, if the thread has any.)
- */
-static void pass_on(int number, siginfo_t *info, void *context)
-{
-	struct answer *answer = answer_to(number);
-	struct sigaction old = answer->previous;
-	sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
-
-	if (!(old.sa_flags & SA_SIGINFO) &&
-	    (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN)) {
-		if (info->si_code <= 0 && old.sa_handler == SIG_IGN)
-			return;
-		/* A fault comes again when we return, and kills with the right address. */
-		set_default(number);
-		if (info->si_code <= 0)
-			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), number);
-		return;
-	}
-	if (old.sa_flags & SA_RESETHAND)
-		answer->previous = (struct sigaction){ .sa_handler = SIG_DFL };
-	if (!(old.sa_flags & SA_NODEFER))
-		sigaddset(&mask, number);
-	for (int i = 1; i < 65; i++)
-		if (sigismember(&old.sa_mask, i) == 1)
-			sigaddset(&mask, i);
-	set_mask(&mask);
-	if (old.sa_flags & SA_SIGINFO)
-		old.sa_sigaction(number, info, context);
-	else
-		old.sa_handler(number);
-}
-
 /*
  * A page of ours whose bytes cannot be had, under an engine that learns of faults by
  * another signal: SIGBUS at that address, delivered where the access was made, when we
@@ -185,10 +141,16 @@ static void refuse(const siginfo_t *info, ucontext_t *context)
 	if (sigismember(&context->uc_sigmask, SIGBUS) == 1 ||
 	    (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_handler == SIG_IGN)) {
 		sigdelset(&context->uc_sigmask, SIGBUS);
-		set_default(SIGBUS);
+		chain_default(SIGBUS);
 	}
 	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &bus) != 0)
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGBUS);
+}
+
+/* A fault of the guard's copying: it is told, and the program is not. */
+static bool is_copying(const siginfo_t *info, void *context)
+{
+	return info->si_code > 0 && guard_copy_ends(context);
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)
@@ -196,10 +158,12 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	int saved = errno;
 	enum outcome outcome = serve(info, context);
 
+	if (outcome != SERVED && is_copying(info, context))
+		outcome = SERVED;
 	if (outcome == REFUSED && number != SIGBUS)
 		refuse(info, context);
 	else if (outcome != SERVED)
-		pass_on(number, info, context);
+		chain_pass_on(&answer_to(number)->chain, info, context);
 	errno = saved;
 }
 
@@ -208,8 +172,12 @@ bool quire_handle_signal(int number, void *info, void *context)
 	int saved = errno;
 	enum outcome outcome = NOT_OURS;
 
+	if (number == SIGSYS)
+		return guard_handle_signal(info, context);
 	if (number == SIGBUS || number == SIGSEGV)
 		outcome = serve(info, context);
+	if (outcome != SERVED && is_copying(info, context))
+		outcome = SERVED;
 	if (outcome == REFUSED && number != SIGBUS) {
 		refuse(info, context);
 		outcome = SERVED;
@@ -218,22 +186,13 @@ bool quire_handle_signal(int number, void *info, void *context)
 	return outcome == SERVED;
 }
 
-static bool is_ours(const struct sigaction *a)
-{
-	return (a->sa_flags & SA_SIGINFO) && a->sa_sigaction == on_signal;
-}
-
 static int install(struct answer *answer)
 {
-	struct sigaction ours = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	struct sigaction now;
+	sigset_t all;
 
 	/* A handler of the program's must not run while an entry is held by its thread. */
-	sigfillset(&ours.sa_mask);
-	/* In a child of a fork that interrupted this it may be ours already. */
-	if (sigaction(answer->number, NULL, &now) == 0 && !is_ours(&now))
-		answer->previous = now;
-	return sigaction(answer->number, &ours, NULL) == 0 ? 0 : errno;
+	sigfillset(&all);
+	return chain_install(&answer->chain, 0, &all);
 }
 
 int signals_start(int number)
@@ -253,10 +212,9 @@ int signals_start(int number)
 void signals_stop(int number)
 {
 	struct answer *answer = answer_to(number);
-	struct sigaction now;
 
 	lock_acquire(&users_lock);
-	if (--answer->users == 0 && sigaction(number, NULL, &now) == 0 && is_ours(&now))
-		sigaction(number, &answer->previous, NULL);
+	if (--answer->users == 0)
+		chain_remove(&answer->chain);
 	lock_release(&users_lock);
 }

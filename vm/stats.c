@@ -12,6 +12,7 @@
 #include "vm/vm.h"
 
 #include "base/error.h"
+#include "guard/guard.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,9 +87,25 @@ int quire_stats_get(const quire_t *q, struct quire_stats *out)
 	                metadata;
 	out->reserved = reserved;
 	out->budget = quire_memory(q);
+	out->guarded = guard_served(&out->unguarded);
 	copy_latency(&q->minor, &out->minor_latency);
 	copy_latency(&q->major, &out->major_latency);
 	return 0;
+}
+
+size_t quire_guard_calls(struct quire_guard_call *out, size_t max)
+{
+	struct guard_figure f;
+	unsigned at = 0;
+	size_t n;
+
+	for (n = 0; guard_figure(&at, &f); n++)
+		if (out && n < max)
+			out[n] = (struct quire_guard_call){ .number = f.number,
+				                            .name = f.name,
+				                            .known = f.known,
+				                            .count = f.count };
+	return n;
 }
 
 static void copy_region(const struct quire_region *r, struct quire_stats *out)

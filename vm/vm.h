@@ -19,6 +19,7 @@
  *   signals.c                      faults that come as a signal
  *   sigsegv.c                      the engine without userfaultfd: the pages' bytes
  *   cover.c, cover_limits.c        what of a region is accessible
+ *   guarded.c                      regions that system calls are served on (guard/)
  *   uffd_handler.c                 serving faults that come as messages
  *   uffd_refuse.c, refusals.c      refusing one: where the kernel cannot poison, and for how long
  *   stats.c, print.c   figures, and printing them   probe.c   what is allowed here
@@ -116,6 +117,7 @@ struct quire {
 	void *on_error_arg;
 	uint64_t spin_ns, look_ns; /* how long to wait awake: for the next fault; for a read */
 	bool use_move, use_guards;
+	bool guarded;           /* system calls on its regions are served: they lie in the window */
 	uint32_t readahead_max; /* pages */
 	char swap_path[256];
 	char choice[ENGINE_WORDS + 500]; /* quire_choice */
@@ -304,7 +306,7 @@ struct quire_config {
 	size_t memory;
 	const char *swap_path;
 	uint64_t swap_size;
-	const char *engine, *policy, *io, *move, *guard;
+	const char *engine, *policy, *io, *move, *guard_pages, *guard;
 	size_t readahead;
 	int spin_us;
 };

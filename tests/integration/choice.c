@@ -129,7 +129,7 @@ static void as_asked_for(void)
 		                   .memory = MIB,
 		                   .engine = "sigsegv",
 		                   .io = "sync",
-		                   .guard = "off" };
+		                   .guard_pages = "off" };
 	quire_t *q = pager_open_options(&o);
 
 	CHECK(strstr(quire_choice(q), "engine sigsegv (as asked for)") != NULL);

@@ -69,7 +69,7 @@ static void anywhere(const char *guard)
 	struct quire_options o = { .size = sizeof o,
 		                   .memory = BUDGET,
 		                   .engine = "sigsegv",
-		                   .guard = guard,
+		                   .guard_pages = guard,
 		                   .on_error = errors_count,
 		                   .on_error_arg = &errors };
 	quire_t *q = pager_open_options(&o);

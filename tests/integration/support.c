@@ -85,7 +85,7 @@ bool engine_serves_kernel(const quire_t *q)
 
 bool engine_splits(const quire_t *q)
 {
-	const char *guard = getenv("QUIRE_GUARD");
+	const char *guard = getenv("QUIRE_GUARD_PAGES");
 
 	return strcmp(quire_engine_name(q), "sigsegv") == 0 && guard && strcmp(guard, "off") == 0;
 }

@@ -4,6 +4,7 @@
  * from the environment (vm/options.c): which wins, what is refused, and whether
  * the words say what is allowed.
  */
+#include "base/cgroup.h"
 #include "base/error.h"
 #include "tests/unit/unit.h"
 #include "vm/vm.h"
@@ -13,8 +14,9 @@
 #include <unistd.h>
 
 static const char *const variables[] = {
-	"QUIRE_MEMORY", "QUIRE_SWAP", "QUIRE_SWAP_SIZE", "QUIRE_ENGINE",    "QUIRE_POLICY",
-	"QUIRE_IO",     "QUIRE_MOVE", "QUIRE_GUARD",     "QUIRE_READAHEAD", "QUIRE_SPIN",
+	"QUIRE_MEMORY", "QUIRE_SWAP",      "QUIRE_SWAP_SIZE", "QUIRE_ENGINE",
+	"QUIRE_POLICY", "QUIRE_IO",        "QUIRE_MOVE",      "QUIRE_GUARD_PAGES",
+	"QUIRE_GUARD",  "QUIRE_READAHEAD", "QUIRE_SPIN",
 };
 
 static void clean(void)
@@ -43,14 +45,17 @@ static void defaults(void)
 
 	clean();
 	CHECK_EQ(options_resolve(NULL, &c), 0);
-	CHECK_EQ(c.memory, (size_t)sysconf(_SC_PHYS_PAGES) / 4 * PAGE_BYTES);
+	CHECK_EQ(c.memory,
+	         MIN((size_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES, cgroup_memory(&cgroup_here)) /
+	                 4 / PAGE_BYTES * PAGE_BYTES);
 	CHECK(c.swap_path == NULL);
 	CHECK_EQ(c.swap_size, 0);
 	CHECK_STR(c.engine, "auto");
 	CHECK_STR(c.policy, "clock");
 	CHECK_STR(c.io, "auto");
 	CHECK_STR(c.move, "auto");
-	CHECK_STR(c.guard, "auto");
+	CHECK_STR(c.guard_pages, "auto");
+	CHECK_STR(c.guard, "off");
 	CHECK_EQ(c.readahead, 2 << 20); /* as quire.h says */
 	CHECK_EQ(c.spin_us, -1);
 }
@@ -87,6 +92,7 @@ static void printed_defaults(void)
 	CHECK_STR(said.policy, c.policy);
 	CHECK_STR(said.io, c.io);
 	CHECK_STR(said.move, c.move);
+	CHECK_STR(said.guard_pages, c.guard_pages);
 	CHECK_STR(said.guard, c.guard);
 	CHECK_EQ(said.spin_us, c.spin_us);
 }
@@ -165,10 +171,10 @@ static void every_name(void)
 {
 	static const struct {
 		const char *name, *value;
-	} all[] = { { "memory", "1G" },   { "swap", "/tmp" },  { "swap-size", "2G" },
-		    { "engine", "uffd" }, { "policy", "lru" }, { "io", "uring" },
-		    { "move", "off" },    { "guard", "off" },  { "readahead", "64K" },
-		    { "spin", "100" } };
+	} all[] = { { "memory", "1G" },     { "swap", "/tmp" },       { "swap-size", "2G" },
+		    { "engine", "uffd" },   { "policy", "lru" },      { "io", "uring" },
+		    { "move", "off" },      { "guard-pages", "off" }, { "guard", "on" },
+		    { "readahead", "64K" }, { "spin", "100" } };
 	struct quire_options o = none();
 	struct quire_config c;
 	const char *name, *environment, *fallback, *meaning;
@@ -185,7 +191,8 @@ static void every_name(void)
 	CHECK_STR(c.policy, "lru");
 	CHECK_STR(c.io, "uring");
 	CHECK_STR(c.move, "off");
-	CHECK_STR(c.guard, "off");
+	CHECK_STR(c.guard_pages, "off");
+	CHECK_STR(c.guard, "on");
 	CHECK_EQ(c.readahead, 64 << 10);
 	CHECK_EQ(c.spin_us, 100);
 	for (; options_row(rows, &name, &environment, &fallback, &meaning); rows++) {
@@ -206,7 +213,8 @@ static void unknown_names(void)
 		      { "policy", "QUIRE_POLICY", "clock, fifo, lru", FIELD(policy) },
 		      { "io", "QUIRE_IO", "uring", FIELD(io) },
 		      { "move", "QUIRE_MOVE", "off", FIELD(move) },
-		      { "guard", "QUIRE_GUARD", "off", FIELD(guard) },
+		      { "guard-pages", "QUIRE_GUARD_PAGES", "off", FIELD(guard_pages) },
+		      { "guard", "QUIRE_GUARD", "off, on", FIELD(guard) },
 		      { "spin", "QUIRE_SPIN", "10000", FIELD(spin) } };
 #undef FIELD
 	const struct quire_options zeroed = none();

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tests/unit/test_cpu.c - the CPU quota (base/cpu.c), on file trees made for it.
+ * tests/unit/test_cgroup.c - limits by cgroup (base/cgroup.c, base/cpu.c), on file trees
+ * made for it.
  */
+#include "base/cgroup.h"
 #include "base/cpu.h"
 #include "tests/unit/unit.h"
 
@@ -11,7 +13,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static char top[] = "/tmp/quire-test-cpu-XXXXXX";
+static char top[] = "/tmp/quire-test-cgroup-XXXXXX";
 
 static void run(const char *format, ...)
 {
@@ -31,13 +33,19 @@ static void put(const char *name, const char *text)
 	    name);
 }
 
-static bool capped(int cpus)
+static const struct cgroup_tree *tree(void)
 {
-	char names[PATH_MAX], tree[PATH_MAX];
+	static char names[PATH_MAX], mount[PATH_MAX];
+	static const struct cgroup_tree t = { names, mount };
 
 	snprintf(names, sizeof names, "%s/cgroup", top);
-	snprintf(tree, sizeof tree, "%s/fs", top);
-	return cpu_is_capped_in(names, tree, cpus);
+	snprintf(mount, sizeof mount, "%s/fs", top);
+	return &t;
+}
+
+static bool capped(int cpus)
+{
+	return cpu_is_capped_in(tree(), cpus);
 }
 
 static void begin(const char *cgroup)
@@ -100,18 +108,39 @@ static void version_1(void)
 	CHECK(!capped(2));
 }
 
+static void memory(void)
+{
+	begin("0::/a/b\\n");
+	CHECK(cgroup_memory(tree()) == UINT64_MAX);
+	put("fs/a/b/memory.max", "max\\n");
+	CHECK(cgroup_memory(tree()) == UINT64_MAX);
+	put("fs/a/memory.max", "1000000\\n");
+	CHECK_EQ(cgroup_memory(tree()), 1000000);
+	put("fs/a/b/memory.max", "2000000\\n");
+	CHECK_EQ(cgroup_memory(tree()), 1000000);
+	put("fs/a/b/memory.high", "300000\\n");
+	CHECK_EQ(cgroup_memory(tree()), 300000);
+	begin("5:memory:/m\\n4:cpuacct,cpu:/c\\n0::/\\n");
+	put("fs/memory/m/memory.limit_in_bytes", "9223372036854771712\\n");
+	CHECK(cgroup_memory(tree()) == UINT64_MAX);
+	put("fs/memory/memory.limit_in_bytes", "4096000\\n");
+	CHECK_EQ(cgroup_memory(tree()), 4096000);
+	put("fs/memory/m/memory.limit_in_bytes", "junk\\n");
+	CHECK_EQ(cgroup_memory(tree()), 4096000);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(nothing_known), UNIT(version_2), UNIT(a_cgroup_above),
-		UNIT(version_1),     UNIT_END,
+		UNIT(version_1),     UNIT(memory),    UNIT_END,
 	};
 	char clean[64];
 	int status;
 
 	if (!mkdtemp(top))
 		unit_skip_all("no directory can be made in /tmp");
-	status = unit_main(argc, argv, "cpu", tests);
+	status = unit_main(argc, argv, "cgroup", tests);
 	snprintf(clean, sizeof clean, "rm -rf '%s'", top);
 	return system(clean) == 0 ? status : 1;
 }

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/chain.h - a signal handler of ours in front of the program's.
+ *
+ * What is not for us goes to the handler that was there before, as if we had not
+ * been there; or to the default action, where the signal comes again.
+ */
+#ifndef QUIRE_BASE_CHAIN_H
+#define QUIRE_BASE_CHAIN_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+typedef void (*chain_handler)(int number, siginfo_t *info, void *context);
+
+struct chain {
+	int number;
+	chain_handler ours;
+	struct sigaction previous; /* written before ours is installed */
+};
+
+/*
+ * Install ours, with SA_SIGINFO | SA_ONSTACK and what flags says; mask NULL: no
+ * other signals are blocked. One caller at a time.
+ * => 0, or an errno
+ */
+int chain_install(struct chain *c, int flags, const sigset_t *mask);
+/* Put the previous one back, unless somebody has put another there. */
+void chain_remove(struct chain *c);
+/* Within ours. */
+void chain_pass_on(struct chain *c, siginfo_t *info, void *context);
+
+/* To the default action, which ends the process when the signal comes (again). */
+void chain_default(int number);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guard/wrappers.c - libc's functions whose calls hide their pointers from the filter, in
+ * structures that are not in the window themselves: a list of segments, a message's
+ * header, a list of arguments. A program that links Quire gets these instead of libc's.
+ *
+ * They look inside. If nothing there is in the window, or the guard is not on, they are
+ * what libc's are: the system call, which is a point of cancellation where libc says
+ * so. Else the call is served as a trapped one is, without the trap.
+ *
+ * posix_spawn, system and the exec functions that search PATH are libc's own, called with
+ * copies: their child has no handler of SIGSYS any more when it executes the program.
+ */
+#include "guard/copy.h"
+#include "guard/exec.h"
+#include "guard/guard.h"
+#include "guard/served.h"
+#include "guard/trap.h"
+#include "guard/vector.h"
+
+#include "base/base.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern char **environ;
+
+/* --------------------------------------------------------- looking inside */
+
+static bool list_in_window(const struct iovec *list, size_t n)
+{
+	struct iovec part[8];
+
+	/* Longer ones the kernel refuses. */
+	n = MIN(n, VECTOR_MAX);
+	if (guard_in_window((uintptr_t)list))
+		return true;
+	for (size_t i = 0; i < n; i += ARRAY_LENGTH(part)) {
+		size_t k = MIN(n - i, ARRAY_LENGTH(part));
+
+		if (copy_from(part, (unsigned long)&list[i], k * sizeof part[0]))
+			return false;
+		for (size_t j = 0; j < k; j++)
+			if (guard_in_window((uintptr_t)part[j].iov_base) && part[j].iov_len)
+				return true;
+	}
+	return false;
+}
+
+static bool message_in_window(const struct msghdr *m)
+{
+	struct msghdr copy;
+
+	if (guard_in_window((uintptr_t)m))
+		return true;
+	if (copy_from(&copy, (unsigned long)m, sizeof copy))
+		return false;
+	return guard_in_window((uintptr_t)copy.msg_name) ||
+	       guard_in_window((uintptr_t)copy.msg_control) ||
+	       guard_in_window((uintptr_t)copy.msg_iov) ||
+	       list_in_window(copy.msg_iov, copy.msg_iovlen);
+}
+
+static bool messages_in_window(const struct mmsghdr *m, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (message_in_window(&m[i].msg_hdr))
+			return true;
+	return false;
+}
+
+/* ----------------------------------------------------------------- calls */
+
+static long to_errno(long result)
+{
+	if (result >= 0)
+		return result;
+	errno = (int)-result;
+	return -1;
+}
+
+/* The alternate stack, if we are on it. */
+static uintptr_t stack_now(void)
+{
+	stack_t now;
+
+	if (sigaltstack(NULL, &now) != 0 || !(now.ss_flags & SS_ONSTACK))
+		return 0;
+	return (uintptr_t)now.ss_sp;
+}
+
+static void open_served(struct served *s, void *frame)
+{
+	s->context = NULL;
+	s->cancellable = false;
+	scratch_open(&s->scratch, frame, stack_now());
+}
+
+/* inside: something that it is given is in the window. */
+static long call(long number, bool inside, bool cancellable, const unsigned long arg[CALL_ARGS])
+{
+	struct served s;
+	long result;
+
+	if (!inside)
+		return to_errno(plain_call(number, arg, cancellable));
+	s.number = number;
+	memcpy(s.given, arg, sizeof s.given);
+	open_served(&s, __builtin_frame_address(0));
+	s.cancellable = cancellable;
+	result = served_run(&s);
+	scratch_close(&s.scratch);
+	return to_errno(result);
+}
+
+#define ARGUMENTS(...) ((const unsigned long[CALL_ARGS]){ __VA_ARGS__ })
+#define A(x) (unsigned long)(x)
+
+static ssize_t vector_call(long number, int fd, const struct iovec *list, int n, off_t offset,
+                           int flags)
+{
+	bool inside = n > 0 && guard_is_on() && list_in_window(list, A(n));
+
+	return call(number, inside, true, ARGUMENTS(A(fd), A(list), A(n), A(offset), 0, A(flags)));
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *list, int n)
+{
+	return vector_call(SYS_readv, fd, list, n, 0, 0);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *list, int n)
+{
+	return vector_call(SYS_writev, fd, list, n, 0, 0);
+}
+
+EXPORT ssize_t preadv(int fd, const struct iovec *list, int n, off_t offset)
+{
+	return vector_call(SYS_preadv, fd, list, n, offset, 0);
+}
+
+EXPORT ssize_t pwritev(int fd, const struct iovec *list, int n, off_t offset)
+{
+	return vector_call(SYS_pwritev, fd, list, n, offset, 0);
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *list, int n, off_t offset, int flags)
+{
+	return vector_call(SYS_preadv2, fd, list, n, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *list, int n, off_t offset, int flags)
+{
+	return vector_call(SYS_pwritev2, fd, list, n, offset, flags);
+}
+
+/* The same: off_t has 64 bits. */
+EXPORT ssize_t preadv64(int, const struct iovec *, int, off64_t) __attribute__((alias("preadv")));
+EXPORT ssize_t pwritev64(int, const struct iovec *, int, off64_t) __attribute__((alias("pwritev")));
+EXPORT ssize_t preadv64v2(int, const struct iovec *, int, off64_t, int)
+	__attribute__((alias("preadv2")));
+EXPORT ssize_t pwritev64v2(int, const struct iovec *, int, off64_t, int)
+	__attribute__((alias("pwritev2")));
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	return call(SYS_sendmsg, guard_is_on() && message_in_window(message), true,
+	            ARGUMENTS(A(fd), A(message), A(flags)));
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	return call(SYS_recvmsg, guard_is_on() && message_in_window(message), true,
+	            ARGUMENTS(A(fd), A(message), A(flags)));
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags)
+{
+	return (int)call(SYS_sendmmsg, guard_is_on() && messages_in_window(messages, n), true,
+	                 ARGUMENTS(A(fd), A(messages), n, A(flags)));
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags,
+                    struct timespec *timeout)
+{
+	return (int)call(SYS_recvmmsg, guard_is_on() && messages_in_window(messages, n), true,
+	                 ARGUMENTS(A(fd), A(messages), n, A(flags), A(timeout)));
+}
+
+static ssize_t process_vm(long number, pid_t id, const struct iovec *local, unsigned long local_n,
+                          const struct iovec *remote, unsigned long remote_n, unsigned long flags)
+{
+	bool inside = guard_is_on() &&
+	              (list_in_window(local, local_n) || list_in_window(remote, remote_n));
+
+	return call(number, inside, false,
+	            ARGUMENTS(A(id), A(local), local_n, A(remote), remote_n, flags));
+}
+
+EXPORT ssize_t process_vm_readv(pid_t id, const struct iovec *local, unsigned long local_n,
+                                const struct iovec *remote, unsigned long remote_n,
+                                unsigned long flags)
+{
+	return process_vm(SYS_process_vm_readv, id, local, local_n, remote, remote_n, flags);
+}
+
+EXPORT ssize_t process_vm_writev(pid_t id, const struct iovec *local, unsigned long local_n,
+                                 const struct iovec *remote, unsigned long remote_n,
+                                 unsigned long flags)
+{
+	return process_vm(SYS_process_vm_writev, id, local, local_n, remote, remote_n, flags);
+}
+
+/* ------------------------------------------------------------ programs */
+
+EXPORT int execve(const char *path, char *const argv[], char *const envp[])
+{
+	bool inside = guard_is_on() && (guard_in_window(A(path)) || strings_in_window(argv) ||
+	                                strings_in_window(envp));
+
+	return (int)call(SYS_execve, inside, false, ARGUMENTS(A(path), A(argv), A(envp)));
+}
+
+EXPORT int execv(const char *path, char *const argv[])
+{
+	return execve(path, argv, environ);
+}
+
+EXPORT int execveat(int fd, const char *path, char *const argv[], char *const envp[], int flags)
+{
+	bool inside = guard_is_on() && (guard_in_window(A(path)) || strings_in_window(argv) ||
+	                                strings_in_window(envp));
+
+	return (int)call(SYS_execveat, inside, false,
+	                 ARGUMENTS(A(fd), A(path), A(argv), A(envp), A(flags)));
+}
+
+/* What libc has by these names; found once, since after vfork there is no time for it. */
+static struct {
+	int (*execvpe)(const char *, char *const[], char *const[]);
+	int (*fexecve)(int, char *const[], char *const[]);
+	int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+	                   const posix_spawnattr_t *, char *const[], char *const[]);
+	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+	                    const posix_spawnattr_t *, char *const[], char *const[]);
+	int (*system)(const char *);
+	FILE *(*popen)(const char *, const char *);
+} libc;
+
+static void *find(const char *name)
+{
+	return dlsym(RTLD_NEXT, name);
+}
+
+__attribute__((constructor)) static void find_libc(void)
+{
+	void *found[] = { find("execvpe"),      find("fexecve"), find("posix_spawn"),
+		          find("posix_spawnp"), find("system"),  find("popen") };
+
+	_Static_assert(sizeof found == sizeof libc, "one for each");
+	memcpy(&libc, found, sizeof libc);
+}
+
+/* A program's name, arguments and environment, in ordinary memory. */
+struct program {
+	struct served s;
+	unsigned long path, argv, envp;
+};
+
+/* => 0 or an errno; to be closed either way */
+static int program_open(struct program *p, void *frame, const char *path, char *const argv[],
+                        char *const envp[])
+{
+	int error = 0;
+
+	*p = (struct program){ .path = A(path), .argv = A(argv), .envp = A(envp) };
+	if (!guard_is_on())
+		return 0;
+	open_served(&p->s, frame);
+	error = string_copy(&p->s, &p->path, STRING_MAX);
+	if (!error && strings_in_window(argv))
+		error = strings_copy(&p->s, &p->argv);
+	if (!error && strings_in_window(envp))
+		error = strings_copy(&p->s, &p->envp);
+	return -error;
+}
+
+static void program_close(struct program *p)
+{
+	scratch_close(&p->s.scratch);
+}
+
+#define PATH_OF(p) ((const char *)(p)->path)
+#define ARGV_OF(p) ((char *const *)(p)->argv)
+#define ENVP_OF(p) ((char *const *)(p)->envp)
+
+EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), file, argv, envp);
+
+	if (!error && libc.execvpe) {
+		libc.execvpe(PATH_OF(&p), ARGV_OF(&p), ENVP_OF(&p));
+		error = errno;
+	}
+	program_close(&p);
+	errno = error ? error : ENOSYS;
+	return -1;
+}
+
+EXPORT int execvp(const char *file, char *const argv[])
+{
+	return execvpe(file, argv, environ);
+}
+
+EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), NULL, argv, envp);
+
+	if (!error && libc.fexecve) {
+		libc.fexecve(fd, ARGV_OF(&p), ENVP_OF(&p));
+		error = errno;
+	}
+	program_close(&p);
+	errno = error ? error : ENOSYS;
+	return -1;
+}
+
+EXPORT int posix_spawn(pid_t *id, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), path, argv, envp);
+
+	if (!error)
+		error = libc.posix_spawn ? libc.posix_spawn(id, PATH_OF(&p), actions, attributes,
+		                                            ARGV_OF(&p), ENVP_OF(&p)) :
+		                           ENOSYS;
+	program_close(&p);
+	return error;
+}
+
+EXPORT int posix_spawnp(pid_t *id, const char *file, const posix_spawn_file_actions_t *actions,
+                        const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), file, argv, envp);
+
+	if (!error)
+		error = libc.posix_spawnp ? libc.posix_spawnp(id, PATH_OF(&p), actions, attributes,
+		                                              ARGV_OF(&p), ENVP_OF(&p)) :
+		                            ENOSYS;
+	program_close(&p);
+	return error;
+}
+
+EXPORT int system(const char *command)
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), command, NULL, NULL);
+	int status = -1;
+
+	if (!error && libc.system) {
+		status = libc.system(PATH_OF(&p));
+		error = errno;
+	}
+	program_close(&p);
+	if (status == -1)
+		errno = error ? error : ENOSYS;
+	return status;
+}
+
+EXPORT FILE *popen(const char *command, const char *type)
+{
+	struct program p;
+	int error = program_open(&p, __builtin_frame_address(0), command, NULL, NULL);
+	FILE *stream = NULL;
+
+	if (!error && libc.popen) {
+		stream = libc.popen(PATH_OF(&p), type);
+		error = errno;
+	}
+	program_close(&p);
+	if (!stream)
+		errno = error ? error : ENOSYS;
+	return stream;
+}

@@ -1,0 +1,1031 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/integration/guard.c - system calls that are given absent pages: with the guard on,
+ * each does what it would have done with ordinary memory.
+ *
+ * test: matrix
+ */
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGES 16384u
+#define CROWD 8192u /* from here on: pages whose only use is to have others evicted */
+#define CROWD_PAGES 200u
+
+static quire_t *q;
+static quire_region_t *r;
+static char *base;
+static size_t used;
+
+static void open_guarded(void)
+{
+	struct quire_options o = { .size = sizeof o, .memory = QUIRE_MEMORY_MIN, .guard = "on" };
+
+	q = pager_open_options(&o);
+	r = region_create(q, PAGES * PAGE);
+	base = quire_region_base(r);
+	used = 0;
+}
+
+static void close_guarded(void)
+{
+	CHECK_EQ(pager_stats(q).pinned, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+/* Room for an object, across the edge of two pages if it can be. */
+static void *room(size_t bytes)
+{
+	size_t at = (used + PAGE - 1) / PAGE * PAGE + PAGE;
+
+	at -= bytes < 2 * PAGE ? bytes / 2 / 8 * 8 : 0;
+	used = at + bytes;
+	MUST(used < CROWD * PAGE);
+	return base + at;
+}
+
+static char *room_for(const char *text)
+{
+	return strcpy(room(strlen(text) + 1), text);
+}
+
+/* Nothing of what was got is in memory any more. */
+static void away(void)
+{
+	size_t pages = used / PAGE + 1;
+
+	for (int i = 0; i < 200; i++) {
+		MUST(quire_advise(r, 0, pages * PAGE, QUIRE_ADVISE_COLD) == 0);
+		for (size_t k = 0; k < CROWD_PAGES; k++)
+			base[(CROWD + k) * PAGE] = (char)i;
+		if (mapped(r, 0, pages) == 0)
+			return;
+	}
+	MUST(!"the pages stay");
+}
+
+/* The call is made when what was got before is away. */
+#define GONE(call) (away(), (call))
+
+static void bytes(char *p, size_t n, unsigned key)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (char)((i * 7 + i / 251) ^ key);
+}
+
+static bool are_bytes(const char *p, size_t n, size_t from, unsigned key)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != (char)(((i + from) * 7 + (i + from) / 251) ^ key))
+			return false;
+	return true;
+}
+
+static int open_file(void)
+{
+	int fd = open(path_in(temporary_directory(), "file"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	MUST(fd >= 0);
+	return fd;
+}
+
+/* ------------------------------------------------------------------ files */
+
+static void file_bytes(void)
+{
+	size_t n = 3 * MIB / 2 + 17;
+	struct iovec v[3], *in_region;
+	char *a, *b;
+	int fd;
+
+	open_guarded();
+	fd = open_file();
+	a = room(n);
+	b = room(n);
+	in_region = room(sizeof v);
+	bytes(a, n, 1);
+	CHECK_EQ(GONE(write(fd, a, n)), n);
+	CHECK_EQ(GONE(pread(fd, b, n, 0)), n);
+	CHECK(are_bytes(b, n, 0, 1));
+	/* As much as there is, and no more. */
+	CHECK_EQ(GONE(pread(fd, b, n, (off_t)n - 1000)), 1000);
+	CHECK(are_bytes(b, 1000, n - 1000, 1));
+	CHECK_EQ(GONE(pread(fd, b, n, (off_t)n)), 0);
+	CHECK_EQ(GONE(read(fd, b, 0)), 0);
+	v[0] = (struct iovec){ a, 1000 };
+	v[1] = (struct iovec){ a + 1000, 0 };
+	v[2] = (struct iovec){ a + 1000, 400000 };
+	CHECK_EQ(GONE(pwritev(fd, v, 3, 5)), 401000);
+	memcpy(in_region, v, sizeof v);
+	in_region[0].iov_base = b;
+	in_region[2].iov_base = b + 1000;
+	CHECK_EQ(GONE(preadv(fd, in_region, 3, 5)), 401000);
+	CHECK(are_bytes(b, 401000, 0, 1));
+	CHECK_EQ(lseek(fd, 5, SEEK_SET), 5);
+	CHECK_EQ(GONE(preadv2(fd, in_region, 3, -1, 0)), 401000);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 401005);
+	CHECK_EQ(GONE(readv(fd, in_region, 1)), 1000);
+	CHECK(are_bytes(b, 1000, 401005, 1));
+	CHECK_EQ(GONE(pwritev2(fd, v, 1, 0, 0)), 1000);
+	CHECK_EQ(GONE(writev(fd, v, 1)), 1000);
+	close(fd);
+	close_guarded();
+}
+
+/* Aligned buffers are aligned for the kernel, too; others are not. */
+static void direct_file(void)
+{
+	char *a;
+	int fd;
+
+	open_guarded();
+	fd = open(path_in(temporary_directory(), "direct"), O_RDWR | O_CREAT | O_DIRECT, 0600);
+	if (fd < 0) {
+		note_skipped("O_DIRECT", strerror(errno));
+	} else {
+		a = room(3 * PAGE);
+		a = (char *)(((uintptr_t)a + PAGE - 1) & ~(PAGE - 1));
+		bytes(a, 2 * PAGE, 2);
+		CHECK_EQ(GONE(pwrite(fd, a, 2 * PAGE, 0)), 2 * PAGE);
+		memset(a, 0, 2 * PAGE);
+		CHECK_EQ(GONE(pread(fd, a, 2 * PAGE, 0)), 2 * PAGE);
+		CHECK(are_bytes(a, 2 * PAGE, 0, 2));
+		close(fd);
+	}
+	close_guarded();
+}
+
+static void file_names(void)
+{
+	const char *directory = temporary_directory();
+	char *name, *other, *text;
+	struct stat *st;
+	struct statfs *fs;
+	long n;
+	int fd;
+
+	open_guarded();
+	name = room_for(path_in(directory, "name"));
+	other = room_for(path_in(directory, "other"));
+	text = room(8192);
+	st = room(sizeof *st);
+	fs = room(sizeof *fs);
+	fd = GONE(open(name, O_RDWR | O_CREAT | O_TRUNC, 0600));
+	REQUIRE(fd >= 0);
+	CHECK_EQ(GONE(ftruncate(fd, 4711)), 0);
+	CHECK_EQ(GONE(fstat(fd, st)), 0);
+	CHECK_EQ(st->st_size, 4711);
+	CHECK_EQ(GONE(rename(name, other)), 0);
+	CHECK_EQ(GONE(access(name, F_OK)), -1);
+	CHECK_EQ(errno, ENOENT);
+	CHECK_EQ(GONE(stat(other, st)), 0);
+	CHECK_EQ(GONE(symlink(other, name)), 0);
+	CHECK_EQ(GONE(readlink(name, text, 8192)), strlen(other));
+	CHECK(memcmp(text, other, strlen(other)) == 0);
+	CHECK(GONE(getcwd(text, 8192)) == text);
+	CHECK_EQ(GONE(statfs(other, fs)), 0);
+	CHECK(fs->f_bsize > 0);
+	CHECK_EQ(GONE(utimensat(AT_FDCWD, other, NULL, 0)), 0);
+	close(fd);
+	fd = open(directory, O_RDONLY | O_DIRECTORY);
+	n = GONE(syscall(SYS_getdents64, fd, text, 8192));
+	CHECK(n > 0);
+	CHECK_EQ(syscall(SYS_getdents64, fd, text, 8192), 0);
+	close(fd);
+	CHECK_EQ(GONE(unlink(name)), 0);
+	CHECK_EQ(GONE(unlink(other)), 0);
+	memset(text, 'x', 8191);
+	text[8191] = 0;
+	CHECK_EQ(GONE(access(text, F_OK)), -1);
+	CHECK_EQ(errno, ENAMETOOLONG);
+	close_guarded();
+}
+
+/* ---------------------------------------------------------------- sockets */
+
+static void stream_sockets(void)
+{
+	struct sockaddr_un *address;
+	socklen_t *length;
+	int *pair, *value, server, client, peer;
+	char *a;
+
+	open_guarded();
+	address = room(sizeof *address);
+	length = room(sizeof *length);
+	pair = room(8);
+	value = room(4);
+	a = room(100000);
+	server = socket(AF_UNIX, SOCK_STREAM, 0);
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	snprintf(address->sun_path + 1, 60, "quire-%d", getpid());
+	CHECK_EQ(GONE(bind(server, (void *)address, 40)), 0);
+	CHECK_EQ(listen(server, 1), 0);
+	client = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK_EQ(GONE(connect(client, (void *)address, 40)), 0);
+	memset(address, 0, sizeof *address);
+	*length = sizeof *address;
+	peer = GONE(accept(server, (void *)address, length));
+	CHECK(peer >= 0);
+	*length = sizeof *address;
+	CHECK_EQ(GONE(getsockname(peer, (void *)address, length)), 0);
+	CHECK_EQ(*length, 40);
+	CHECK_EQ(address->sun_family, AF_UNIX);
+	*length = 4;
+	CHECK_EQ(GONE(getsockopt(peer, SOL_SOCKET, SO_TYPE, value, length)), 0);
+	CHECK_EQ(*value, SOCK_STREAM);
+	*value = 1;
+	CHECK_EQ(GONE(setsockopt(peer, SOL_SOCKET, SO_PASSCRED, value, 4)), 0);
+	CHECK_EQ(GONE(ioctl(peer, FIONREAD, value)), 0);
+	CHECK_EQ(*value, 0);
+	bytes(a, 100000, 3);
+	CHECK_EQ(GONE(send(client, a, 60000, 0)), 60000);
+	memset(a, 0, 60000);
+	CHECK_EQ(GONE(recv(peer, a, 60000, MSG_WAITALL)), 60000);
+	CHECK(are_bytes(a, 60000, 0, 3));
+	CHECK_EQ(GONE(recv(peer, a, 10, MSG_DONTWAIT)), -1);
+	CHECK_EQ(errno, EAGAIN);
+	CHECK_EQ(GONE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair)), 0);
+	CHECK_EQ(write(pair[0], "x", 1), 1);
+	close(pair[0]);
+	close(pair[1]);
+	close(server);
+	close(client);
+	close(peer);
+	close_guarded();
+}
+
+static void datagrams(void)
+{
+	struct msghdr *m, here = { .msg_iovlen = 2 };
+	struct cmsghdr *control;
+	struct mmsghdr many[2];
+	struct iovec v[2];
+	int pair[2], fd;
+	char *a;
+
+	open_guarded();
+	REQUIRE(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+	a = room(40000);
+	m = room(sizeof *m);
+	control = room(CMSG_SPACE(sizeof fd));
+	bytes(a, 10000, 4);
+	/* The header, and the descriptor that goes with it, hidden from the filter. */
+	v[0] = (struct iovec){ a, 4000 };
+	v[1] = (struct iovec){ a + 4000, 6000 };
+	here.msg_iov = v;
+	here.msg_control = control;
+	here.msg_controllen = CMSG_SPACE(sizeof fd);
+	*control = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof fd),
+		                     .cmsg_level = SOL_SOCKET,
+		                     .cmsg_type = SCM_RIGHTS };
+	memcpy(CMSG_DATA(control), &pair[0], sizeof fd);
+	CHECK_EQ(GONE(sendmsg(pair[0], &here, 0)), 10000);
+	/* And all of it in the region. */
+	v[0] = (struct iovec){ a + 20000, 3000 };
+	v[1] = (struct iovec){ a + 30000, 9000 };
+	memset(control, 0, sizeof *control);
+	*m = here;
+	m->msg_iov = memcpy(room(sizeof v), v, sizeof v);
+	CHECK_EQ(GONE(recvmsg(pair[1], m, 0)), 10000);
+	CHECK(are_bytes(a + 20000, 3000, 0, 4) && are_bytes(a + 30000, 7000, 3000, 4));
+	CHECK_EQ(m->msg_controllen, CMSG_SPACE(sizeof fd));
+	CHECK_EQ(control->cmsg_type, SCM_RIGHTS);
+	memcpy(&fd, CMSG_DATA(control), sizeof fd);
+	CHECK_EQ(close(fd), 0);
+	/* A datagram that is cut says how long it was. */
+	CHECK_EQ(GONE(send(pair[0], a, 5000, 0)), 5000);
+	CHECK_EQ(GONE(recv(pair[1], a + 20000, 100, MSG_TRUNC | MSG_PEEK)), 5000);
+	CHECK_EQ(GONE(recv(pair[1], a + 20000, 100, MSG_TRUNC)), 5000);
+	CHECK(are_bytes(a + 20000, 100, 0, 4));
+	memset(many, 0, sizeof many);
+	for (int i = 0; i < 2; i++) {
+		v[i] = (struct iovec){ a + i * 1000, 1000 };
+		many[i].msg_hdr = (struct msghdr){ .msg_iov = &v[i], .msg_iovlen = 1 };
+	}
+	CHECK_EQ(GONE(sendmmsg(pair[0], many, 2, 0)), 2);
+	CHECK_EQ(many[1].msg_len, 1000);
+	v[0].iov_base = a + 20000;
+	v[1].iov_base = a + 30000;
+	CHECK_EQ(GONE(recvmmsg(pair[1], many, 2, 0, NULL)), 2);
+	CHECK(are_bytes(a + 20000, 1000, 0, 4) && are_bytes(a + 30000, 1000, 1000, 4));
+	close(pair[0]);
+	close(pair[1]);
+	close_guarded();
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+static void waiting(void)
+{
+	struct timespec *time;
+	struct timeval *interval;
+	struct epoll_event *events;
+	struct itimerspec *timer;
+	struct pollfd *p;
+	int pipes[2], epoll, fd;
+	uint64_t *expired;
+	fd_set *set;
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	p = room(2 * sizeof *p);
+	set = room(sizeof *set);
+	time = room(sizeof *time);
+	interval = room(sizeof *interval);
+	events = room(4 * sizeof *events);
+	timer = room(sizeof *timer);
+	expired = room(sizeof *expired);
+	p[0] = (struct pollfd){ pipes[0], POLLIN, 77 };
+	p[1] = (struct pollfd){ pipes[1], POLLOUT, 77 };
+	CHECK_EQ(GONE(poll(p, 2, 0)), 1);
+	CHECK_EQ(p[0].revents, 0);
+	CHECK_EQ(p[1].revents, POLLOUT);
+	*time = (struct timespec){ 0, 1000 };
+	CHECK_EQ(GONE(ppoll(p, 1, time, NULL)), 0);
+	FD_ZERO(set);
+	FD_SET(pipes[0], set);
+	*interval = (struct timeval){ 0, 1000 };
+	CHECK_EQ(GONE(select(pipes[0] + 1, set, NULL, NULL, interval)), 0);
+	CHECK(!FD_ISSET(pipes[0], set));
+	epoll = epoll_create1(0);
+	events[0] = (struct epoll_event){ EPOLLOUT, { .u64 = 4711 } };
+	CHECK_EQ(GONE(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[1], events)), 0);
+	events[0].data.u64 = 0;
+	CHECK_EQ(GONE(epoll_wait(epoll, events, 4, 1000)), 1);
+	CHECK_EQ(events[0].data.u64, 4711);
+	fd = timerfd_create(CLOCK_MONOTONIC, 0);
+	*timer = (struct itimerspec){ .it_value = { 0, 1000 } };
+	CHECK_EQ(GONE(timerfd_settime(fd, 0, timer, NULL)), 0);
+	CHECK_EQ(GONE(read(fd, expired, sizeof *expired)), sizeof *expired);
+	CHECK(*expired >= 1);
+	*time = (struct timespec){ 0, 1000 };
+	CHECK_EQ(GONE(nanosleep(time, NULL)), 0);
+	CHECK_EQ(GONE(syscall(SYS_clock_gettime, CLOCK_MONOTONIC, time)), 0);
+	CHECK(time->tv_sec + time->tv_nsec > 1000);
+	close(fd);
+	close(epoll);
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
+static void odds_and_ends(void)
+{
+	struct iovec local, remote;
+	struct utsname *name;
+	struct rusage *usage;
+	struct flock *lock;
+	char *a, *b;
+	int fd;
+
+	open_guarded();
+	a = room(20000);
+	b = room(20000);
+	name = room(sizeof *name);
+	usage = room(sizeof *usage);
+	lock = room(sizeof *lock);
+	CHECK_EQ(GONE(getrandom(a, 1000, 0)), 1000);
+	CHECK_EQ(GONE(uname(name)), 0);
+	CHECK_STR(name->sysname, "Linux");
+	CHECK_EQ(GONE(getrusage(RUSAGE_SELF, usage)), 0);
+	CHECK(usage->ru_maxrss > 0);
+	fd = open_file();
+	*lock = (struct flock){ .l_type = F_WRLCK };
+	CHECK_EQ(GONE(fcntl(fd, F_SETLK, lock)), 0);
+	CHECK_EQ(GONE(fcntl(fd, F_GETLK, lock)), 0);
+	CHECK_EQ(lock->l_type, F_UNLCK);
+	close(fd);
+	bytes(a, 20000, 5);
+	local = (struct iovec){ b, 20000 };
+	remote = (struct iovec){ a, 20000 };
+	CHECK_EQ(GONE(process_vm_readv(getpid(), &local, 1, &remote, 1, 0)), 20000);
+	CHECK(are_bytes(b, 20000, 0, 5));
+	memset(b, 0, 20000);
+	local.iov_base = a;
+	remote.iov_base = b;
+	CHECK_EQ(GONE(process_vm_writev(getpid(), &local, 1, &remote, 1, 0)), 20000);
+	CHECK(are_bytes(b, 20000, 0, 5));
+	close_guarded();
+}
+
+/* --------------------------------------------------------- what must fail */
+
+static void bad_addresses(void)
+{
+	struct iovec *volatile wild = (struct iovec *)8;
+	char *outside, *fixed;
+	struct iovec v;
+	int fd;
+
+	open_guarded();
+	fd = open_file();
+	CHECK_EQ(write(fd, "0123456789", 10), 10);
+	/* Below a region there is nothing. */
+	outside = base - 4 * PAGE;
+	CHECK_EQ(pread(fd, outside, 10, 0), -1);
+	CHECK_EQ(errno, EFAULT);
+	CHECK_EQ(write(fd, outside, 10), -1);
+	CHECK_EQ(errno, EFAULT);
+	CHECK_EQ(stat(outside, (struct stat *)room(200)), -1);
+	CHECK_EQ(errno, EFAULT);
+	v = (struct iovec){ outside, 10 };
+	CHECK_EQ(writev(fd, &v, 1), -1);
+	CHECK_EQ(errno, EFAULT);
+	CHECK_EQ(readv(fd, wild, 1), -1);
+	CHECK_EQ(errno, EFAULT);
+	fixed = room(2 * PAGE);
+	fixed += PAGE - (uintptr_t)fixed % PAGE;
+	strcpy(fixed, path_in(temporary_directory(), "file"));
+	CHECK_EQ(quire_protect(r, (size_t)(fixed - base), PAGE, PROT_READ), 0);
+	CHECK_EQ(GONE(pread(fd, fixed, 10, 0)), -1);
+	CHECK_EQ(errno, EFAULT);
+	/* To read from it is allowed. */
+	CHECK_EQ(GONE(access(fixed, F_OK)), 0);
+	CHECK_EQ(GONE(write(fd, fixed, PAGE)), PAGE);
+	CHECK_EQ(GONE(pread(-1, fixed, 10, 0)), -1);
+	CHECK_EQ(errno, EBADF);
+	close(fd);
+	close_guarded();
+}
+
+static void without_guard(void)
+{
+	struct quire_options o = { .size = sizeof o, .memory = QUIRE_MEMORY_MIN };
+	quire_t *plain = pager_open_options(&o);
+	quire_region_t *region = region_create(plain, MIB);
+	int fd = open("/dev/zero", O_RDONLY);
+	long n = read(fd, quire_region_base(region), 100);
+
+	CHECK_EQ(n, engine_serves_kernel(plain) ? 100 : -1);
+	CHECK(strstr(quire_choice(plain), "guard off") != NULL);
+	close(fd);
+	CHECK_EQ(quire_close(plain), 0);
+}
+
+static void unknown_call(void)
+{
+	struct quire_guard_call calls[100];
+	size_t n, found = 0;
+
+	open_guarded();
+	CHECK_EQ(GONE(syscall(500, room(100), 0)), -1);
+	CHECK_EQ(errno, ENOSYS);
+	n = quire_guard_calls(calls, 100);
+	for (size_t i = 0; i < n; i++)
+		found += calls[i].number == 500 && !calls[i].known && calls[i].count == 1 &&
+		         !calls[i].name;
+	CHECK_EQ(found, !engine_serves_kernel(q));
+	CHECK_EQ(pager_stats(q).unguarded, !engine_serves_kernel(q));
+	close_guarded();
+}
+
+/* ---------------------------------------------------------------- signals */
+
+static atomic_uint interruptions;
+static sigjmp_buf out;
+
+static void on_interrupt(int number)
+{
+	(void)number;
+	atomic_fetch_add(&interruptions, 1);
+}
+
+static void on_leave(int number)
+{
+	(void)number;
+	siglongjmp(out, 1);
+}
+
+/* After a tenth of a second. */
+static void interrupt_by(void (*handler)(int), int flags)
+{
+	struct sigaction a = { .sa_handler = handler, .sa_flags = flags };
+	struct itimerval t = { .it_value = { 0, 100000 } };
+
+	MUST(sigaction(SIGALRM, &a, NULL) == 0);
+	MUST(setitimer(ITIMER_REAL, &t, NULL) == 0);
+}
+
+static void *write_later(void *fd)
+{
+	sleep_seconds(0.3);
+	MUST(write(*(int *)fd, "later", 5) == 5);
+	return NULL;
+}
+
+static void interrupted_calls(void)
+{
+	struct timespec *left;
+	pthread_t writer;
+	uint32_t *word;
+	sigset_t alarm;
+	int pipes[2];
+	char *a;
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	a = room(5000);
+	left = room(sizeof *left);
+	word = room(8);
+	away();
+	interrupt_by(on_interrupt, 0);
+	CHECK_EQ(read(pipes[0], a, 5000), -1);
+	CHECK_EQ(errno, EINTR);
+	CHECK_EQ(interruptions, 1);
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	away();
+	pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+	MUST(pthread_create(&writer, NULL, write_later, &pipes[1]) == 0);
+	pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+	interrupt_by(on_interrupt, SA_RESTART);
+	CHECK_EQ(read(pipes[0], a, 5000), 5);
+	CHECK_EQ(interruptions, 2);
+	CHECK(memcmp(a, "later", 5) == 0);
+	pthread_join(writer, NULL);
+	/* What is left of a sleep is written only then. */
+	*left = (struct timespec){ 5, 0 };
+	away();
+	interrupt_by(on_interrupt, SA_RESTART);
+	CHECK_EQ(nanosleep(left, left), -1);
+	CHECK_EQ(errno, EINTR);
+	CHECK(left->tv_sec == 4 && left->tv_nsec > 0);
+	*word = 1;
+	*left = (struct timespec){ 5, 0 };
+	away();
+	interrupt_by(on_interrupt, 0);
+	CHECK_EQ(syscall(SYS_futex, word, FUTEX_WAIT, 1, left, NULL, 0), -1);
+	CHECK_EQ(errno, EINTR);
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
+/* A handler that does not return leaves nothing behind: neither pins nor copies. */
+static void left_calls(void)
+{
+	volatile unsigned before = 0;
+	uint32_t *word;
+	int pipes[2];
+	char *a;
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	a = room(MIB);
+	word = room(8);
+	for (int i = 0; i < 12; i++) {
+		away();
+		interrupt_by(on_leave, 0);
+		if (!sigsetjmp(out, 1)) {
+			if (i % 2) {
+				CHECK_EQ(read(pipes[0], a, MIB), 0);
+			} else {
+				*word = 0x3ffffff; /* nobody's: a lock that is held for ever */
+				syscall(SYS_futex, word, FUTEX_WAIT, *word, NULL, NULL, 0);
+			}
+			CHECK(!"the call ended");
+		}
+		if (i == 3)
+			before = mappings();
+	}
+	CHECK(mappings() <= before + 2);
+	CHECK_EQ(write(pipes[1], "later", 5), 5);
+	CHECK_EQ(GONE(read(pipes[0], a, MIB)), 5);
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
+static void *read_for_ever(void *fd)
+{
+	MUST(read(*(int *)fd, base + PAGE, 100000) < 0);
+	return NULL;
+}
+
+static void *receive_for_ever(void *fd)
+{
+	struct iovec v = { base + PAGE, 100000 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
+
+	MUST(recvmsg(*(int *)fd, &m, 0) < 0);
+	return NULL;
+}
+
+static void unlock(void *lock)
+{
+	MUST(pthread_mutex_unlock(lock) == 0);
+}
+
+static void *wait_for_ever(void *arg)
+{
+	pthread_mutex_t *lock = arg;
+	pthread_cond_t *never = (pthread_cond_t *)((char *)arg + 2 * PAGE);
+
+	MUST(pthread_mutex_lock(lock) == 0);
+	pthread_cleanup_push(unlock, lock);
+	for (;;)
+		pthread_cond_wait(never, lock);
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static void cancelled(void *(*f)(void *), void *arg)
+{
+	pthread_t t;
+	void *result;
+
+	away();
+	MUST(pthread_create(&t, NULL, f, arg) == 0);
+	sleep_seconds(0.1);
+	away();
+	CHECK_EQ(pthread_cancel(t), 0);
+	CHECK_EQ(pthread_join(t, &result), 0);
+	CHECK(result == PTHREAD_CANCELED);
+}
+
+static void cancelled_calls(void)
+{
+	pthread_mutex_t *lock;
+	pthread_cond_t *never;
+	int pair[2];
+
+	open_guarded();
+	REQUIRE(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+	lock = room(2 * PAGE + sizeof *never);
+	never = (pthread_cond_t *)((char *)lock + 2 * PAGE);
+	pthread_mutex_init(lock, NULL);
+	pthread_cond_init(never, NULL);
+	cancelled(read_for_ever, &pair[0]);
+	cancelled(receive_for_ever, &pair[0]);
+	cancelled(wait_for_ever, lock);
+	/* It was unlocked on the way out. */
+	CHECK_EQ(GONE(pthread_mutex_trylock(lock)), 0);
+	CHECK_EQ(GONE(pthread_mutex_unlock(lock)), 0);
+	CHECK_EQ(GONE(pthread_cond_destroy(never)), 0);
+	close(pair[0]);
+	close(pair[1]);
+	close_guarded();
+}
+
+static void masks_and_stacks(void)
+{
+	static char stack[65536];
+	stack_t *s, *old;
+	sigset_t *set, *was, now;
+
+	open_guarded();
+	set = room(sizeof *set);
+	was = room(sizeof *was);
+	s = room(sizeof *s);
+	old = room(sizeof *old);
+	sigemptyset(set);
+	sigaddset(set, SIGUSR1);
+	sigaddset(set, SIGSYS);
+	sigaddset(set, SIGBUS);
+	sigaddset(set, SIGSEGV);
+	CHECK_EQ(GONE(sigprocmask(SIG_BLOCK, set, was)), 0);
+	sigprocmask(SIG_SETMASK, NULL, &now);
+	CHECK(sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGSYS) == 1);
+	sigdelset(&now, SIGSYS);
+	sigdelset(&now, SIGBUS);
+	sigdelset(&now, SIGSEGV);
+	sigprocmask(SIG_SETMASK, &now, NULL);
+	CHECK(sigismember(was, SIGUSR1) == 0);
+	CHECK_EQ(GONE(sigprocmask(SIG_UNBLOCK, set, was)), 0);
+	CHECK(sigismember(was, SIGUSR1) == 1);
+	CHECK_EQ(GONE(sigprocmask(4711, set, NULL)), -1);
+	CHECK_EQ(errno, EINVAL);
+	*s = (stack_t){ .ss_sp = stack, .ss_size = sizeof stack };
+	CHECK_EQ(GONE(sigaltstack(s, old)), 0);
+	CHECK_EQ(old->ss_flags, SS_DISABLE);
+	CHECK_EQ(GONE(sigaltstack(NULL, old)), 0);
+	CHECK(old->ss_sp == stack && old->ss_flags == 0);
+	s->ss_size = 100;
+	CHECK_EQ(GONE(sigaltstack(s, NULL)), -1);
+	CHECK_EQ(errno, ENOMEM);
+	*s = (stack_t){ .ss_flags = SS_DISABLE };
+	CHECK_EQ(GONE(sigaltstack(s, NULL)), 0);
+	CHECK_EQ(sigaltstack(NULL, old), 0);
+	CHECK_EQ(old->ss_flags, SS_DISABLE);
+	close_guarded();
+}
+
+/* ---------------------------------------------------------------- futexes */
+
+struct shared {
+	pthread_mutex_t lock;
+	char far[2 * PAGE];
+	pthread_cond_t changed;
+	char away[2 * PAGE];
+	unsigned turn;
+};
+
+static void *take_turns(void *arg)
+{
+	struct shared *s = arg;
+	unsigned me = atomic_fetch_add(&interruptions, 1) % 2;
+
+	for (int i = 0; i < 100; i++) {
+		MUST(pthread_mutex_lock(&s->lock) == 0);
+		while (s->turn % 2 != me)
+			MUST(pthread_cond_wait(&s->changed, &s->lock) == 0);
+		s->turn++;
+		for (size_t k = 0; k < CROWD_PAGES / 2; k++)
+			base[(CROWD + 1000 * me + k) * PAGE] = (char)i;
+		MUST(pthread_cond_broadcast(&s->changed) == 0);
+		MUST(pthread_mutex_unlock(&s->lock) == 0);
+	}
+	return NULL;
+}
+
+static void turns(int protocol)
+{
+	struct shared *s = room(sizeof *s);
+	pthread_mutexattr_t attributes;
+	pthread_t t[2];
+
+	memset(s, 0, sizeof *s);
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setprotocol(&attributes, protocol);
+	MUST(pthread_mutex_init(&s->lock, &attributes) == 0);
+	MUST(pthread_cond_init(&s->changed, NULL) == 0);
+	away();
+	for (int i = 0; i < 2; i++)
+		MUST(pthread_create(&t[i], NULL, take_turns, s) == 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	CHECK_EQ(s->turn, 200);
+}
+
+static void locks(void)
+{
+	open_guarded();
+	interruptions = 0;
+	turns(PTHREAD_PRIO_NONE);
+	turns(PTHREAD_PRIO_INHERIT);
+	close_guarded();
+}
+
+static void *wait_on_word(void *word)
+{
+	while (atomic_load((atomic_uint *)word) == 1)
+		syscall(SYS_futex, word, FUTEX_WAIT, 1, NULL, NULL, 0);
+	return NULL;
+}
+
+/* Who sleeps holds nothing: the page goes, and comes back for the wake-up. */
+static void asleep(void)
+{
+	atomic_uint *word;
+	pthread_t t;
+	int tries = 0;
+
+	open_guarded();
+	word = room(4);
+	*word = 1;
+	away();
+	MUST(pthread_create(&t, NULL, wait_on_word, (void *)word) == 0);
+	sleep_seconds(0.1);
+	away();
+	*word = 2;
+	away();
+	while (syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0) != 1 && tries++ < 100)
+		sleep_seconds(0.01);
+	CHECK(tries < 100);
+	pthread_join(t, NULL);
+	close_guarded();
+}
+
+static void *read_all(void *fd)
+{
+	char *a = base + PAGE;
+	size_t n = 0;
+
+	while (n < MIB) {
+		ssize_t part = read(*(int *)fd, a + n, MIB - n);
+
+		MUST(part > 0);
+		n += (size_t)part;
+	}
+	return NULL;
+}
+
+/* A call that blocks keeps nothing from being evicted, of whatever length it is. */
+static void long_call(void)
+{
+	int pipes[2];
+	pthread_t t;
+	char *a;
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	a = room(MIB + 3 * PAGE);
+	MUST(a == base + PAGE);
+	MUST(pthread_create(&t, NULL, read_all, &pipes[0]) == 0);
+	sleep_seconds(0.1);
+	away();
+	CHECK_EQ(pager_stats(q).pinned, 0);
+	for (unsigned i = 0; i < MIB / PAGE; i++) {
+		char page[PAGE];
+
+		bytes(page, PAGE, i);
+		MUST(write(pipes[1], page, PAGE) == PAGE);
+	}
+	pthread_join(t, NULL);
+	for (unsigned i = 0; i < MIB / PAGE; i++)
+		CHECK(are_bytes(a + i * PAGE, PAGE, 0, i));
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
+/* --------------------------------------------------------------- programs */
+
+static int status_of(pid_t child)
+{
+	int status = -1;
+
+	waitpid(child, &status, 0);
+	return status;
+}
+
+static void executed_programs(void)
+{
+	char **list, *here[3], *path, *command, *echo;
+	FILE *stream;
+	char text[20];
+	pid_t child;
+
+	open_guarded();
+	path = room_for("/bin/sh");
+	command = room_for("test \"$1\" = here -a \"$2\" = there");
+	list = room(6 * sizeof *list);
+	list[0] = path;
+	list[1] = room_for("-c");
+	list[2] = command;
+	list[3] = room_for("sh");
+	list[4] = room_for("here");
+	list[5] = NULL;
+	echo = room_for("echo written");
+	/* "there" is missing. */
+	away();
+	child = vfork();
+	if (child == 0) {
+		execve(path, list, environ);
+		_exit(99);
+	}
+	CHECK_EQ(WEXITSTATUS(status_of(child)), 1);
+	here[0] = path;
+	here[1] = room_for("/");
+	here[2] = NULL;
+	away();
+	child = vfork();
+	if (child == 0) {
+		execv("/bin/ls", here);
+		_exit(99);
+	}
+	CHECK_EQ(status_of(child), 0);
+	CHECK_EQ(GONE(posix_spawn(&child, path, NULL, NULL, list, environ)), 0);
+	CHECK_EQ(WEXITSTATUS(status_of(child)), 1);
+	CHECK_EQ(GONE(posix_spawnp(&child, room_for("true"), NULL, NULL, here, environ)), 0);
+	CHECK_EQ(status_of(child), 0);
+	CHECK_EQ(GONE(system(echo)), 0);
+	stream = GONE(popen(echo, "r"));
+	REQUIRE(stream != NULL);
+	CHECK(fgets(text, sizeof text, stream) != NULL);
+	CHECK_STR(text, "written\n");
+	CHECK_EQ(pclose(stream), 0);
+	CHECK_EQ(GONE(execve(list[2], list, environ)), -1);
+	CHECK_EQ(errno, ENOENT);
+	close_guarded();
+}
+
+static unsigned filters(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[200];
+	unsigned n = 0;
+
+	while (f && fgets(line, sizeof line, f))
+		sscanf(line, "Seccomp_filters: %u", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* A program that is executed has the filter already, and does not add another. */
+static void inherited_filter(void)
+{
+	char *self[] = { (char *)*unit_program(), (char *)"again", NULL };
+	pid_t child;
+
+	open_guarded();
+	if (engine_serves_kernel(q)) {
+		close_guarded();
+		return;
+	}
+	fflush(stdout);
+	child = vfork();
+	if (child == 0) {
+		char count[40];
+
+		snprintf(count, sizeof count, "%u", filters());
+		setenv("QUIRE_TEST_FILTERS", count, 1);
+		execv("/proc/self/exe", self);
+		_exit(99);
+	}
+	CHECK_EQ(status_of(child), 0);
+	close_guarded();
+}
+
+static int again(void)
+{
+	char *a;
+
+	open_guarded();
+	a = room(5000);
+	MUST(GONE(getrandom(a, 5000, 0)) == 5000);
+	MUST(filters() == strtoul(getenv("QUIRE_TEST_FILTERS"), NULL, 10));
+	MUST(quire_close(q) == 0);
+	return 0;
+}
+
+/* ------------------------------------------------------------- the handler */
+
+#define STACK_LIMIT ((size_t)32 << 10)
+
+/* How much of an alternate stack a call needs whose pages must be read. */
+static void stack_use(void)
+{
+	static unsigned char stack[128 << 10];
+	stack_t s = { .ss_sp = stack, .ss_size = sizeof stack }, none = { .ss_flags = SS_DISABLE };
+	struct iovec *v;
+	size_t untouched = 0;
+	int fd = open_file();
+
+	if (SANITIZED)
+		return;
+	open_guarded();
+	v = room(2 * sizeof *v);
+	v[0] = (struct iovec){ room(3000), 3000 };
+	v[1] = (struct iovec){ room(3000), 3000 };
+	memset(stack, 0xa5, sizeof stack);
+	MUST(sigaltstack(&s, NULL) == 0);
+	for (int i = 0; i < 20; i++) {
+		/* As a raw call, which is trapped. */
+		CHECK_EQ(GONE(syscall(SYS_writev, fd, v, 2)), 6000);
+		CHECK_EQ(GONE(syscall(SYS_preadv, fd, v, 2, 0, 0)), 6000);
+		CHECK_EQ(GONE(stat(room_for("/"), room(sizeof(struct stat)))), 0);
+	}
+	MUST(sigaltstack(&none, NULL) == 0);
+	while (untouched < sizeof stack && stack[untouched] == 0xa5)
+		untouched++;
+	printf("the stack of a guarded call: %zu bytes\n", sizeof stack - untouched);
+	CHECK(sizeof stack - untouched <= STACK_LIMIT);
+	close(fd);
+	close_guarded();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(without_guard),    UNIT(file_bytes),        UNIT(direct_file),
+		UNIT(file_names),       UNIT(stream_sockets),    UNIT(datagrams),
+		UNIT(waiting),          UNIT(odds_and_ends),     UNIT(bad_addresses),
+		UNIT(unknown_call),     UNIT(interrupted_calls), UNIT(left_calls),
+		UNIT(cancelled_calls),  UNIT(masks_and_stacks),  UNIT(locks),
+		UNIT(asleep),           UNIT(long_call),         UNIT(executed_programs),
+		UNIT(inherited_filter), UNIT(stack_use),         UNIT_END
+	};
+
+	if (argc == 2 && strcmp(argv[1], "again") == 0)
+		return again();
+	return unit_main(argc, argv, "guard", tests);
+}
