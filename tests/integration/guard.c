@@ -319,6 +319,11 @@ static void datagrams(void)
 	CHECK_EQ(control->cmsg_type, SCM_RIGHTS);
 	memcpy(&fd, CMSG_DATA(control), sizeof fd);
 	CHECK_EQ(close(fd), 0);
+	/* What the kernel says of a message is in its header afterwards. */
+	CHECK_EQ(GONE(send(pair[0], a, 13000, 0)), 13000);
+	CHECK_EQ(GONE(recvmsg(pair[1], m, 0)), 12000);
+	CHECK_EQ(m->msg_controllen, 0);
+	CHECK(m->msg_flags & MSG_TRUNC);
 	/* A datagram that is cut says how long it was. */
 	CHECK_EQ(GONE(send(pair[0], a, 5000, 0)), 5000);
 	CHECK_EQ(GONE(recv(pair[1], a + 20000, 100, MSG_TRUNC | MSG_PEEK)), 5000);
