@@ -96,7 +96,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 # ------------------------------------------------------------------ building
 
 .PHONY: all libs tools demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
-	test-valgrind test-matrix soak bench clang check-includes check-symbols check-demos check-fresh format \
+	test-valgrind test-matrix soak bench bench-calls clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -184,6 +184,11 @@ demo: deps
 bench: deps
 	$(remake) bench-build
 	$(Q)BUILD=$(BUILD) bench/run $(BENCHFLAGS)
+
+# What the guard costs other system calls: a minute.
+bench-calls: deps
+	$(remake) bench-build
+	$(Q)$(BUILD)/bench/calls
 
 test: deps
 	$(remake) all tests
@@ -275,6 +280,7 @@ help:
 	@echo 'make test-matrix     the matrix of make test, each engine with each option (12 minutes)'
 	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
 	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
+	@echo 'make bench-calls     what the guard costs system calls'
 	@echo 'make clang           full build by clang, warnings are errors'
 	@echo 'make check-includes  the rooms include one way only'
 	@echo 'make check-symbols   libquire.so exports what quire.h declares'

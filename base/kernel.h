@@ -9,6 +9,7 @@
 #ifndef QUIRE_BASE_KERNEL_H
 #define QUIRE_BASE_KERNEL_H
 
+#include <errno.h>
 #include <linux/ioctl.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
@@ -140,6 +141,33 @@ struct uffdio_move {
 #ifndef SYS_uretprobe /* x86-64, Linux 6.11 */
 #define SYS_uretprobe 335
 #endif
+
+/*
+ * A call of ours that is given addresses in regions, inside structures: not by syscall(2),
+ * as that is one of the guard's own (guard/wrappers.c), which would take them for the
+ * program's. => as syscall(2)
+ */
+static inline long kernel_call(long number, long a, const void *b, long c, const void *d, long e,
+                               long f)
+{
+#if defined(__x86_64__)
+	register const void *r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	long result;
+
+	__asm__ volatile("syscall"
+	                 : "=a"(result)
+	                 : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+	                 : "rcx", "r11", "memory");
+	if (result >= 0 || result < -4095)
+		return result;
+	errno = (int)-result;
+	return -1;
+#else
+	return syscall(number, a, b, c, d, e, f);
+#endif
+}
 
 /* madvise(2) itself: the library has a madvise of its own for the program (vm/interpose.c). */
 static inline int kernel_madvise(void *address, size_t length, int advice)

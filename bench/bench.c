@@ -271,8 +271,6 @@ static bool book(const struct settings *s, const struct job *job, enum contender
 	return false;
 }
 
-unsigned cut_short;
-
 /* => how many measurements failed */
 static unsigned run_rounds(const struct settings *s)
 {

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+unsigned cut_short;
+
 #define VALUES_MAX 512
 
 const char *const contender_name[CONTENDERS] = {

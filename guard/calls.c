@@ -54,7 +54,7 @@ static const struct call_row rows[CALLS_MAX] = {
 	CALL(sendfile, V, V, OUT(8), V),
 	CALL(splice, V, OUT(8), V, OUT(8), V, V),
 	CALL(copy_file_range, V, OUT(8), V, OUT(8), V, V),
-	CALL(vmsplice, V, PLACE(16), V, V),
+	CALL_BY(serve_transfer, vmsplice, V, X, V, V),
 	PLAIN(tee), PLAIN(lseek), PLAIN(fsync), PLAIN(fdatasync), PLAIN(sync), PLAIN(syncfs),
 	PLAIN(sync_file_range), PLAIN(ftruncate), PLAIN(fallocate), PLAIN(fadvise64),
 	PLAIN(readahead), PLAIN(flock), PLAIN(close), PLAIN(close_range), PLAIN(dup),

@@ -17,8 +17,8 @@
  */
 __asm__(".text\n"
         ".p2align 4\n"
-        ".globl guard_copy, guard_touch_read, guard_touch_write\n"
-        ".hidden guard_copy, guard_touch_read, guard_touch_write\n"
+        ".globl guard_copy, guard_touch_read, guard_touch_write, guard_load\n"
+        ".hidden guard_copy, guard_touch_read, guard_touch_write, guard_load\n"
         ".type guard_copy, @function\n"
         "guard_copy:\n"
         "	.cfi_startproc\n"
@@ -51,7 +51,19 @@ __asm__(".text\n"
         "guard_write_end:\n"
         "	ret\n"
         "	.cfi_endproc\n"
-        ".size guard_touch_write, . - guard_touch_write\n");
+        ".size guard_touch_write, . - guard_touch_write\n"
+        ".type guard_load, @function\n"
+        "guard_load:\n"
+        "	.cfi_startproc\n"
+        "	mov $1, %eax\n"
+        "guard_load_at:\n"
+        "	mov (%rdi), %rcx\n"
+        "	mov %rcx, (%rsi)\n"
+        "	xor %eax, %eax\n"
+        "guard_load_end:\n"
+        "	ret\n"
+        "	.cfi_endproc\n"
+        ".size guard_load, . - guard_load\n");
 
 extern const char guard_copy_at[] __attribute__((visibility("hidden")));
 extern const char guard_copy_end[] __attribute__((visibility("hidden")));
@@ -59,6 +71,8 @@ extern const char guard_read_at[] __attribute__((visibility("hidden")));
 extern const char guard_read_end[] __attribute__((visibility("hidden")));
 extern const char guard_write_at[] __attribute__((visibility("hidden")));
 extern const char guard_write_end[] __attribute__((visibility("hidden")));
+extern const char guard_load_at[] __attribute__((visibility("hidden")));
+extern const char guard_load_end[] __attribute__((visibility("hidden")));
 
 bool guard_copy_ends(void *context)
 {
@@ -66,7 +80,8 @@ bool guard_copy_ends(void *context)
 		const char *at, *end;
 	} places[] = { { guard_copy_at, guard_copy_end },
 		       { guard_read_at, guard_read_end },
-		       { guard_write_at, guard_write_end } };
+		       { guard_write_at, guard_write_end },
+		       { guard_load_at, guard_load_end } };
 	greg_t *ip = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 
 	for (size_t i = 0; i < ARRAY_LENGTH(places); i++)
@@ -95,6 +110,12 @@ int guard_touch_read(const void *address)
 int guard_touch_write(void *address)
 {
 	__atomic_fetch_or((char *)address, 0, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int guard_load(const void *address, unsigned long *out)
+{
+	memcpy(out, address, sizeof *out);
 	return 0;
 }
 

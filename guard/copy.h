@@ -15,6 +15,9 @@ size_t guard_copy(void *to, const void *from, size_t n);
 int guard_touch_read(const void *address);
 int guard_touch_write(void *address);
 
+/* Eight bytes: a pointer. => 0; else a bad address */
+int guard_load(const void *address, unsigned long *out);
+
 /* The string's length, at most most. => -1: a bad address */
 long guard_string(const char *s, size_t most);
 

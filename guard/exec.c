@@ -20,7 +20,7 @@ static long count(unsigned long list)
 	for (size_t n = 0; n < STRINGS_MAX; n++) {
 		unsigned long string;
 
-		if (copy_from(&string, list + n * sizeof string, sizeof string))
+		if (guard_load((const void *)(list + n * sizeof string), &string))
 			return -1;
 		if (!string)
 			return (long)n;
@@ -34,8 +34,7 @@ bool strings_in_window(char *const *list)
 
 	if (!list || guard_in_window(string))
 		return list != NULL;
-	for (size_t i = 0;
-	     copy_from(&string, (unsigned long)&list[i], sizeof string) == 0 && string; i++)
+	for (size_t i = 0; guard_load(&list[i], &string) == 0 && string; i++)
 		if (guard_in_window(string))
 			return true;
 	return false;

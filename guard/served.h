@@ -38,6 +38,13 @@ long served_call(struct served *s);
 /* A call that has nothing to do with the window. */
 long plain_call(long number, const unsigned long arg[CALL_ARGS], bool cancellable);
 
+#define WAITERS_MAX 128u
+
+struct waiter { /* struct futex_waitv, Linux 5.16 */
+	uint64_t value, address;
+	uint32_t flags, reserved;
+};
+
 /* Memory that is copied, written back where the call changed it. */
 struct copied {
 	unsigned long user;

@@ -75,18 +75,13 @@ long serve_futex(struct served *s, const struct call_row *row)
 	return place_call(s, places);
 }
 
-struct waiter { /* struct futex_waitv, Linux 5.16 */
-	uint64_t value, address;
-	uint32_t flags, reserved;
-};
-
 static long wait_for_many(struct served *s)
 {
 	uint32_t n = (uint32_t)s->given[1];
 	struct waiter *waiters;
 	long result;
 
-	if (n == 0 || n > 128)
+	if (n == 0 || n > WAITERS_MAX)
 		return -EINVAL;
 	waiters = scratch_get(&s->scratch, n * sizeof *waiters, SCRATCH_ANY);
 	if (!waiters || copy_from(waiters, s->given[0], n * sizeof *waiters))

@@ -35,7 +35,6 @@ struct transfer {
 	struct served *s;
 	bool reads;  /* into the program's memory */
 	bool vector; /* a list; else one buffer */
-	int flags;   /* of a socket's call */
 	struct iovec one, *list;
 	size_t n, bytes;
 };
@@ -126,6 +125,8 @@ static long in_place(struct transfer *t)
 {
 	long result;
 
+	if (t->vector)
+		t->s->arg[1] = (unsigned long)t->list;
 	for (int tries = 0; tries < 100; tries++) {
 		if (vector_touch(t->list, t->n))
 			return -EFAULT;
@@ -140,14 +141,15 @@ static long transfer(struct served *s)
 {
 	struct transfer t = { .s = s, .list = &t.one, .n = 1 };
 	size_t asked;
+	bool keeps = s->number == SYS_vmsplice;
 
-	t.vector = s->number == SYS_readv || s->number == SYS_writev || s->number == SYS_preadv ||
-	           s->number == SYS_pwritev || s->number == SYS_preadv2 ||
-	           s->number == SYS_pwritev2;
+	t.vector = keeps || s->number == SYS_readv || s->number == SYS_writev ||
+	           s->number == SYS_preadv || s->number == SYS_pwritev ||
+	           s->number == SYS_preadv2 || s->number == SYS_pwritev2;
 	t.reads = s->number == SYS_read || s->number == SYS_readv || s->number == SYS_pread64 ||
 	          s->number == SYS_preadv || s->number == SYS_preadv2 || s->number == SYS_recvfrom;
 	if (s->number == SYS_sendto)
-		t.flags = (int)s->given[3];
+		keeps = s->given[3] & MSG_ZEROCOPY;
 	if (t.vector) {
 		t.n = s->given[2];
 		/* The kernel says what is wrong with the list. */
@@ -158,7 +160,7 @@ static long transfer(struct served *s)
 		if ((ssize_t)t.one.iov_len < 0)
 			return served_call(s);
 	}
-	if (t.flags & MSG_ZEROCOPY)
+	if (keeps)
 		return in_place(&t);
 	for (size_t i = 0; i < t.n; i++)
 		t.bytes += t.list[i].iov_len;

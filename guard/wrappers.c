@@ -22,9 +22,11 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,36 +43,29 @@ extern char **environ;
 
 static bool list_in_window(const struct iovec *list, size_t n)
 {
-	struct iovec part[8];
+	unsigned long base;
 
-	/* Longer ones the kernel refuses. */
-	n = MIN(n, VECTOR_MAX);
 	if (guard_in_window((uintptr_t)list))
 		return true;
-	for (size_t i = 0; i < n; i += ARRAY_LENGTH(part)) {
-		size_t k = MIN(n - i, ARRAY_LENGTH(part));
-
-		if (copy_from(part, (unsigned long)&list[i], k * sizeof part[0]))
-			return false;
-		for (size_t j = 0; j < k; j++)
-			if (guard_in_window((uintptr_t)part[j].iov_base) && part[j].iov_len)
-				return true;
-	}
+	/* Longer ones the kernel refuses; and what is no list. */
+	n = MIN(n, VECTOR_MAX);
+	for (size_t i = 0; i < n && guard_load(&list[i].iov_base, &base) == 0; i++)
+		if (guard_in_window(base))
+			return true;
 	return false;
 }
 
 static bool message_in_window(const struct msghdr *m)
 {
-	struct msghdr copy;
+	unsigned long name, list, n, control;
 
 	if (guard_in_window((uintptr_t)m))
 		return true;
-	if (copy_from(&copy, (unsigned long)m, sizeof copy))
+	if (guard_load(&m->msg_name, &name) || guard_load(&m->msg_iov, &list) ||
+	    guard_load(&m->msg_iovlen, &n) || guard_load(&m->msg_control, &control))
 		return false;
-	return guard_in_window((uintptr_t)copy.msg_name) ||
-	       guard_in_window((uintptr_t)copy.msg_control) ||
-	       guard_in_window((uintptr_t)copy.msg_iov) ||
-	       list_in_window(copy.msg_iov, copy.msg_iovlen);
+	return guard_in_window(name) || guard_in_window(control) ||
+	       list_in_window((const struct iovec *)list, n);
 }
 
 static bool messages_in_window(const struct mmsghdr *m, unsigned n)
@@ -199,28 +194,84 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags,
 	                 ARGUMENTS(A(fd), A(messages), n, A(flags), A(timeout)));
 }
 
-static ssize_t process_vm(long number, pid_t id, const struct iovec *local, unsigned long local_n,
-                          const struct iovec *remote, unsigned long remote_n, unsigned long flags)
+EXPORT ssize_t vmsplice(int fd, const struct iovec *list, size_t n, unsigned flags)
 {
-	bool inside = guard_is_on() &&
-	              (list_in_window(local, local_n) || list_in_window(remote, remote_n));
-
-	return call(number, inside, false,
-	            ARGUMENTS(A(id), A(local), local_n, A(remote), remote_n, flags));
+	return call(SYS_vmsplice, guard_is_on() && list_in_window(list, n), true,
+	            ARGUMENTS(A(fd), A(list), n, flags));
 }
 
 EXPORT ssize_t process_vm_readv(pid_t id, const struct iovec *local, unsigned long local_n,
                                 const struct iovec *remote, unsigned long remote_n,
                                 unsigned long flags)
 {
-	return process_vm(SYS_process_vm_readv, id, local, local_n, remote, remote_n, flags);
+	return syscall(SYS_process_vm_readv, id, local, local_n, remote, remote_n, flags);
 }
 
 EXPORT ssize_t process_vm_writev(pid_t id, const struct iovec *local, unsigned long local_n,
                                  const struct iovec *remote, unsigned long remote_n,
                                  unsigned long flags)
 {
-	return process_vm(SYS_process_vm_writev, id, local, local_n, remote, remote_n, flags);
+	return syscall(SYS_process_vm_writev, id, local, local_n, remote, remote_n, flags);
+}
+
+/* ------------------------------------------------------------ any call */
+
+static bool waiters_in_window(const struct waiter *waiters, unsigned long n)
+{
+	unsigned long address;
+
+	for (unsigned long i = 0; i < MIN(n, WAITERS_MAX); i++)
+		if (guard_load(&waiters[i].address, &address) == 0 && guard_in_window(address))
+			return true;
+	return false;
+}
+
+/* Of a call that was given these arguments. What the filter sees is left to it. */
+static bool hides_the_window(long number, const unsigned long a[CALL_ARGS])
+{
+	switch (number) {
+	case SYS_readv:
+	case SYS_writev:
+	case SYS_preadv:
+	case SYS_pwritev:
+	case SYS_preadv2:
+	case SYS_pwritev2:
+	case SYS_vmsplice:
+		return list_in_window((const struct iovec *)a[1], a[2]);
+	case SYS_sendmsg:
+	case SYS_recvmsg:
+		return message_in_window((const struct msghdr *)a[1]);
+	case SYS_sendmmsg:
+	case SYS_recvmmsg:
+		return messages_in_window((const struct mmsghdr *)a[1], (unsigned)a[2]);
+	case SYS_process_vm_readv:
+	case SYS_process_vm_writev:
+		return list_in_window((const struct iovec *)a[1], a[2]) ||
+		       list_in_window((const struct iovec *)a[3], a[4]);
+	case SYS_futex_waitv:
+		return waiters_in_window((const struct waiter *)a[0], a[1]);
+	case SYS_execve:
+		return strings_in_window((char *const *)a[1]) ||
+		       strings_in_window((char *const *)a[2]);
+	case SYS_execveat:
+		return strings_in_window((char *const *)a[2]) ||
+		       strings_in_window((char *const *)a[3]);
+	default:
+		return false;
+	}
+}
+
+EXPORT long syscall(long number, ...)
+{
+	unsigned long a[CALL_ARGS];
+	va_list list;
+
+	/* As libc's: there is something in all of these registers. */
+	va_start(list, number);
+	for (unsigned i = 0; i < CALL_ARGS; i++)
+		a[i] = va_arg(list, unsigned long);
+	va_end(list);
+	return call(number, guard_is_on() && hides_the_window(number, a), false, a);
 }
 
 /* ------------------------------------------------------------ programs */

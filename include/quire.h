@@ -70,7 +70,7 @@
  *                in structures that are themselves in other memory are served in
  *                libc's readv, writev, sendmsg, recvmsg and their like,
  *                process_vm_readv and writev, the exec functions with lists,
- *                posix_spawn, system and popen, which the library replaces.
+ *                posix_spawn, system, popen and syscall, which the library replaces.
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
  *                up stay, within the budget). quire_pin does. mlockall(2), at

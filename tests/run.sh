@@ -26,6 +26,7 @@
 # fails by anything else, or when its time is over. One that wants other than the default says so in
 # a comment line among its first thirty:
 #   test: matrix              run it in the matrix too; it must take the options from the environment
+#   test: matrix=in-thread    the same, but not for the engine uffd
 #   test: timeout=SECONDS     default 60
 #
 # The last line is "N passed, N failed, N skipped"; the exit status is 1 if any failed. The output
@@ -205,12 +206,15 @@ cell() {
 		return
 	fi
 	for name in $(programs tests/integration); do
-		[ -n "$(directive "tests/integration/$name.c" matrix)" ] || continue
+		case $(directive "tests/integration/$name.c" matrix),$label in
+		yes,* | in-thread,uffd-signal* | in-thread,sigsegv*) ;;
+		*) continue ;;
+		esac
 		limit=$(directive "tests/integration/$name.c" timeout)
 		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
 	done
 	stress "matrix/$label/stress" 4 "$@"
-	traffic "matrix/$label/traffic" 3 "$@"
+	[[ $label == uffd,* ]] || traffic "matrix/$label/traffic" 3 "$@"
 }
 
 soak_cell() {

@@ -18,7 +18,7 @@ static bool is_readable(const char *page)
 	char c;
 	struct iovec local = { &c, 1 }, remote = { (void *)page, 1 };
 
-	return syscall(SYS_process_vm_readv, getpid(), &local, 1ul, &remote, 1ul, 0ul) == 1;
+	return kernel_call(SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0) == 1;
 }
 
 /* What the guard pages of this kernel must do for us. page: of shared memory. => 0 or an errno */

@@ -262,8 +262,7 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 			local[k] = (struct iovec){ list[j]->buffer, PAGE_BYTES };
 			remote[k] = (struct iovec){ list[j]->page, PAGE_BYTES };
 		}
-		got = syscall(SYS_process_vm_readv, self, local, (unsigned long)k, remote,
-		              (unsigned long)k, 0ul);
+		got = kernel_call(SYS_process_vm_readv, self, local, k, remote, k, 0);
 		if (got < 0 && errno != EFAULT)
 			break; /* all that is left is kept */
 		for (got = MAX(got, 0); got >= (long)PAGE_BYTES; got -= (long)PAGE_BYTES)

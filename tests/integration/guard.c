@@ -3,7 +3,7 @@
  * tests/integration/guard.c - system calls that are given absent pages: with the guard on,
  * each does what it would have done with ordinary memory.
  *
- * test: matrix
+ * test: matrix=in-thread
  */
 #define _GNU_SOURCE
 #include "support.h"
@@ -805,6 +805,55 @@ static void *wait_on_word(void *word)
 	return NULL;
 }
 
+/* The addresses are hidden, in a structure on the stack. */
+static void many_words(void)
+{
+	struct {
+		uint64_t value, address;
+		uint32_t flags, reserved;
+	} waiters[2] = { { .value = 1, .flags = 2 }, { .value = 1, .flags = 2 } };
+	struct timespec *past;
+	uint32_t *words[2];
+
+	open_guarded();
+	past = room(sizeof *past);
+	for (int i = 0; i < 2; i++) {
+		words[i] = room(4);
+		*words[i] = 1;
+		waiters[i].address = (uintptr_t)words[i];
+	}
+	*past = (struct timespec){ 1, 0 };
+	if (GONE(syscall(449, waiters, 2, 0, past, CLOCK_MONOTONIC)) == -1 && errno == ENOSYS) {
+		note_skipped("futex_waitv(2)", "Linux 5.16");
+	} else {
+		CHECK_EQ(errno, ETIMEDOUT);
+		*words[1] = 2;
+		CHECK_EQ(GONE(syscall(449, waiters, 2, 0, past, CLOCK_MONOTONIC)), -1);
+		CHECK_EQ(errno, EAGAIN);
+	}
+	close_guarded();
+}
+
+static void spliced(void)
+{
+	struct iovec v;
+	int pipes[2];
+	char *a, *b;
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	a = room(3 * PAGE);
+	b = room(3 * PAGE);
+	bytes(a, 3 * PAGE, 6);
+	v = (struct iovec){ a, 3 * PAGE };
+	CHECK_EQ(GONE(vmsplice(pipes[1], &v, 1, 0)), 3 * PAGE);
+	CHECK_EQ(GONE(read(pipes[0], b, 3 * PAGE)), 3 * PAGE);
+	CHECK(are_bytes(b, 3 * PAGE, 0, 6));
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
 /* Who sleeps holds nothing: the page goes, and comes back for the wake-up. */
 static void asleep(void)
 {
@@ -1020,15 +1069,29 @@ static void stack_use(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = {
-		UNIT(without_guard),    UNIT(file_bytes),        UNIT(direct_file),
-		UNIT(file_names),       UNIT(stream_sockets),    UNIT(datagrams),
-		UNIT(waiting),          UNIT(odds_and_ends),     UNIT(bad_addresses),
-		UNIT(unknown_call),     UNIT(interrupted_calls), UNIT(left_calls),
-		UNIT(cancelled_calls),  UNIT(masks_and_stacks),  UNIT(locks),
-		UNIT(asleep),           UNIT(long_call),         UNIT(executed_programs),
-		UNIT(inherited_filter), UNIT(stack_use),         UNIT_END
-	};
+	static const struct unit_test tests[] = { UNIT(without_guard),
+		                                  UNIT(file_bytes),
+		                                  UNIT(direct_file),
+		                                  UNIT(file_names),
+		                                  UNIT(stream_sockets),
+		                                  UNIT(datagrams),
+		                                  UNIT(waiting),
+		                                  UNIT(odds_and_ends),
+		                                  UNIT(bad_addresses),
+		                                  UNIT(unknown_call),
+		                                  UNIT(interrupted_calls),
+		                                  UNIT(left_calls),
+		                                  UNIT(cancelled_calls),
+		                                  UNIT(masks_and_stacks),
+		                                  UNIT(locks),
+		                                  UNIT(asleep),
+		                                  UNIT(many_words),
+		                                  UNIT(spliced),
+		                                  UNIT(long_call),
+		                                  UNIT(executed_programs),
+		                                  UNIT(inherited_filter),
+		                                  UNIT(stack_use),
+		                                  UNIT_END };
 
 	if (argc == 2 && strcmp(argv[1], "again") == 0)
 		return again();

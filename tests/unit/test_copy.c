@@ -49,6 +49,7 @@ static void copies(void)
 static void ends_at_a_bad_address(void)
 {
 	char here[300] = "";
+	unsigned long word;
 
 	ends = 0;
 	memset(page, 2, 2 * PAGE_BYTES);
@@ -56,7 +57,10 @@ static void ends_at_a_bad_address(void)
 	CHECK(here[99] == 2 && here[100] == 0);
 	CHECK_EQ(guard_copy(page + 2 * PAGE_BYTES - 7, here, 10), 3);
 	CHECK_EQ(copy_from(here, 8, 1), -EFAULT);
-	CHECK_EQ(ends, 3);
+	CHECK_EQ(guard_load(page + 2 * PAGE_BYTES - 8, &word), 0);
+	CHECK(word == 0x0202020202020202 || word == 0x0200000000000000);
+	CHECK(guard_load(page + 2 * PAGE_BYTES - 7, &word) != 0);
+	CHECK_EQ(ends, 4);
 }
 
 static void touches(void)
