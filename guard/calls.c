@@ -24,6 +24,9 @@
 #define RESULT(arg, n) { ARG_RESULT, arg, 0, n }
 #define RESULTi(arg, n) { ARG_RESULT, arg | BY_INT, 0, n }
 #define LENGTH(arg)    { ARG_LENGTH, arg, 0, 1 }
+#define SIZED  { ARG_SIZED, BY_NONE, 0, 0 }
+#define PREFIX(n) { ARG_PREFIX, BY_NONE, 0, n }
+#define PLACEx(arg, n) { ARG_PLACE, arg, 0, n }
 #define PLACE(n) { ARG_PLACE, BY_NONE, 0, n }
 #define X      { ARG_SPECIAL, BY_NONE, 0, 0 }
 
@@ -62,7 +65,7 @@ static const struct call_row rows[CALLS_MAX] = {
 
 	/* files: names */
 	CALL(open, S), CALL(creat, S), CALL(openat, V, S, V, V), CALL(openat2, V, S, INx(3, 1), V),
-	CALL(name_to_handle_at, V, S, PLACE(136), OUT(8), V), CALL(open_by_handle_at, V, PLACE(136), V),
+	CALL(name_to_handle_at, V, S, PLACE(8), PLACE(4), V), CALL(open_by_handle_at, V, PLACE(8), V),
 	CALL(stat, S, OUT(STAT)), CALL(lstat, S, OUT(STAT)), CALL(fstat, V, OUT(STAT)),
 	CALL(newfstatat, V, S, OUT(STAT), V), CALL(statx, V, S, V, V, OUT(256)),
 	CALL(statfs, S, OUT(120)), CALL(fstatfs, V, OUT(120)), CALL(ustat, V, OUT(32)),
@@ -96,11 +99,11 @@ static const struct call_row rows[CALLS_MAX] = {
 	CALL(lookup_dcookie, V, RESULT(2, 1), V),
 
 	/* file systems */
-	CALL(mount, S, S, S, V, PLACE(1)), CALL(umount2, S, V), CALL(open_tree, V, S, V),
+	CALL(mount, S, S, S, V, PREFIX(4096)), CALL(umount2, S, V), CALL(open_tree, V, S, V),
 	CALL(open_tree_attr, V, S, V, INx(4, 1), V), CALL(move_mount, V, S, V, S, V), CALL(fsopen, S, V),
 	CALL(fsconfig, V, V, S, PLACE(1), V), PLAIN(fsmount), CALL(fspick, V, S, V),
-	CALL(mount_setattr, V, S, V, INx(4, 1), V), CALL(statmount, IN(24), OUTx(2, 1), V, V),
-	CALL(listmount, IN(24), RESULT(2, 8), V, V), CALL(quotactl, V, S, V, PLACE(1)),
+	CALL(mount_setattr, V, S, V, INx(4, 1), V), CALL(statmount, SIZED, OUTx(2, 1), V, V),
+	CALL(listmount, SIZED, RESULT(2, 8), V, V), CALL(quotactl, V, S, V, PLACE(1)),
 	CALL(quotactl_fd, V, V, V, PLACE(1)), CALL(swapon, S, V), CALL(swapoff, S), CALL(acct, S),
 	CALL(sysfs, PLACE(1), PLACE(1), PLACE(1)), CALL(nfsservctl, V, PLACE(1), PLACE(1)),
 
@@ -123,7 +126,7 @@ static const struct call_row rows[CALLS_MAX] = {
 	CALL(bind, V, INi(2, 1), V), CALL(connect, V, INi(2, 1), V), PLAIN(listen), PLAIN(shutdown),
 	CALL(accept, V, LENGTH(2), OUT(4)), CALL(accept4, V, LENGTH(2), OUT(4), V),
 	CALL(getsockname, V, LENGTH(2), OUT(4)), CALL(getpeername, V, LENGTH(2), OUT(4)),
-	CALL(setsockopt, V, V, V, INi(4, 1), V), CALL(getsockopt, V, V, V, LENGTH(4), OUT(4)),
+	CALL(setsockopt, V, V, V, INi(4, 1), V), CALL_BY(serve_getsockopt, getsockopt, V, V, V, X, X),
 	CALL_BY(serve_transfer, sendto, V, X, V, V, INi(5, 1), V),
 	CALL_BY(serve_transfer, recvfrom, V, X, V, V, LENGTH(5), OUT(4)),
 	CALL_BY(serve_message, sendmsg, V, X, V), CALL_BY(serve_message, recvmsg, V, X, V),
@@ -142,7 +145,7 @@ static const struct call_row rows[CALLS_MAX] = {
 	PLAIN(mmap), PLAIN(munmap), PLAIN(mprotect), PLAIN(mremap), PLAIN(msync), PLAIN(madvise),
 	PLAIN(brk), PLAIN(mlock), PLAIN(mlock2), PLAIN(munlock), PLAIN(mlockall), PLAIN(munlockall),
 	PLAIN(remap_file_pages), PLAIN(pkey_mprotect), PLAIN(pkey_alloc), PLAIN(pkey_free), PLAIN(mseal),
-	PLAIN(map_shadow_stack), CALL(mincore, V, V, PLACE(1)),
+	PLAIN(map_shadow_stack), CALL(mincore, V, V, { ARG_OUT, 1 | BY_PAGES, 0, 1 }),
 	CALL(process_madvise, V, INx(2, 16), V, V, V), PLAIN(process_mrelease), PLAIN(userfaultfd),
 	CALL(memfd_create, S, V), PLAIN(memfd_secret),
 	CALL(mbind, V, V, V, PLACE(8), V, V), CALL(set_mempolicy, V, PLACE(8), V),
@@ -191,13 +194,13 @@ static const struct call_row rows[CALLS_MAX] = {
 	CALL(sched_setparam, V, IN(4)), CALL(sched_getparam, V, OUT(4)), CALL(sched_setscheduler, V, V, IN(4)),
 	PLAIN(sched_getscheduler), PLAIN(sched_get_priority_max), PLAIN(sched_get_priority_min),
 	CALL(sched_rr_get_interval, V, OUT(TIMESPEC)), CALL(sched_setaffinity, V, V, INi(1, 1)),
-	CALL(sched_getaffinity, V, V, RESULTi(1, 1)), CALL(sched_setattr, V, PLACE(48), V),
+	CALL(sched_getaffinity, V, V, RESULTi(1, 1)), CALL(sched_setattr, V, SIZED, V),
 	CALL(sched_getattr, V, OUTi(2, 1), V, V), CALL(getcpu, OUT(4), OUT(4), V), PLAIN(membarrier),
 	CALL(modify_ldt, V, PLACE(16), V), PLAIN(ioperm), PLAIN(iopl), PLAIN(vhangup),
 	CALL(set_thread_area, PLACE(16)), CALL(get_thread_area, PLACE(16)),
 
 	/* the system */
-	CALL(uname, OUT(390)), CALL(sysinfo, OUT(112)), CALL(syslog, V, RESULTi(2, 1), V),
+	CALL(uname, OUT(390)), CALL(sysinfo, OUT(112)), CALL(syslog, V, PLACEx(2, 1), V),
 	CALL(sethostname, INi(1, 1), V), CALL(setdomainname, INi(1, 1), V), CALL(getrandom, RESULT(1, 1), V, V),
 	CALL(reboot, V, V, V, S), CALL(init_module, PLACE(1), V, S), CALL(finit_module, V, S, V),
 	CALL(delete_module, S, V), CALL(kexec_load, V, V, PLACE(32), V), CALL(kexec_file_load, V, V, V, S, V),

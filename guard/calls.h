@@ -16,12 +16,15 @@ enum argument_kind {
 	ARG_IN,        /* read */
 	ARG_OUT,       /* written, or not, or a part of it */
 	ARG_RESULT,    /* written: as many as the call returns */
-	ARG_LENGTH,    /* written: as many as another argument points to; that is written, too */
+	ARG_LENGTH, /* a socket's name, written: as many as another argument points to; that, too */
+	ARG_SIZED,  /* read: as many as the number of 32 bits says that it begins with */
+	ARG_PREFIX, /* read: as many as there are */
 	ARG_PLACE, /* must be where it is, or: not worth a copy. It can be made again after EFAULT */
 	ARG_SPECIAL, /* the row's own function knows */
 };
 
 #define BY_NONE 7
+#define BY_PAGES 16 /* and: one for each page of so many bytes */
 #define BY_INT \
 	8 /* and: that argument has 32 bits; what is above them in its register is anything */
 
@@ -61,6 +64,7 @@ long serve_messages(struct served *s, const struct call_row *row);
 /* exec.c */
 long serve_exec(struct served *s, const struct call_row *row);
 /* special.c */
+long serve_getsockopt(struct served *s, const struct call_row *row);
 long serve_futex(struct served *s, const struct call_row *row);
 long serve_futex_waitv(struct served *s, const struct call_row *row);
 long serve_ioctl(struct served *s, const struct call_row *row);

@@ -35,12 +35,13 @@
 #include <stdint.h>
 
 /*
- * 32 to 40 TiB: below where the kernel begins with a bottom-up layout (a third of the
- * address space), above the shadow memory of sanitizers and what runtimes ask for by
- * address. Never changed lightly: the filter of a parent is that of its children.
+ * 104 to 108 TiB: above what runtimes ask for by address, at random or not (46 bits), and
+ * where programs are loaded; below where the kernel begins to map downwards. (A filter
+ * is inherited: a program that is executed and has no handler would be killed for a
+ * call on its own memory there.) Never changed lightly, for the same reason.
  */
-#define GUARD_WINDOW_SHIFT 43
-#define GUARD_WINDOW UINT64_C(0x200000000000)
+#define GUARD_WINDOW_SHIFT 42
+#define GUARD_WINDOW UINT64_C(0x680000000000)
 #define GUARD_WINDOW_BYTES (UINT64_C(1) << GUARD_WINDOW_SHIFT)
 
 static inline bool guard_in_window(uint64_t address)
@@ -53,6 +54,8 @@ struct guard_pager {
 	/* Keep the page at this address resident and writable. => 0 or -errno */
 	int (*pin)(void *page);
 	void (*unpin)(void *page);
+	/* From there to the end of what is managed, in bytes; 0: it is not. */
+	size_t (*extent)(const void *address);
 };
 
 /*

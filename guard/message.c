@@ -17,6 +17,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#define WHOLE ((size_t)1 << 20)
+
 #ifndef MSG_ZEROCOPY
 #define MSG_ZEROCOPY 0x4000000
 #endif
@@ -26,7 +28,7 @@ struct message {
 	struct msghdr given, made;
 	struct iovec *list;
 	struct vector vector;
-	size_t name_bytes;
+	size_t name_bytes, bytes;
 };
 
 static bool in_window(const void *p)
@@ -55,6 +57,7 @@ static int copy_field(struct served *s, void **p, size_t n, bool sends)
 /* The header and what is beside the segments. */
 static int open_header(struct served *s, struct message *m, unsigned long user, bool sends)
 {
+	size_t bytes = 0;
 	int error;
 
 	m->user = user;
@@ -70,25 +73,34 @@ static int open_header(struct served *s, struct message *m, unsigned long user, 
 	error = copy_field(s, &m->made.msg_name, m->name_bytes, sends);
 	if (!error)
 		error = copy_field(s, &m->made.msg_control, m->given.msg_controllen, sends);
-	return error ? error :
-	               vector_read(s, (unsigned long)m->given.msg_iov, m->given.msg_iovlen,
-	                           &m->list);
+	if (!error)
+		error = vector_read(s, (unsigned long)m->given.msg_iov, m->given.msg_iovlen,
+		                    &m->list);
+	for (size_t i = 0; !error && i < m->given.msg_iovlen; i++)
+		bytes += m->list[i].iov_len;
+	m->bytes = bytes;
+	return error;
 }
 
-static int open_vector(struct served *s, struct message *m, size_t skip, size_t limit, bool sends)
+/* fetched: with what is there: to be sent, or because nothing might be written (MSG_TRUNC) */
+static int open_vector(struct served *s, struct message *m, size_t skip, size_t limit, bool fetched)
 {
-	int error = vector_open(s, m->list, m->given.msg_iovlen, skip, limit, sends, &m->vector);
+	int error = vector_open(s, m->list, m->given.msg_iovlen, skip, limit, fetched, &m->vector);
 
 	m->made.msg_iov = m->vector.made;
 	m->made.msg_iovlen = m->vector.n;
 	return error;
 }
 
-static int open_message(struct served *s, struct message *m, unsigned long user, bool sends)
+static int open_message(struct served *s, struct message *m, unsigned long user, bool sends,
+                        int flags)
 {
 	int error = open_header(s, m, user, sends);
 
-	return error ? error : open_vector(s, m, 0, SIZE_MAX, sends);
+	/* No datagram is as long. */
+	if (!error && sends && m->bytes > COPY_MAX)
+		error = -EMSGSIZE;
+	return error ? error : open_vector(s, m, 0, SIZE_MAX, sends || flags & MSG_TRUNC);
 }
 
 #define FIELD_TO_USER(m, field) \
@@ -128,11 +140,9 @@ static bool is_stream(int fd)
 static long send_in_turns(struct served *s, struct message *m)
 {
 	struct scratch_mark mark = scratch_mark(&s->scratch);
-	size_t done = 0, bytes = 0;
+	size_t done = 0;
 
-	for (size_t i = 0; i < m->given.msg_iovlen; i++)
-		bytes += m->list[i].iov_len;
-	while (done < bytes) {
+	while (done < m->bytes) {
 		int error = open_vector(s, m, done, SCRATCH_PIECE, true);
 		long result = error ? error : served_call(s);
 
@@ -175,9 +185,10 @@ static long send_message(struct served *s)
 	s->arg[1] = (unsigned long)&m.made;
 	if (s->given[2] & MSG_ZEROCOPY)
 		return send_in_place(s, &m);
-	if (vector_in_window(m.list, m.given.msg_iovlen) > SCRATCH_PIECE &&
-	    is_stream((int)s->given[0]))
+	if (vector_in_window(m.list, m.given.msg_iovlen) > WHOLE && is_stream((int)s->given[0]))
 		return send_in_turns(s, &m);
+	if (m.bytes > COPY_MAX)
+		return -EMSGSIZE;
 	error = open_vector(s, &m, 0, SIZE_MAX, true);
 	return error ? error : served_call(s);
 }
@@ -185,7 +196,7 @@ static long send_message(struct served *s)
 static long receive_message(struct served *s)
 {
 	struct message m;
-	int error = open_message(s, &m, s->given[1], false);
+	int error = open_message(s, &m, s->given[1], false, (int)s->given[2]);
 	long result;
 
 	if (error)
@@ -217,7 +228,8 @@ static long many(struct served *s)
 	if (!messages || !made)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
-		error = open_message(s, &messages[i], s->given[1] + i * sizeof *made, sends);
+		error = open_message(s, &messages[i], s->given[1] + i * sizeof *made, sends,
+		                     (int)s->given[3]);
 		/* What comes before it is made, and then the kernel says that it is not well. */
 		if (error && i == 0)
 			return error;

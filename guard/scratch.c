@@ -2,14 +2,14 @@
 /*
  * guard/scratch.c - see scratch.h.
  *
- * A slot is its owner's until that stores 0; nobody else touches its record meanwhile.
- * It changes hands by way of SETTLING, so that a call in a signal handler of the new
- * owner's does not judge it by what the record says of the old one. Records and their
- * memory are mapped once and stay.
+ * A slot is its owner's until that stores 0; nobody else touches its record meanwhile,
+ * but to read where its number should be. It changes hands by way of SETTLING. Records and
+ * their memory are mapped once and stay.
  */
 #include "guard/scratch.h"
 
 #include "base/base.h"
+#include "guard/copy.h"
 #include "guard/guard.h"
 
 #include <errno.h>
@@ -31,8 +31,9 @@ struct extra {
 };
 
 struct slot {
-	uintptr_t frame, stack;
-	char *memory; /* SLOT_BYTES, from the first use on */
+	struct scratch *scratch; /* in the frame of the call */
+	unsigned long number;    /* that is there as long as the frame is */
+	char *memory;            /* SLOT_BYTES, from the first use on */
 	size_t used;
 	struct extra *extras;
 	unsigned pin_count;
@@ -42,8 +43,9 @@ struct slot {
 static _Atomic uint32_t owners[SLOTS_MAX]; /* thread numbers; 0: free */
 static struct slot slots[SLOTS_MAX];
 static _Atomic uint32_t slots_used; /* the highest ever, and one */
+static _Atomic unsigned long numbers;
 static const struct guard_pager *pager;
-static uint32_t forking; /* the thread that forks, in its child */
+static SIGNAL_SAFE_TLS uint32_t forking; /* this thread, in its child */
 
 static uint32_t my_number(void)
 {
@@ -96,16 +98,12 @@ static void empty(struct slot *slot)
 	slot->used = 0;
 }
 
-/*
- * A slot of this thread's own: has the call that took it been left? Two calls that are
- * both under way are one in a signal handler that interrupted the other, deeper on the
- * same stack, or on the alternate one.
- */
-static bool was_left(const struct slot *slot, const struct scratch *s)
+/* A slot of this thread's own: has the frame gone that it was for? */
+static bool was_left(const struct slot *slot)
 {
-	if (slot->stack == s->stack)
-		return slot->frame <= s->frame;
-	return s->stack == 0;
+	unsigned long number;
+
+	return guard_load((void *)&slot->scratch->number, &number) || number != slot->number;
 }
 
 static bool is_gone(uint32_t thread)
@@ -120,13 +118,13 @@ static bool take(uint32_t i, uint32_t from)
 }
 
 /* => SETTLING; or SLOTS_MAX: none is free */
-static uint32_t find(const struct scratch *s, uint32_t me)
+static uint32_t find(uint32_t me)
 {
 	uint32_t n = atomic_load(&slots_used), owner;
 
 	for (uint32_t i = 0; i < n; i++)
 		if (atomic_load_explicit(&owners[i], memory_order_relaxed) == me &&
-		    was_left(&slots[i], s) && take(i, me)) {
+		    was_left(&slots[i]) && take(i, me)) {
 			empty(&slots[i]);
 			return i;
 		}
@@ -165,23 +163,23 @@ static bool take_slot(struct scratch *s)
 	if (s->slot)
 		return true;
 	me = my_number();
-	i = find(s, me);
+	i = find(me);
 	errno = saved;
 	if (i == SLOTS_MAX)
 		return false;
 	s->slot = &slots[i];
-	s->slot->frame = s->frame;
-	s->slot->stack = s->stack;
+	s->slot->scratch = s;
+	s->slot->number = atomic_fetch_add(&numbers, 1) + 1;
 	s->slot->used = 0;
+	atomic_store(&s->number, s->slot->number);
 	atomic_store(&owners[i], me);
 	return true;
 }
 
-void scratch_open(struct scratch *s, void *frame, uintptr_t stack)
+void scratch_open(struct scratch *s)
 {
+	atomic_init(&s->number, 0);
 	s->slot = NULL;
-	s->frame = (uintptr_t)frame;
-	s->stack = stack;
 	s->inside_used = 0;
 }
 
@@ -191,6 +189,7 @@ void scratch_close(struct scratch *s)
 
 	if (!s->slot)
 		return;
+	atomic_store(&s->number, 0);
 	empty(s->slot);
 	atomic_store(&owners[s->slot - slots], 0);
 	s->slot = NULL;
@@ -267,6 +266,11 @@ void scratch_return(struct scratch *s, struct scratch_mark mark)
 	if (mark.extra)
 		s->slot->extras->used = mark.extra_used;
 	s->slot->used = mark.used;
+}
+
+size_t scratch_extent(const void *address)
+{
+	return pager->extent(address);
 }
 
 int scratch_pin(struct scratch *s, uintptr_t page)

@@ -4,9 +4,9 @@
  *
  * Little is in the caller's frame; more is a slot of the process's, and in ordinary
  * mappings of its own where a slot is too small. A call that is left by siglongjmp or
- * by the end of its thread cannot give its slot back: it is known by its owner's
- * thread number and frame, and taken back when that thread comes again with another
- * frame, or has gone.
+ * by the end of its thread cannot give its slot back. So each writes a number of its
+ * own into its frame: where a slot's number is no longer there, the frame has gone;
+ * where it is, the call may be under way. Signals are blocked in all of this.
  */
 #ifndef QUIRE_GUARD_SCRATCH_H
 #define QUIRE_GUARD_SCRATCH_H
@@ -24,14 +24,14 @@
 struct slot;
 
 struct scratch {
+	_Atomic unsigned long number; /* 0: no slot */
 	struct slot *slot;
-	uintptr_t frame, stack;
 	size_t inside_used;
 	_Alignas(16) char inside[SCRATCH_INSIDE];
 };
 
-/* frame: of the caller, who closes it. stack: the alternate one that it is on, or 0 */
-void scratch_open(struct scratch *s, void *frame, uintptr_t stack);
+/* s: in the frame of the caller, who closes it. */
+void scratch_open(struct scratch *s);
 void scratch_close(struct scratch *s);
 /*
  * offset: where in a page it is to begin, or SCRATCH_ANY. Not cleared.
@@ -48,6 +48,9 @@ struct scratch_mark scratch_mark(const struct scratch *s);
 void scratch_return(struct scratch *s, struct scratch_mark mark);
 /* Pin the page until the scratch is closed. => 0 or -errno */
 int scratch_pin(struct scratch *s, uintptr_t page);
+
+/* guard_pager.extent */
+size_t scratch_extent(const void *address);
 
 struct guard_pager;
 void scratch_start(const struct guard_pager *pager);

@@ -18,13 +18,15 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 /* Evicted again and again between the touch and the call: then there is no memory to speak of. */
-#define PLACE_TRIES 1000
+#define PLACE_TRIES 100
+#define PLACE_MORE ((size_t)1 << 20)
 
 /* ------------------------------------------------------------- the call */
 
@@ -80,9 +82,24 @@ static long make_cancellable(long number, const unsigned long arg[CALL_ARGS],
 	return result;
 }
 
+static void change_mask(const uint64_t *mask, uint64_t *old)
+{
+	const unsigned long arg[CALL_ARGS] = { SIG_SETMASK, (unsigned long)mask, (unsigned long)old,
+		                               sizeof *mask };
+
+	bare_syscall(SYS_rt_sigprocmask, arg);
+}
+
 long served_call(struct served *s)
 {
-	return s->cancellable ? make_cancellable(s->number, s->arg, make) : make(s->number, s->arg);
+	uint64_t blocked;
+	long result;
+
+	change_mask(&s->mask, &blocked);
+	result = s->cancellable ? make_cancellable(s->number, s->arg, make) :
+	                          make(s->number, s->arg);
+	change_mask(&blocked, NULL);
+	return result;
 }
 
 long plain_call(long number, const unsigned long arg[CALL_ARGS], bool cancellable)
@@ -135,16 +152,26 @@ int place_touch(unsigned long address, size_t bytes)
 	return 0;
 }
 
+/*
+ * Behind what is known of an argument there may be more, of a length that only the kernel
+ * knows: with each try more of it is made present, if it can be.
+ */
 long place_call(struct served *s, const size_t places[CALL_ARGS])
 {
+	size_t more = 0;
 	long result = served_call(s);
 
 	for (int tries = 0; result == -EFAULT && tries < PLACE_TRIES; tries++) {
-		for (unsigned i = 0; i < CALL_ARGS; i++)
-			if (places[i] && guard_in_window(s->arg[i]) &&
-			    place_touch(s->arg[i], places[i]))
+		for (unsigned i = 0; i < CALL_ARGS; i++) {
+			if (!places[i] || !guard_in_window(s->arg[i]))
+				continue;
+			if (place_touch(s->arg[i], places[i]))
 				return -EFAULT;
+			if (more)
+				place_touch(s->arg[i] + places[i], more);
+		}
 		result = served_call(s);
+		more = MIN(MAX(2 * more, PAGE_BYTES), PLACE_MORE);
 	}
 	return result;
 }
@@ -157,6 +184,8 @@ struct bound {
 	unsigned long user;
 	char *bytes;
 	size_t capacity;
+	int32_t length; /* ARG_LENGTH: as given, and as returned */
+	int32_t *returned;
 	struct copied copied;
 };
 
@@ -168,7 +197,9 @@ static bool bytes_of(const struct served *s, const struct argument *shape, size_
 	*bytes = shape->size;
 	if (shape->by == BY_NONE)
 		return true;
-	count = s->given[shape->by & ~BY_INT];
+	count = s->given[shape->by & ~(BY_INT | BY_PAGES)];
+	if (shape->by & BY_PAGES)
+		count = pages_of(count) + (count % PAGE_BYTES != 0);
 	if (shape->by & BY_INT)
 		count = (uint32_t)count;
 	return !__builtin_mul_overflow(count, (size_t)shape->size, bytes) &&
@@ -202,25 +233,77 @@ static int bind_result(struct served *s, struct bound *b, size_t bytes)
 	return 0;
 }
 
+/* Of a socket's name the kernel writes no more. */
+#define NAME_MAX_BYTES 128
+
+/*
+ * The kernel looks at the length twice, and writes by what it sees then: so it sees
+ * neither the program's, which another thread may change, nor more than there is room for.
+ */
 static int bind_length(struct served *s, struct bound *b)
 {
-	int32_t length;
+	unsigned by = b->shape->by;
 
-	if (copy_from(&length, s->given[b->shape->by], sizeof length))
+	if (copy_from(&b->length, s->given[by], sizeof b->length))
 		return -EFAULT;
-	/* A few options read what they overwrite. */
-	b->capacity = (size_t)MAX(length, 0);
-	if (b->capacity > COPY_MAX)
-		return -EINVAL;
-	return copied_open(s, &b->copied, &s->arg[b->index], b->capacity, true);
+	b->capacity = (size_t)MIN(MAX(b->length, 0), NAME_MAX_BYTES);
+	b->bytes = scratch_get(&s->scratch, NAME_MAX_BYTES, SCRATCH_ANY);
+	b->returned = scratch_get(&s->scratch, sizeof *b->returned, SCRATCH_ANY);
+	if (!b->bytes || !b->returned)
+		return -ENOMEM;
+	*b->returned = b->length;
+	s->arg[b->index] = (unsigned long)b->bytes;
+	s->arg[by] = (unsigned long)b->returned;
+	return 0;
+}
+
+static int unbind_length(const struct served *s, const struct bound *b, long result)
+{
+	int32_t length = *b->returned;
+
+	if (result < 0)
+		return 0;
+	if (copy_to(b->user, b->bytes, MIN((size_t)MAX(length, 0), b->capacity)))
+		return -EFAULT;
+	return copy_to(s->given[b->shape->by], &length, sizeof length);
+}
+
+/* A structure that begins with its length. */
+static int bind_sized(struct served *s, struct bound *b)
+{
+	uint32_t bytes;
+
+	if (copy_from(&bytes, b->user, sizeof bytes))
+		return -EFAULT;
+	/* The kernel takes no more than a page; and refuses what is longer. */
+	return copied_open(s, &b->copied, &s->arg[b->index],
+	                   MIN(MAX(bytes, sizeof bytes), PAGE_BYTES), false);
+}
+
+/* As many bytes as can be read. */
+static int bind_what_there_is(struct served *s, struct bound *b, size_t bytes)
+{
+	b->bytes = scratch_get(&s->scratch, bytes, SCRATCH_ANY);
+	if (!b->bytes)
+		return -ENOMEM;
+	memset(b->bytes, 0, bytes);
+	if (guard_copy(b->bytes, (const void *)b->user, bytes) == bytes)
+		return -EFAULT;
+	s->arg[b->index] = (unsigned long)b->bytes;
+	return 0;
 }
 
 static int bind(struct served *s, struct bound *b, size_t places[CALL_ARGS])
 {
 	size_t bytes;
 
+	/* By another argument already. */
+	if (s->arg[b->index] != s->given[b->index])
+		return 0;
 	if (b->shape->kind == ARG_LENGTH)
 		return bind_length(s, b);
+	if (b->shape->kind == ARG_SIZED)
+		return bind_sized(s, b);
 	if (!bytes_of(s, b->shape, &bytes) || bytes > COPY_MAX) {
 		places[b->index] = 1;
 		return 0;
@@ -234,10 +317,13 @@ static int bind(struct served *s, struct bound *b, size_t places[CALL_ARGS])
 		                   b->shape->kind == ARG_OUT);
 	case ARG_RESULT:
 		return bind_result(s, b, bytes);
+	case ARG_PREFIX:
+		return bind_what_there_is(s, b, bytes);
 	case ARG_PLACE:
 		places[b->index] = bytes;
 		return 0;
 	case ARG_LENGTH:
+	case ARG_SIZED:
 	case ARG_SPECIAL:
 	case ARG_VALUE:
 		break;
@@ -245,19 +331,20 @@ static int bind(struct served *s, struct bound *b, size_t places[CALL_ARGS])
 	return 0;
 }
 
-static int unbind(const struct bound *b, long result)
+static int unbind(const struct served *s, const struct bound *b, long result)
 {
 	size_t bytes;
 
 	switch ((enum argument_kind)b->shape->kind) {
 	case ARG_RESULT:
-		if (result <= 0 || !b->bytes)
+		if (result < 0 || !b->bytes)
 			return 0;
 		bytes = (size_t)result * b->shape->size + b->shape->more;
 		return copy_to(b->user, b->bytes, MIN(bytes, b->capacity));
 	case ARG_OUT:
-	case ARG_LENGTH:
 		return copied_close(&b->copied);
+	case ARG_LENGTH:
+		return unbind_length(s, b, result);
 	default:
 		return 0;
 	}
@@ -284,7 +371,7 @@ long serve_bound(struct served *s, const struct call_row *row, long (*call)(stru
 	}
 	result = in_place ? place_call(s, places) : call(s);
 	for (unsigned i = 0; i < n; i++) {
-		int error = unbind(&bound[i], result);
+		int error = unbind(s, &bound[i], result);
 
 		if (error && result >= 0)
 			result = error;

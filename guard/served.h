@@ -22,6 +22,7 @@ struct served {
 	unsigned long given[CALL_ARGS]; /* as the program gave them */
 	unsigned long arg[CALL_ARGS];   /* as the call is made */
 	void *context;                  /* of the signal; NULL: called by a wrapper */
+	uint64_t mask;                  /* the thread's own; here signals are blocked */
 	bool cancellable;               /* as a function of libc's is (wrappers.c) */
 	bool known;                     /* what it points to, and how long that is */
 	struct scratch scratch;

@@ -87,7 +87,8 @@ static long wait_for_many(struct served *s)
 	if (!waiters || copy_from(waiters, s->given[0], n * sizeof *waiters))
 		return -EFAULT;
 	s->arg[0] = (unsigned long)waiters;
-	while ((result = served_call(s)) == -EFAULT)
+	/* All words must be there at once, and there may be more than the budget has pages. */
+	for (int tries = 0; (result = served_call(s)) == -EFAULT && tries < 100; tries++)
 		for (uint32_t i = 0; i < n; i++)
 			if (place_touch(waiters[i].address, sizeof(uint32_t)))
 				return -EFAULT;
@@ -130,6 +131,31 @@ static size_t old_ioctl_bytes(unsigned request)
 	}
 }
 
+/* Present, and kept so if it can be. */
+static void hold(struct served *s, unsigned long address, size_t bytes)
+{
+	for (unsigned long at = address & ~(PAGE_BYTES - 1); at < address + bytes; at += PAGE_BYTES)
+		if (guard_in_window(at) && scratch_pin(&s->scratch, at) != 0)
+			place_touch(MAX(at, address), 1);
+}
+
+/*
+ * In place: of some options the length is not in bytes (SO_GET_FILTER), and a copy would be
+ * too short. Pinned, as one that has failed may have done something (SO_ERROR).
+ */
+long serve_getsockopt(struct served *s, const struct call_row *row)
+{
+	size_t places[CALL_ARGS] = { 0, 0, 0, 1, sizeof(uint32_t), 0 };
+	int32_t length;
+
+	(void)row;
+	if (copy_from(&length, s->given[4], sizeof length))
+		return -EFAULT;
+	hold(s, s->given[4], sizeof length);
+	hold(s, s->given[3], (size_t)MIN(MAX(length, 0), 2 * (int32_t)PAGE_BYTES));
+	return place_call(s, places);
+}
+
 /*
  * In place: behind a structure of known size there may be more, which a copy would not
  * have room for. Pinned, as an ioctl that has failed may have done something.
@@ -145,10 +171,7 @@ long serve_ioctl(struct served *s, const struct call_row *row)
 		s->known = false;
 		return serve_unknown(s, row);
 	}
-	for (unsigned long at = s->given[2] & ~(PAGE_BYTES - 1); at < s->given[2] + bytes;
-	     at += PAGE_BYTES)
-		if (scratch_pin(&s->scratch, at) != 0)
-			place_touch(at, 1);
+	hold(s, s->given[2], bytes);
 	places[2] = bytes;
 	return place_call(s, places);
 }
@@ -169,6 +192,7 @@ static size_t fcntl_bytes(int command)
 	case F_SET_RW_HINT:
 	case F_GET_FILE_RW_HINT:
 	case F_SET_FILE_RW_HINT:
+	case 17: /* F_GETOWNER_UIDS */
 		return 8;
 	default:
 		return 0;
@@ -222,8 +246,10 @@ long serve_select(struct served *s, const struct call_row *row)
 	int error = 0;
 
 	(void)row;
-	if (n > DESCRIPTORS_MAX)
-		return served_call(s);
+	if ((int32_t)n < 0)
+		return -EINVAL;
+	if (n > DESCRIPTORS_MAX) /* as many as there can be: the kernel cuts it, too */
+		s->arg[0] = n = DESCRIPTORS_MAX;
 	for (unsigned i = 0; i < 4 && !error; i++)
 		error = copied_open(s, &copies[i], &s->arg[1 + i],
 		                    i < 3 ? (n + 63) / 64 * sizeof(uint64_t) : TIMESPEC, true);
@@ -276,6 +302,7 @@ long serve_sigmask(struct served *s, const struct call_row *row)
 }
 
 #define AUTODISARM (1u << 31)
+#define STACK_LEAST 2048u /* the kernel's MINSIGSTKSZ */
 
 #if defined(__x86_64__)
 
@@ -317,6 +344,11 @@ static long make_afterwards(struct served *s, const stack_t *new)
 
 #endif
 
+static bool is_on_alternate(const ucontext_t *c, const void *frame)
+{
+	return (uintptr_t)frame - (uintptr_t)c->uc_stack.ss_sp < c->uc_stack.ss_size;
+}
+
 static int check_stack(const stack_t *new, bool is_on)
 {
 	unsigned mode = (unsigned)new->ss_flags & ~AUTODISARM;
@@ -325,7 +357,7 @@ static int check_stack(const stack_t *new, bool is_on)
 		return -EPERM;
 	if (mode != 0 && mode != SS_DISABLE && mode != SS_ONSTACK)
 		return -EINVAL;
-	if (mode != SS_DISABLE && new->ss_size < (size_t)sysconf(_SC_MINSIGSTKSZ))
+	if (mode != SS_DISABLE && new->ss_size < STACK_LEAST)
 		return -ENOMEM;
 	return 0;
 }
@@ -360,7 +392,7 @@ long serve_sigaltstack(struct served *s, const struct call_row *row)
 		return -EFAULT;
 	if (!s->given[0])
 		return 0;
-	if (s->scratch.stack)
+	if (is_on_alternate(c, __builtin_frame_address(0)))
 		return make_afterwards(s, &new);
 	if ((unsigned)new.ss_flags & SS_DISABLE)
 		new = (stack_t){ .ss_flags = new.ss_flags };

@@ -3,12 +3,13 @@
  * guard/transfer.c - calls that move bytes: read, write and their like, with one buffer or
  * a list of them; and process_vm_readv and writev.
  *
- * Most are made once, on a copy. A long one is made in turns, where the kernel promises
- * nothing of the whole that turns would break: what is read from or written to a file, and
- * what is written to a pipe or a stream. A turn that did not do all it was asked for is the
- * last, so it ends as the whole would have: a short count, or an error if nothing was
- * done. What is read from a socket, a pipe or a terminal is one call however long: it
- * takes no more memory than there are bytes to be had.
+ * Most are made once, on a copy. One of more than a mebibyte is made in turns, where it can be
+ * divided: what is read from or written to a file, and what is written to a pipe or a
+ * stream. (The kernel keeps others from the file meanwhile, which turns do not: hence the
+ * mebibyte.) A turn that did not do all it was asked for is the last, so it ends as the
+ * whole would have: a short count, or an error if nothing was done. What is read from a
+ * socket, a pipe or a terminal is one call however long: it takes no more memory than
+ * there are bytes to be had.
  */
 #include "guard/copy.h"
 #include "guard/guard.h"
@@ -25,6 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define WHOLE ((size_t)1 << 20)
 #define MEMORY_DEVICES 1 /* major: null, zero, random ... */
 
 #ifndef MSG_ZEROCOPY
@@ -33,8 +35,9 @@
 
 struct transfer {
 	struct served *s;
-	bool reads;  /* into the program's memory */
-	bool vector; /* a list; else one buffer */
+	bool reads;   /* into the program's memory */
+	bool fetches; /* ... or not even that: of what MSG_TRUNC drops nothing is written */
+	bool vector;  /* a list; else one buffer */
 	struct iovec one, *list;
 	size_t n, bytes;
 };
@@ -80,7 +83,7 @@ static long turn(struct transfer *t, size_t done, size_t limit, size_t *asked)
 {
 	struct served *s = t->s;
 	struct vector v;
-	int error = vector_open(s, t->list, t->n, done, limit, !t->reads, &v);
+	int error = vector_open(s, t->list, t->n, done, limit, t->fetches, &v);
 	long result;
 
 	if (error)
@@ -165,9 +168,13 @@ static long transfer(struct served *s)
 	for (size_t i = 0; i < t.n; i++)
 		t.bytes += t.list[i].iov_len;
 	t.bytes = MIN(t.bytes, (size_t)INT32_MAX & ~(PAGE_BYTES - 1));
-	if (vector_in_window(t.list, t.n) <= SCRATCH_PIECE || !is_divisible(&t))
-		return turn(&t, 0, t.reads ? SIZE_MAX : COPY_MAX, &asked);
-	return in_turns(&t);
+	t.fetches = !t.reads || (s->number == SYS_recvfrom && s->given[3] & MSG_TRUNC);
+	if (vector_in_window(t.list, t.n) > WHOLE && is_divisible(&t))
+		return in_turns(&t);
+	/* No datagram is as long; and nothing that is written to a device. */
+	if (!t.reads && t.bytes > COPY_MAX)
+		return -EMSGSIZE;
+	return turn(&t, 0, SIZE_MAX, &asked);
 }
 
 long serve_transfer(struct served *s, const struct call_row *row)

@@ -2,11 +2,12 @@
 /*
  * guard/trap.c - SIGSYS: a call that the filter has stopped, on the thread that made it.
  *
- * The handler blocks no signal, so the call is made with the thread's own mask: what
- * interrupts it does so as it would have without us. A handler with SA_RESTART has the
- * kernel go back to the instruction that made the call, which is one of ours and knows no
- * difference; without, the result is -EINTR, which is handed on. No lock is held and
- * no page, but what scratch.h says.
+ * Signals are blocked in the handler, those excepted that its copying raises, but not
+ * while the call is made: then the mask is the thread's own, and what interrupts the call
+ * does so as it would have without us. A handler with SA_RESTART has the kernel go back
+ * to the instruction that made the call, which is one of ours and knows no difference;
+ * without, the result is -EINTR, which is handed on. No lock is held and no page, but
+ * what scratch.h says.
  */
 #include "guard/trap.h"
 
@@ -17,8 +18,10 @@
 #include "guard/guard.h"
 #include "guard/served.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -47,14 +50,6 @@ static bool is_question(const struct served *s)
 static const int argument_registers[CALL_ARGS] = { REG_RDI, REG_RSI, REG_RDX,
 	                                           REG_R10, REG_R8,  REG_R9 };
 
-/* The alternate stack, if at is on it. */
-static uintptr_t stack_of(const ucontext_t *c, const void *at)
-{
-	uintptr_t base = (uintptr_t)c->uc_stack.ss_sp;
-
-	return (uintptr_t)at - base < c->uc_stack.ss_size ? base : 0;
-}
-
 static void serve(ucontext_t *c, int number)
 {
 	greg_t *registers = c->uc_mcontext.gregs;
@@ -69,8 +64,8 @@ static void serve(ucontext_t *c, int number)
 		registers[REG_RAX] = -EINVAL;
 		return;
 	}
-	scratch_open(&s.scratch, __builtin_frame_address(0),
-	             stack_of(c, __builtin_frame_address(0)));
+	memcpy(&s.mask, &c->uc_sigmask, sizeof s.mask);
+	scratch_open(&s.scratch);
 	registers[REG_RAX] = served_run(&s);
 	scratch_close(&s.scratch);
 }
@@ -134,6 +129,44 @@ static void on_trap(int number, siginfo_t *info, void *context)
 
 /* ------------------------------------------------------------------ start */
 
+/*
+ * How to unwind from there: the caller's frame is above the return address. A thread that is
+ * cancelled while it waits for a futex is unwound from there, by the same library as libc takes.
+ */
+static void describe_trampoline(void)
+{
+	static struct {
+		uint32_t length, id;
+		uint8_t version, augmentation, code_align, data_align, return_register;
+		uint8_t start[7];
+		uint32_t fde_length, fde_back;
+		uint64_t from, bytes;
+		uint32_t end;
+	} __attribute__((packed)) frame = {
+		.length = 16,
+		.version = 1,
+		.code_align = 1,
+		.data_align = 0x78, /* -8 */
+		.return_register = 16,
+		.start = { 0x0c, 7, 8, 0x80 | 16, 1, 0,
+		           0 }, /* CFA = rsp + 8; return address at CFA - 8 */
+		.fde_length = 20,
+		.fde_back = 24,
+		.from = TRAMPOLINE,
+		.bytes = sizeof trampoline,
+	};
+	static bool known;
+	void *library = known ? NULL : dlopen("libgcc_s.so.1", RTLD_NOW);
+	void *found = library ? dlsym(library, "__register_frame") : NULL;
+	void (*add)(void *);
+
+	if (!found)
+		return;
+	memcpy(&add, &found, sizeof add);
+	add(&frame);
+	known = true;
+}
+
 static int map_trampoline(void)
 {
 	void *at = (void *)(uintptr_t)TRAMPOLINE;
@@ -146,8 +179,10 @@ static int map_trampoline(void)
 		return error_set(ENOTSUP, "the address %p is in use: %s", at, strerror(errno));
 	}
 	memcpy(p, trampoline, sizeof trampoline);
-	if (mprotect(p, PAGE_BYTES, PROT_READ | PROT_EXEC) == 0)
+	if (mprotect(p, PAGE_BYTES, PROT_READ | PROT_EXEC) == 0) {
+		describe_trampoline();
 		return 0;
+	}
 	munmap(p, PAGE_BYTES);
 	return error_set(ENOTSUP, "a page of code cannot be made: %s", strerror(errno));
 }
@@ -166,8 +201,18 @@ static bool is_filtered(void)
 	return atomic_load(&seen) != 0;
 }
 
+/* All but those that copying and calls raise in their own thread. */
+static void fill_mask(sigset_t *set)
+{
+	sigfillset(set);
+	sigdelset(set, SIGSYS);
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGBUS);
+}
+
 static int start(const struct guard_pager *pager)
 {
+	sigset_t mask_of_handler;
 	int error = filter_probe();
 
 	if (error)
@@ -177,7 +222,8 @@ static int start(const struct guard_pager *pager)
 		return error;
 	scratch_start(pager);
 	atomic_store(&mark, filter_mark() | 0x10000u);
-	error = chain_install(&chain, SA_NODEFER, NULL);
+	fill_mask(&mask_of_handler);
+	error = chain_install(&chain, SA_NODEFER, &mask_of_handler);
 	if (error)
 		error = error_set(error, "the handler of SIGSYS: %s", strerror(error));
 	else if (!is_filtered())

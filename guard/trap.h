@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* One page of code, below the window, where a call may be made whatever its arguments. */
-#define TRAMPOLINE UINT64_C(0x1fffffff0000)
+#define TRAMPOLINE UINT64_C(0x67ffffff0000)
 
 /*
  * What the filter gives the handler of SIGSYS to know it by: 16 bits that are the

@@ -58,6 +58,7 @@ int vector_open(struct served *s, struct iovec *list, size_t n, size_t skip, siz
                 bool fetched, struct vector *out)
 {
 	size_t copied = 0;
+	bool ends = false;
 
 	while (n > 0 && skip >= list->iov_len && skip > 0) {
 		skip -= list->iov_len;
@@ -69,13 +70,24 @@ int vector_open(struct served *s, struct iovec *list, size_t n, size_t skip, siz
 	out->made = scratch_get(&s->scratch, n * sizeof *list, SCRATCH_ANY);
 	if (!out->user || !out->made)
 		return -ENOMEM;
-	for (size_t i = 0; i < n && (i == 0 || copied < limit); i++, skip = 0) {
+	for (size_t i = 0; i < n && !ends && (i == 0 || copied < limit); i++, skip = 0) {
 		struct iovec part = { (char *)list[i].iov_base + skip, list[i].iov_len - skip };
 		int error = 0;
 
 		out->made[i] = part;
 		if (in_window(&part)) {
+			size_t there = scratch_extent(part.iov_base);
+
+			/* What a copy brings must have a place. What has none the kernel is to see. */
+			ends = part.iov_len > there;
 			part.iov_len = MIN(part.iov_len, limit - copied);
+			if (there == 0) {
+				out->user[i] = out->made[i] = part;
+				out->n = i + 1;
+				out->bytes += part.iov_len;
+				break;
+			}
+			part.iov_len = MIN(part.iov_len, there);
 			copied += part.iov_len;
 			error = copy_segment(s, &part, fetched, &out->made[i]);
 		}

@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -70,6 +71,7 @@ static bool message_in_window(const struct msghdr *m)
 
 static bool messages_in_window(const struct mmsghdr *m, unsigned n)
 {
+	n = MIN(n, VECTOR_MAX);
 	for (unsigned i = 0; i < n; i++)
 		if (message_in_window(&m[i].msg_hdr))
 			return true;
@@ -86,21 +88,37 @@ static long to_errno(long result)
 	return -1;
 }
 
-/* The alternate stack, if we are on it. */
-static uintptr_t stack_now(void)
+/* As in the handler: signals are blocked but while the call is made. */
+static void block(uint64_t *before)
 {
-	stack_t now;
+	uint64_t all = ~(UINT64_C(1) << (SIGSYS - 1) | UINT64_C(1) << (SIGSEGV - 1) |
+	                 UINT64_C(1) << (SIGBUS - 1));
+	const unsigned long arg[CALL_ARGS] = { SIG_BLOCK, (unsigned long)&all,
+		                               (unsigned long)before, sizeof all };
 
-	if (sigaltstack(NULL, &now) != 0 || !(now.ss_flags & SS_ONSTACK))
-		return 0;
-	return (uintptr_t)now.ss_sp;
+	plain_call(SYS_rt_sigprocmask, arg, false);
 }
 
-static void open_served(struct served *s, void *frame)
+static void open_served(struct served *s)
 {
+	block(&s->mask);
 	s->context = NULL;
 	s->cancellable = false;
-	scratch_open(&s->scratch, frame, stack_now());
+	scratch_open(&s->scratch);
+}
+
+static void set_mask(const struct served *s)
+{
+	const unsigned long arg[CALL_ARGS] = { SIG_SETMASK, (unsigned long)&s->mask, 0,
+		                               sizeof s->mask };
+
+	plain_call(SYS_rt_sigprocmask, arg, false);
+}
+
+static void close_served(struct served *s)
+{
+	scratch_close(&s->scratch);
+	set_mask(s);
 }
 
 /* inside: something that it is given is in the window. */
@@ -113,10 +131,10 @@ static long call(long number, bool inside, bool cancellable, const unsigned long
 		return to_errno(plain_call(number, arg, cancellable));
 	s.number = number;
 	memcpy(s.given, arg, sizeof s.given);
-	open_served(&s, __builtin_frame_address(0));
+	open_served(&s);
 	s.cancellable = cancellable;
 	result = served_run(&s);
-	scratch_close(&s.scratch);
+	close_served(&s);
 	return to_errno(result);
 }
 
@@ -212,6 +230,34 @@ EXPORT ssize_t process_vm_writev(pid_t id, const struct iovec *local, unsigned l
                                  unsigned long flags)
 {
 	return syscall(SYS_process_vm_writev, id, local, local_n, remote, remote_n, flags);
+}
+
+/* libc puts the mask's address into a structure on its stack. */
+EXPORT int pselect(int n, fd_set *reads, fd_set *writes, fd_set *excepts,
+                   const struct timespec *timeout, const sigset_t *mask)
+{
+	struct {
+		const void *set;
+		size_t bytes;
+	} masked = { mask, sizeof(uint64_t) };
+	struct timespec left;
+	uint64_t set;
+
+	if (guard_is_on() && guard_in_window(A(mask))) {
+		if (copy_from(&set, A(mask), sizeof set))
+			return (int)to_errno(-EFAULT);
+		masked.set = &set;
+	}
+	/* The kernel writes what is left of it; this function does not. */
+	if (timeout) {
+		if (guard_is_on() && copy_from(&left, A(timeout), sizeof left))
+			return (int)to_errno(-EFAULT);
+		if (!guard_is_on())
+			left = *timeout;
+	}
+	return (int)call(SYS_pselect6, false, true,
+	                 ARGUMENTS(A(n), A(reads), A(writes), A(excepts), A(timeout ? &left : NULL),
+	                           A(&masked)));
 }
 
 /* ------------------------------------------------------------ any call */
@@ -330,29 +376,35 @@ __attribute__((constructor)) static void find_libc(void)
 struct program {
 	struct served s;
 	unsigned long path, argv, envp;
+	bool guarded;
 };
 
 /* => 0 or an errno; to be closed either way */
-static int program_open(struct program *p, void *frame, const char *path, char *const argv[],
-                        char *const envp[])
+static int program_open(struct program *p, const char *path, char *const argv[], char *const envp[])
 {
 	int error = 0;
 
 	*p = (struct program){ .path = A(path), .argv = A(argv), .envp = A(envp) };
-	if (!guard_is_on())
+	p->guarded = guard_is_on();
+	if (!p->guarded)
 		return 0;
-	open_served(&p->s, frame);
+	open_served(&p->s);
 	error = string_copy(&p->s, &p->path, STRING_MAX);
 	if (!error && strings_in_window(argv))
 		error = strings_copy(&p->s, &p->argv);
 	if (!error && strings_in_window(envp))
 		error = strings_copy(&p->s, &p->envp);
+	/* The child has this thread's mask. */
+	set_mask(&p->s);
 	return -error;
 }
 
 static void program_close(struct program *p)
 {
-	scratch_close(&p->s.scratch);
+	if (!p->guarded)
+		return;
+	block(&p->s.mask);
+	close_served(&p->s);
 }
 
 #define PATH_OF(p) ((const char *)(p)->path)
@@ -362,7 +414,7 @@ static void program_close(struct program *p)
 EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), file, argv, envp);
+	int error = program_open(&p, file, argv, envp);
 
 	if (!error && libc.execvpe) {
 		libc.execvpe(PATH_OF(&p), ARGV_OF(&p), ENVP_OF(&p));
@@ -373,6 +425,63 @@ EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 	return -1;
 }
 
+/* The arguments of a function that takes them one by one, as a list. */
+static size_t count_arguments(va_list list)
+{
+	size_t n = 1;
+
+	while (va_arg(list, const char *))
+		n++;
+	return n;
+}
+
+static void take_arguments(va_list list, const char *first, size_t n, const char **argv)
+{
+	argv[0] = first;
+	for (size_t i = 1; i <= n; i++)
+		argv[i] = va_arg(list, const char *);
+}
+
+#define LIST_OF_ARGUMENTS(first, n, list) \
+	va_start(list, first);            \
+	n = count_arguments(list);        \
+	va_end(list);                     \
+	const char *argv[n + 1];          \
+	va_start(list, first);            \
+	take_arguments(list, first, n, argv)
+
+EXPORT int execl(const char *path, const char *first, ...)
+{
+	va_list list;
+	size_t n;
+
+	LIST_OF_ARGUMENTS(first, n, list);
+	va_end(list);
+	return execve(path, (char *const *)argv, environ);
+}
+
+EXPORT int execlp(const char *file, const char *first, ...)
+{
+	va_list list;
+	size_t n;
+
+	LIST_OF_ARGUMENTS(first, n, list);
+	va_end(list);
+	return execvpe(file, (char *const *)argv, environ);
+}
+
+EXPORT int execle(const char *path, const char *first, ...)
+{
+	char *const *envp;
+	va_list list;
+	size_t n;
+
+	LIST_OF_ARGUMENTS(first, n, list);
+	envp = va_arg(list, char *const *);
+	va_end(list);
+	return execve(path, (char *const *)argv, envp);
+}
+
 EXPORT int execvp(const char *file, char *const argv[])
 {
 	return execvpe(file, argv, environ);
@@ -381,7 +490,7 @@ EXPORT int execvp(const char *file, char *const argv[])
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), NULL, argv, envp);
+	int error = program_open(&p, NULL, argv, envp);
 
 	if (!error && libc.fexecve) {
 		libc.fexecve(fd, ARGV_OF(&p), ENVP_OF(&p));
@@ -396,7 +505,7 @@ EXPORT int posix_spawn(pid_t *id, const char *path, const posix_spawn_file_actio
                        const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), path, argv, envp);
+	int error = program_open(&p, path, argv, envp);
 
 	if (!error)
 		error = libc.posix_spawn ? libc.posix_spawn(id, PATH_OF(&p), actions, attributes,
@@ -410,7 +519,7 @@ EXPORT int posix_spawnp(pid_t *id, const char *file, const posix_spawn_file_acti
                         const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), file, argv, envp);
+	int error = program_open(&p, file, argv, envp);
 
 	if (!error)
 		error = libc.posix_spawnp ? libc.posix_spawnp(id, PATH_OF(&p), actions, attributes,
@@ -423,7 +532,7 @@ EXPORT int posix_spawnp(pid_t *id, const char *file, const posix_spawn_file_acti
 EXPORT int system(const char *command)
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), command, NULL, NULL);
+	int error = program_open(&p, command, NULL, NULL);
 	int status = -1;
 
 	if (!error && libc.system) {
@@ -439,7 +548,7 @@ EXPORT int system(const char *command)
 EXPORT FILE *popen(const char *command, const char *type)
 {
 	struct program p;
-	int error = program_open(&p, __builtin_frame_address(0), command, NULL, NULL);
+	int error = program_open(&p, command, NULL, NULL);
 	FILE *stream = NULL;
 
 	if (!error && libc.popen) {

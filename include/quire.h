@@ -57,16 +57,18 @@
  *                fails with EFAULT, unless it is pinned, or the pager was opened
  *                with guard "on": then calls on its regions are trapped and
  *                served (x86-64). What they read and write is copied through
- *                ordinary memory, at most 128 KiB at a time for files; a
+ *                ordinary memory, of a long transfer at most 1 MiB at a time; a
  *                message is copied whole. Needed for that: SIGSYS, SIGSEGV and
  *                SIGBUS are not blocked in the thread, nor taken from Quire
  *                (quire_handle_signal), and it has 32 KiB of stack, or of
- *                alternate stack, for them. From the first such quire_open on
- *                no program that is executed gains privileges (PR_SET_NO_NEW_PRIVS),
+ *                alternate stack, for them. From the first such quire_open on no
+ *                program that is executed gains privileges (PR_SET_NO_NEW_PRIVS),
  *                and the filter stays, in it, too. Memory that the kernel uses
  *                when the call has ended must be pinned all the same: of io_uring,
- *                of aio, of vmsplice; and no stack of a thread, no robust list and no
- *                destination of set_tid_address may lie in a region. Pointers
+ *                of io_submit, of vmsplice. That of POSIX aio must not be in a
+ *                guarded region: threads of libc's that block all signals would be
+ *                killed. No stack of a thread, no robust list and no destination
+ *                of set_tid_address may lie in a region. Pointers
  *                in structures that are themselves in other memory are served in
  *                libc's readv, writev, sendmsg, recvmsg and their like,
  *                process_vm_readv and writev, the exec functions with lists,

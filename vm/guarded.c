@@ -40,7 +40,19 @@ static void unpin(void *page)
 	with_page(page, quire_unpin);
 }
 
-static const struct guard_pager pager = { .pin = pin, .unpin = unpin };
+static size_t extent(const void *address)
+{
+	struct quire_region *r = registry_find(address);
+	size_t bytes;
+
+	if (!r)
+		return 0;
+	bytes = r->bytes - (size_t)((const char *)address - r->base);
+	region_put(r);
+	return bytes;
+}
+
+static const struct guard_pager pager = { .pin = pin, .unpin = unpin, .extent = extent };
 
 /*
  * The guard copies from and to addresses that may be wrong, and wants to be told by
@@ -48,14 +60,12 @@ static const struct guard_pager pager = { .pin = pin, .unpin = unpin };
  */
 int guarded_start(void)
 {
-	static atomic_flag installed = ATOMIC_FLAG_INIT;
-	int error = 0;
+	int error;
 
-	if (!atomic_flag_test_and_set(&installed)) {
-		error = signals_start(SIGBUS);
-		if (!error)
-			error = signals_start(SIGSEGV);
-	}
+	/* Counted, and never stopped: once more does no harm. */
+	error = signals_start(SIGBUS);
+	if (!error)
+		error = signals_start(SIGSEGV);
 	return error ? error : guard_start(&pager);
 }
 

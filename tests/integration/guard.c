@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -18,7 +19,9 @@
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -345,6 +348,125 @@ static void datagrams(void)
 	close_guarded();
 }
 
+struct race {
+	int fd;
+	socklen_t *length;
+};
+
+static void *send_named_later(void *arg)
+{
+	struct race *race = arg;
+	struct sockaddr_un to = { .sun_family = AF_UNIX }, from = to;
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	snprintf(to.sun_path + 1, 60, "quire-to-%d", getpid());
+	memset(from.sun_path + 1, 'n', 107);
+	sleep_seconds(0.1);
+	*race->length = sizeof from;
+	MUST(bind(fd, (void *)&from, sizeof from) == 0);
+	MUST(sendto(fd, "hello", 5, 0, (void *)&to, 40) == 5);
+	close(fd);
+	return NULL;
+}
+
+/* The kernel looks at the length of a name again when there is one. */
+static void lengths_that_change(void)
+{
+	struct sockaddr_un *name, to = { .sun_family = AF_UNIX };
+	socklen_t length = 16;
+	struct race race = { .fd = socket(AF_UNIX, SOCK_DGRAM, 0), .length = &length };
+	pthread_t t;
+	char *a;
+
+	open_guarded();
+	a = room(100);
+	name = room(sizeof *name);
+	memset(name, 'z', sizeof *name);
+	snprintf(to.sun_path + 1, 60, "quire-to-%d", getpid());
+	REQUIRE(bind(race.fd, (void *)&to, 40) == 0);
+	away();
+	MUST(pthread_create(&t, NULL, send_named_later, &race) == 0);
+	CHECK_EQ(recvfrom(race.fd, a, 100, 0, (void *)name, &length), 5);
+	pthread_join(t, NULL);
+	CHECK(memcmp(a, "hello", 5) == 0);
+	CHECK(name->sun_family == AF_UNIX && name->sun_path[13] == 'n');
+	CHECK_EQ(length, 110);
+	close(race.fd);
+	close_guarded();
+}
+
+/* What a call does not write stays; what it writes beyond its count is not lost. */
+static void counts_of_their_own(void)
+{
+	struct sock_filter {
+		uint16_t code;
+		uint8_t yes, no;
+		uint32_t k;
+	} * program;
+	struct {
+		unsigned short n;
+		struct sock_filter *code;
+	} attached = { 200, NULL };
+	struct message {
+		long type;
+		char text[100];
+	} * message;
+	socklen_t *length;
+	int fd, queue;
+	char *text;
+
+	open_guarded();
+	program = room(200 * sizeof *program);
+	length = room(sizeof *length);
+	message = room(sizeof *message);
+	text = room(100);
+	fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+	attached.code = calloc(200, sizeof *program);
+	for (int i = 0; i < 200; i++)
+		attached.code[i] = (struct sock_filter){ 0x06, 0, 0, 0x1000u + (unsigned)i };
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof attached) == 0) {
+		/* Its length is in instructions. */
+		*length = 200;
+		CHECK_EQ(GONE(getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, program, length)), 0);
+		CHECK_EQ(*length, 200);
+		CHECK(memcmp(program, attached.code, 200 * sizeof *program) == 0);
+	}
+	free(attached.code);
+	close(fd);
+	queue = msgget(IPC_PRIVATE, 0600);
+	if (queue < 0) {
+		note_skipped("message queues", strerror(errno));
+	} else {
+		message->type = 77;
+		CHECK_EQ(GONE(msgsnd(queue, message, 0, 0)), 0);
+		message->type = -1;
+		CHECK_EQ(GONE(msgrcv(queue, message, 100, 0, 0)), 0);
+		CHECK_EQ(message->type, 77);
+		msgctl(queue, IPC_RMID, NULL);
+	}
+	strcpy(text, "as it was");
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (fd >= 0) {
+		struct sockaddr_in at = { .sin_family = AF_INET };
+		socklen_t bytes = sizeof at;
+		int client = socket(AF_INET, SOCK_STREAM, 0), peer;
+
+		at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		REQUIRE(bind(fd, (void *)&at, bytes) == 0 && listen(fd, 1) == 0);
+		REQUIRE(getsockname(fd, (void *)&at, &bytes) == 0);
+		REQUIRE(connect(client, (void *)&at, bytes) == 0);
+		peer = accept(fd, NULL, NULL);
+		CHECK_EQ(write(client, "dropped", 7), 7);
+		/* Dropped by the kernel, not received. */
+		CHECK_EQ(GONE(recv(peer, text, 7, MSG_TRUNC | MSG_WAITALL)), 7);
+		CHECK_STR(text, "as it was");
+		close(peer);
+		close(client);
+		close(fd);
+	}
+	close_guarded();
+}
+
 /* ---------------------------------------------------------------- waiting */
 
 static void waiting(void)
@@ -379,6 +501,9 @@ static void waiting(void)
 	*interval = (struct timeval){ 0, 1000 };
 	CHECK_EQ(GONE(select(pipes[0] + 1, set, NULL, NULL, interval)), 0);
 	CHECK(!FD_ISSET(pipes[0], set));
+	*time = (struct timespec){ 0, 1000 };
+	CHECK_EQ(GONE(pselect(0, NULL, NULL, NULL, time, memset(set, 0, sizeof(sigset_t)))), 0);
+	CHECK_EQ(time->tv_nsec, 1000);
 	epoll = epoll_create1(0);
 	events[0] = (struct epoll_event){ EPOLLOUT, { .u64 = 4711 } };
 	CHECK_EQ(GONE(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[1], events)), 0);
@@ -452,8 +577,8 @@ static void bad_addresses(void)
 	open_guarded();
 	fd = open_file();
 	CHECK_EQ(write(fd, "0123456789", 10), 10);
-	/* Below a region there is nothing. */
-	outside = base - 4 * PAGE;
+	/* Below a region there is a page of nothing. */
+	outside = base - PAGE / 2;
 	CHECK_EQ(pread(fd, outside, 10, 0), -1);
 	CHECK_EQ(errno, EFAULT);
 	CHECK_EQ(write(fd, outside, 10), -1);
@@ -477,6 +602,80 @@ static void bad_addresses(void)
 	CHECK_EQ(GONE(pread(-1, fixed, 10, 0)), -1);
 	CHECK_EQ(errno, EBADF);
 	close(fd);
+	close_guarded();
+}
+
+#define RECORD (512 * KIB)
+#define RECORDS 40
+
+struct writer {
+	int fd;
+	char *record;
+};
+
+static void *append_records(void *arg)
+{
+	struct writer *w = arg;
+
+	for (int i = 0; i < RECORDS / 2; i++)
+		MUST(write(w->fd, w->record, RECORD) == RECORD);
+	return NULL;
+}
+
+/* Records that several threads append are whole. */
+static void whole_records(void)
+{
+	const char *path = path_in(temporary_directory(), "records");
+	static char record[RECORD];
+	struct writer w[2];
+	pthread_t t[2];
+	size_t torn = 0;
+	int fd;
+
+	open_guarded();
+	for (int i = 0; i < 2; i++) {
+		w[i].record = room(RECORD);
+		w[i].fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+		memset(w[i].record, 'a' + i, RECORD);
+	}
+	away();
+	for (int i = 0; i < 2; i++)
+		MUST(pthread_create(&t[i], NULL, append_records, &w[i]) == 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	fd = open(path, O_RDONLY);
+	for (int i = 0; i < RECORDS; i++) {
+		MUST(read(fd, record, RECORD) == RECORD);
+		torn += memchr(record, record[0] == 'a' ? 'b' : 'a', RECORD) != NULL;
+	}
+	CHECK_EQ(torn, 0);
+	close(fd);
+	close(w[0].fd);
+	close(w[1].fd);
+	unlink(path);
+	close_guarded();
+}
+
+/* What does not fit the region stays where it was. */
+static void beyond_the_end(void)
+{
+	char *end, all[11] = "0123456789";
+	ssize_t n;
+	int pipes[2];
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	end = base + PAGES * PAGE;
+	CHECK_EQ(write(pipes[1], all, 10), 10);
+	/* A part of it, or nothing. */
+	n = GONE(read(pipes[0], end - 4, 10));
+	CHECK(n == 4 || (n == -1 && errno == EFAULT));
+	n = n < 0 ? 0 : n;
+	CHECK(memcmp(end - 4, all, (size_t)n) == 0);
+	CHECK_EQ(GONE(read(pipes[0], end - 100, 10)), 10 - n);
+	CHECK(memcmp(end - 100, all + n, (size_t)(10 - n)) == 0);
+	close(pipes[0]);
+	close(pipes[1]);
 	close_guarded();
 }
 
@@ -536,6 +735,73 @@ static void interrupt_by(void (*handler)(int), int flags)
 
 	MUST(sigaction(SIGALRM, &a, NULL) == 0);
 	MUST(setitimer(ITIMER_REAL, &t, NULL) == 0);
+}
+
+static int nested_pipe;
+static volatile long nested_result;
+
+static void on_nested(int number)
+{
+	(void)number;
+	nested_result = read(nested_pipe, base + 2000 * PAGE, 20000);
+}
+
+static void *feed_later(void *fd)
+{
+	static char text[30000];
+
+	sleep_seconds(0.4);
+	memset(text, 'o', sizeof text);
+	MUST(write(*(int *)fd, text, sizeof text) == sizeof text);
+	return NULL;
+}
+
+/* A handler on an alternate stack that makes a guarded call of its own. */
+static void nested_on(unsigned flags)
+{
+	static char stack[128 << 10], inner[20000];
+	stack_t s = { .ss_sp = stack, .ss_size = sizeof stack, .ss_flags = (int)flags };
+	stack_t none = { .ss_flags = SS_DISABLE };
+	int pipes[2], others[2];
+	sigset_t alarm;
+	pthread_t t;
+	char *a;
+
+	open_guarded();
+	MUST(pipe(pipes) == 0 && pipe(others) == 0);
+	a = room(MIB);
+	memset(inner, 'i', sizeof inner);
+	MUST(write(others[1], inner, sizeof inner) == sizeof inner);
+	nested_pipe = others[0];
+	away();
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+	MUST(pthread_create(&t, NULL, feed_later, &pipes[1]) == 0);
+	pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+	MUST(sigaltstack(&s, NULL) == 0);
+	interrupt_by(on_nested, SA_RESTART | SA_ONSTACK);
+	CHECK_EQ(read(pipes[0], a, MIB), 30000);
+	MUST(sigaltstack(&none, NULL) == 0);
+	pthread_join(t, NULL);
+	CHECK_EQ(nested_result, 20000);
+	CHECK(a[0] == 'o' && a[29999] == 'o');
+	CHECK(base[2000 * PAGE] == 'i' && base[2000 * PAGE + 19999] == 'i');
+	close(pipes[0]);
+	close(pipes[1]);
+	close(others[0]);
+	close(others[1]);
+	close_guarded();
+}
+
+static void nested_calls(void)
+{
+	if (SANITIZED) {
+		note_skipped("nested calls", "sanitizers have alternate stacks of their own");
+		return;
+	}
+	nested_on(0);
+	nested_on(1u << 31 /* SS_AUTODISARM */);
 }
 
 static void *write_later(void *fd)
@@ -976,6 +1242,20 @@ static void executed_programs(void)
 	CHECK_EQ(GONE(posix_spawnp(&child, room_for("true"), NULL, NULL, here, environ)), 0);
 	CHECK_EQ(status_of(child), 0);
 	CHECK_EQ(GONE(system(echo)), 0);
+	away();
+	child = vfork();
+	if (child == 0) {
+		execl(list[0], list[3], list[1], list[2], list[3], list[4], NULL);
+		_exit(99);
+	}
+	CHECK_EQ(WEXITSTATUS(status_of(child)), 1);
+	away();
+	child = vfork();
+	if (child == 0) {
+		execlp("sh", list[3], list[1], list[2], list[3], list[4], list[4], NULL);
+		_exit(99);
+	}
+	CHECK_EQ(WEXITSTATUS(status_of(child)), 1);
 	stream = GONE(popen(echo, "r"));
 	REQUIRE(stream != NULL);
 	CHECK(fgets(text, sizeof text, stream) != NULL);
@@ -1080,6 +1360,11 @@ int main(int argc, char **argv)
 		                                  UNIT(file_names),
 		                                  UNIT(stream_sockets),
 		                                  UNIT(datagrams),
+		                                  UNIT(lengths_that_change),
+		                                  UNIT(counts_of_their_own),
+		                                  UNIT(whole_records),
+		                                  UNIT(beyond_the_end),
+		                                  UNIT(nested_calls),
 		                                  UNIT(waiting),
 		                                  UNIT(odds_and_ends),
 		                                  UNIT(bad_addresses),

@@ -30,7 +30,7 @@ static long served(long number, unsigned long a, unsigned long b, unsigned long 
 	struct served s = { .number = number, .given = { a, b, c, d, e, f } };
 	long result;
 
-	scratch_open(&s.scratch, __builtin_frame_address(0), 0);
+	scratch_open(&s.scratch);
 	result = served_run(&s);
 	scratch_close(&s.scratch);
 	return result;
@@ -45,7 +45,7 @@ static struct served open_served(void)
 {
 	struct served s = { .number = 0 };
 
-	scratch_open(&s.scratch, __builtin_frame_address(0), 0);
+	scratch_open(&s.scratch);
 	return s;
 }
 
@@ -173,6 +173,24 @@ static void on_fault(int number, siginfo_t *info, void *context)
 		signal(number, SIG_DFL);
 }
 
+static int pin(void *page)
+{
+	(void)page;
+	return 0;
+}
+
+static void unpin(void *page)
+{
+	(void)page;
+}
+
+static size_t extent(const void *address)
+{
+	return (size_t)(memory + PAGES * PAGE_BYTES - (const char *)address);
+}
+
+static const struct guard_pager pager = { pin, unpin, extent };
+
 int main(int argc, char **argv)
 {
 	struct sigaction faults = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
@@ -191,6 +209,7 @@ int main(int argc, char **argv)
 	              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (memory == MAP_FAILED)
 		unit_skip_all("the window's addresses cannot be used here");
+	scratch_start(&pager);
 	sigaction(SIGSEGV, &faults, NULL);
 	return unit_main(argc, argv, "serve", tests);
 }
