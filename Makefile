@@ -138,7 +138,7 @@ $(BUILD)/libquire.a: $(lib_obj) $(BUILD)/obj/lib.list
 
 $(BUILD)/libquire.so: $(lib_obj) $(BUILD)/obj/lib.list quire.map
 	$(say) LD $@
-	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--version-script=quire.map \
+	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,-z,nodelete -Wl,--version-script=quire.map \
 		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/$(SONAME)
 

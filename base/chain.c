@@ -37,6 +37,11 @@ void chain_remove(struct chain *c)
 		sigaction(c->number, &c->previous, NULL);
 }
 
+void chain_all(sigset_t *set)
+{
+	memset(set, 0xff, sizeof *set);
+}
+
 void chain_default(int number)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };

@@ -30,6 +30,12 @@ void chain_remove(struct chain *c);
 /* Within ours. */
 void chain_pass_on(struct chain *c, siginfo_t *info, void *context);
 
+/*
+ * All signals, those that libc keeps to itself included (sigfillset leaves them out): a thread
+ * that is cancelled must not be unwound through ours.
+ */
+void chain_all(sigset_t *set);
+
 /* To the default action, which ends the process when the signal comes (again). */
 void chain_default(int number);
 

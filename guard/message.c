@@ -190,6 +190,8 @@ static long send_message(struct served *s)
 	if (m.bytes > COPY_MAX)
 		return -EMSGSIZE;
 	error = open_vector(s, &m, 0, SIZE_MAX, true);
+	if (!error && m.vector.overhangs && !is_stream((int)s->given[0]))
+		error = -EFAULT;
 	return error ? error : served_call(s);
 }
 
@@ -201,6 +203,8 @@ static long receive_message(struct served *s)
 
 	if (error)
 		return error;
+	if (m.vector.overhangs && !is_stream((int)s->given[0]))
+		return -EFAULT;
 	s->arg[1] = (unsigned long)&m.made;
 	result = served_call(s);
 	if (result < 0)
@@ -230,6 +234,8 @@ static long many(struct served *s)
 	for (size_t i = 0; i < n; i++) {
 		error = open_message(s, &messages[i], s->given[1] + i * sizeof *made, sends,
 		                     (int)s->given[3]);
+		if (!error && messages[i].vector.overhangs)
+			error = -EFAULT;
 		/* What comes before it is made, and then the kernel says that it is not well. */
 		if (error && i == 0)
 			return error;

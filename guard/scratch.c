@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SLOTS_MAX 16384u
+#define SLOTS_MAX 4096u
 #define SLOT_BYTES (SCRATCH_PIECE + ((size_t)32 << 10))
 #define EXTRA_MIN ((size_t)1 << 20)
 #define SETTLING UINT32_MAX

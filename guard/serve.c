@@ -22,11 +22,14 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* Evicted again and again between the touch and the call: then there is no memory to speak of. */
 #define PLACE_TRIES 100
-#define PLACE_MORE ((size_t)1 << 20)
+/* Where more is looked at, of an address that may be bad, not as often; and not all the memory. */
+#define MORE_TRIES 16
+#define MORE_BYTES ((size_t)64 << 10)
 
 /* ------------------------------------------------------------- the call */
 
@@ -98,7 +101,10 @@ long served_call(struct served *s)
 	change_mask(&s->mask, &blocked);
 	result = s->cancellable ? make_cancellable(s->number, s->arg, make) :
 	                          make(s->number, s->arg);
-	change_mask(&blocked, NULL);
+	/* A handler may have changed it for good, in its context. */
+	change_mask(&blocked, &s->mask);
+	if (s->context)
+		memcpy(&((ucontext_t *)s->context)->uc_sigmask, &s->mask, sizeof s->mask);
 	return result;
 }
 
@@ -156,12 +162,13 @@ int place_touch(unsigned long address, size_t bytes)
  * Behind what is known of an argument there may be more, of a length that only the kernel
  * knows: with each try more of it is made present, if it can be.
  */
-long place_call(struct served *s, const size_t places[CALL_ARGS])
+long place_call(struct served *s, const size_t places[CALL_ARGS], bool grows)
 {
+	int most = grows ? MORE_TRIES : PLACE_TRIES;
 	size_t more = 0;
 	long result = served_call(s);
 
-	for (int tries = 0; result == -EFAULT && tries < PLACE_TRIES; tries++) {
+	for (int tries = 0; result == -EFAULT && tries < most; tries++) {
 		for (unsigned i = 0; i < CALL_ARGS; i++) {
 			if (!places[i] || !guard_in_window(s->arg[i]))
 				continue;
@@ -171,7 +178,8 @@ long place_call(struct served *s, const size_t places[CALL_ARGS])
 				place_touch(s->arg[i] + places[i], more);
 		}
 		result = served_call(s);
-		more = MIN(MAX(2 * more, PAGE_BYTES), PLACE_MORE);
+		if (grows)
+			more = MIN(MAX(2 * more, PAGE_BYTES), MORE_BYTES);
 	}
 	return result;
 }
@@ -277,7 +285,7 @@ static int bind_sized(struct served *s, struct bound *b)
 		return -EFAULT;
 	/* The kernel takes no more than a page; and refuses what is longer. */
 	return copied_open(s, &b->copied, &s->arg[b->index],
-	                   MIN(MAX(bytes, sizeof bytes), PAGE_BYTES), false);
+	                   MIN(MAX(bytes, sizeof bytes), PAGE_BYTES), true);
 }
 
 /* As many bytes as can be read. */
@@ -342,6 +350,7 @@ static int unbind(const struct served *s, const struct bound *b, long result)
 		bytes = (size_t)result * b->shape->size + b->shape->more;
 		return copy_to(b->user, b->bytes, MIN(bytes, b->capacity));
 	case ARG_OUT:
+	case ARG_SIZED:
 		return copied_close(&b->copied);
 	case ARG_LENGTH:
 		return unbind_length(s, b, result);
@@ -369,7 +378,7 @@ long serve_bound(struct served *s, const struct call_row *row, long (*call)(stru
 			return error;
 		in_place |= places[i] != 0;
 	}
-	result = in_place ? place_call(s, places) : call(s);
+	result = in_place ? place_call(s, places, true) : call(s);
 	for (unsigned i = 0; i < n; i++) {
 		int error = unbind(s, &bound[i], result);
 

@@ -72,8 +72,8 @@ long serve_bound(struct served *s, const struct call_row *row, long (*call)(stru
 int place_touch(unsigned long address, size_t bytes);
 /*
  * Make a call that can be made again after EFAULT, on the memory itself: places[i]
- * bytes at argument i, 0: not one of them.
+ * bytes at argument i, 0: not one of them. grows: there may be more behind them
  */
-long place_call(struct served *s, const size_t places[CALL_ARGS]);
+long place_call(struct served *s, const size_t places[CALL_ARGS], bool grows);
 
 #endif

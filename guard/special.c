@@ -72,7 +72,7 @@ long serve_futex(struct served *s, const struct call_row *row)
 		return -EFAULT;
 	if (pi < CALL_ARGS && guard_in_window(s->given[pi]))
 		scratch_pin(&s->scratch, s->given[pi] & ~(PAGE_BYTES - 1));
-	return place_call(s, places);
+	return place_call(s, places, false);
 }
 
 static long wait_for_many(struct served *s)
@@ -153,7 +153,7 @@ long serve_getsockopt(struct served *s, const struct call_row *row)
 		return -EFAULT;
 	hold(s, s->given[4], sizeof length);
 	hold(s, s->given[3], (size_t)MIN(MAX(length, 0), 2 * (int32_t)PAGE_BYTES));
-	return place_call(s, places);
+	return place_call(s, places, true);
 }
 
 /*
@@ -173,7 +173,7 @@ long serve_ioctl(struct served *s, const struct call_row *row)
 	}
 	hold(s, s->given[2], bytes);
 	places[2] = bytes;
-	return place_call(s, places);
+	return place_call(s, places, true);
 }
 
 static size_t fcntl_bytes(int command)

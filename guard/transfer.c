@@ -18,7 +18,9 @@
 #include "base/base.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -50,18 +52,25 @@ static bool is_stream(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
 }
 
-/* May it be made in turns? */
-static bool is_divisible(const struct transfer *t)
+/* Are its bytes like water, to be had in any portion? waits: what may be the last of it for now */
+static bool is_bytes(int fd, bool *waits)
 {
-	int fd = (int)t->s->given[0];
 	struct stat st;
 
 	if (fstat(fd, &st) != 0)
 		return false;
-	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) ||
-	    (S_ISCHR(st.st_mode) && major(st.st_rdev) == MEMORY_DEVICES))
-		return true;
-	return !t->reads && (S_ISFIFO(st.st_mode) || (S_ISSOCK(st.st_mode) && is_stream(fd)));
+	*waits = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
+	return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode) ||
+	       (S_ISCHR(st.st_mode) && major(st.st_rdev) == MEMORY_DEVICES) ||
+	       (S_ISSOCK(st.st_mode) && is_stream(fd));
+}
+
+/* May it be made in turns? */
+static bool is_divisible(const struct transfer *t)
+{
+	bool waits;
+
+	return is_bytes((int)t->s->given[0], &waits) && !(t->reads && waits);
 }
 
 static bool has_position(long number)
@@ -83,11 +92,15 @@ static long turn(struct transfer *t, size_t done, size_t limit, size_t *asked)
 {
 	struct served *s = t->s;
 	struct vector v;
+	bool waits;
 	int error = vector_open(s, t->list, t->n, done, limit, t->fetches, &v);
 	long result;
 
 	if (error)
 		return error;
+	/* A part of a datagram is another one. */
+	if (v.overhangs && !is_bytes((int)s->given[0], &waits))
+		return -EFAULT;
 	*asked = v.bytes;
 	if (t->vector) {
 		s->arg[1] = (unsigned long)v.made;
@@ -104,14 +117,36 @@ static long turn(struct transfer *t, size_t done, size_t limit, size_t *asked)
 	return error ? error : result;
 }
 
+/*
+ * A file's limit (ulimit -f) cuts a call that goes beyond it; one that begins there gets
+ * SIGXFSZ, which must not become of the last turn.
+ */
+static void stop_at_limit(struct transfer *t)
+{
+	int fd = (int)t->s->given[0];
+	bool own = !has_position(t->s->number) || t->s->given[3] == ~0ul;
+	struct rlimit limit;
+	off_t at;
+
+	if (t->reads || getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	if (fcntl(fd, F_GETFL) & O_APPEND)
+		own = true;
+	at = own ? lseek(fd, 0, fcntl(fd, F_GETFL) & O_APPEND ? SEEK_END : SEEK_CUR) :
+	           (off_t)t->s->given[3];
+	if (at >= 0 && (rlim_t)at < limit.rlim_cur)
+		t->bytes = MIN(t->bytes, limit.rlim_cur - (rlim_t)at);
+}
+
 static long in_turns(struct transfer *t)
 {
 	struct scratch_mark mark = scratch_mark(&t->s->scratch);
 	size_t done = 0;
 
+	stop_at_limit(t);
 	while (done < t->bytes) {
 		size_t asked = 0;
-		long result = turn(t, done, SCRATCH_PIECE, &asked);
+		long result = turn(t, done, MIN(SCRATCH_PIECE, t->bytes - done), &asked);
 
 		scratch_return(&t->s->scratch, mark);
 		if (result < 0)

@@ -93,9 +93,9 @@ static bool is_ours(const siginfo_t *info)
 	return m && info->si_code == SYS_SECCOMP && (uint16_t)info->si_errno == (uint16_t)m;
 }
 
-bool guard_handle_signal(void *info_, void *context)
+/* => false: not of our filter */
+static bool handle(const siginfo_t *info, void *context)
 {
-	const siginfo_t *info = info_;
 	int saved = errno;
 
 	if (!is_ours(info))
@@ -106,6 +106,27 @@ bool guard_handle_signal(void *info_, void *context)
 	return true;
 }
 
+/* All but those that copying and calls raise in their own thread. */
+static void fill_mask(sigset_t *set)
+{
+	chain_all(set);
+	sigdelset(set, SIGSYS);
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGBUS);
+}
+
+/* From a handler of the program's, with whatever mask that has; it is the context's again at the end. */
+bool guard_handle_signal(void *info, void *context)
+{
+	sigset_t mask;
+
+	if (!is_ours(info))
+		return false;
+	fill_mask(&mask);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, (size_t)8);
+	return handle(info, context);
+}
+
 static void on_trap(int number, siginfo_t *info, void *context);
 
 static struct chain chain = { .number = SIGSYS, .ours = on_trap };
@@ -114,7 +135,7 @@ static void on_trap(int number, siginfo_t *info, void *context)
 {
 	bool ignored;
 
-	if (guard_handle_signal(info, context))
+	if (handle(info, context))
 		return;
 	ignored = !(chain.previous.sa_flags & SA_SIGINFO) &&
 	          (chain.previous.sa_handler == SIG_DFL || chain.previous.sa_handler == SIG_IGN);
@@ -199,15 +220,6 @@ static bool is_filtered(void)
 	syscall(SYS_clock_gettime, NO_CLOCK, (uintptr_t)GUARD_WINDOW);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return atomic_load(&seen) != 0;
-}
-
-/* All but those that copying and calls raise in their own thread. */
-static void fill_mask(sigset_t *set)
-{
-	sigfillset(set);
-	sigdelset(set, SIGSYS);
-	sigdelset(set, SIGSEGV);
-	sigdelset(set, SIGBUS);
 }
 
 static int start(const struct guard_pager *pager)

@@ -87,6 +87,7 @@ int vector_open(struct served *s, struct iovec *list, size_t n, size_t skip, siz
 				out->bytes += part.iov_len;
 				break;
 			}
+			out->overhangs = part.iov_len > there;
 			part.iov_len = MIN(part.iov_len, there);
 			copied += part.iov_len;
 			error = copy_segment(s, &part, fetched, &out->made[i]);

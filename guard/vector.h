@@ -14,6 +14,7 @@ struct vector {
 	struct iovec *user, *made; /* the same segments; made may be fewer bytes of the last */
 	size_t n;
 	size_t bytes;
+	bool overhangs; /* a segment goes beyond the end of what there is, and is cut there */
 };
 
 /* Copy the program's list. => -EINVAL: a length that the kernel refuses, too */

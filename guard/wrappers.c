@@ -82,7 +82,7 @@ static bool messages_in_window(const struct mmsghdr *m, unsigned n)
 
 static long to_errno(long result)
 {
-	if (result >= 0)
+	if ((unsigned long)result < -4095ul)
 		return result;
 	errno = (int)-result;
 	return -1;
@@ -501,32 +501,52 @@ EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 	return -1;
 }
 
+typedef int (*spawner)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+                       const posix_spawnattr_t *, char *const[], char *const[]);
+
+/* The child has no handlers any more when it looks at these, nor libc when it writes the number. */
+static int spawn(spawner by, pid_t *id, const char *path, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+	posix_spawn_file_actions_t these_actions;
+	posix_spawnattr_t these_attributes;
+	struct program p;
+	pid_t child = 0;
+	int error;
+
+	if (!by)
+		return ENOSYS;
+	if (!guard_is_on())
+		return by(id, path, actions, attributes, argv, envp);
+	if (guard_in_window(A(actions))) {
+		if (copy_from(&these_actions, A(actions), sizeof these_actions))
+			return EFAULT;
+		actions = &these_actions;
+	}
+	if (guard_in_window(A(attributes))) {
+		if (copy_from(&these_attributes, A(attributes), sizeof these_attributes))
+			return EFAULT;
+		attributes = &these_attributes;
+	}
+	error = program_open(&p, path, argv, envp);
+	if (!error)
+		error = by(&child, PATH_OF(&p), actions, attributes, ARGV_OF(&p), ENVP_OF(&p));
+	program_close(&p);
+	if (!error && id)
+		*id = child;
+	return error;
+}
+
 EXPORT int posix_spawn(pid_t *id, const char *path, const posix_spawn_file_actions_t *actions,
                        const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-	struct program p;
-	int error = program_open(&p, path, argv, envp);
-
-	if (!error)
-		error = libc.posix_spawn ? libc.posix_spawn(id, PATH_OF(&p), actions, attributes,
-		                                            ARGV_OF(&p), ENVP_OF(&p)) :
-		                           ENOSYS;
-	program_close(&p);
-	return error;
+	return spawn(libc.posix_spawn, id, path, actions, attributes, argv, envp);
 }
 
 EXPORT int posix_spawnp(pid_t *id, const char *file, const posix_spawn_file_actions_t *actions,
                         const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-	struct program p;
-	int error = program_open(&p, file, argv, envp);
-
-	if (!error)
-		error = libc.posix_spawnp ? libc.posix_spawnp(id, PATH_OF(&p), actions, attributes,
-		                                              ARGV_OF(&p), ENVP_OF(&p)) :
-		                            ENOSYS;
-	program_close(&p);
-	return error;
+	return spawn(libc.posix_spawnp, id, file, actions, attributes, argv, envp);
 }
 
 EXPORT int system(const char *command)

@@ -345,11 +345,12 @@ int quire_unpin(quire_region_t *r, size_t offset, size_t length);
 
 /*
  * For a program that installs a handler of its own after quire_open, of SIGBUS
- * under the engine uffd-signal, of SIGSEGV under sigsegv: call this first, with
- * the handler's arguments (SA_SIGINFO; siginfo_t * and ucontext_t *), and return
- * at once if it says true: the fault was on a managed page and has been served
- * (or, under sigsegv, a SIGBUS is on its way that says it cannot be). Block all
- * signals in the handler's sa_mask. (A handler installed before quire_open needs
+ * under the engine uffd-signal, of SIGSEGV under sigsegv, and of these two and of
+ * SIGSYS with the guard on: call this first, with the handler's arguments
+ * (SA_SIGINFO; siginfo_t * and ucontext_t *), and return at once if it says true:
+ * the fault was on a managed page and has been served (or, under sigsegv, a SIGBUS
+ * is on its way that says it cannot be), or the system call has been made. Block
+ * all signals in the handler's sa_mask. (A handler installed before quire_open needs
  * nothing: what is not ours is passed on to it, with its mask, SA_NODEFER and
  * SA_RESETHAND as if it had been called by the kernel.) Async-signal-safe.
  */

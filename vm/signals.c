@@ -191,7 +191,7 @@ static int install(struct answer *answer)
 	sigset_t all;
 
 	/* A handler of the program's must not run while an entry is held by its thread. */
-	sigfillset(&all);
+	chain_all(&all);
 	return chain_install(&answer->chain, 0, &all);
 }
 

@@ -160,8 +160,9 @@ int uffd_open(struct engine *e, bool in_thread)
 	                -1, 0);
 	if (u->zeros == MAP_FAILED) {
 		u->zeros = NULL;
+		arena_refused("quire zeros", CLUSTER_PAGES * PAGE_BYTES);
 		uffd_close(e);
-		return error_set(ENOMEM, "no address space");
+		return -ENOMEM;
 	}
 	return 0;
 }

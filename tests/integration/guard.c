@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -35,6 +36,7 @@
 #include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define PAGES 16384u
@@ -676,6 +678,13 @@ static void beyond_the_end(void)
 	CHECK(memcmp(end - 100, all + n, (size_t)(10 - n)) == 0);
 	close(pipes[0]);
 	close(pipes[1]);
+	/* Of a datagram there are no parts. */
+	REQUIRE(socketpair(AF_UNIX, SOCK_DGRAM, 0, pipes) == 0);
+	CHECK_EQ(GONE(send(pipes[0], end - 4, 10, 0)), -1);
+	CHECK_EQ(errno, EFAULT);
+	CHECK_EQ(recv(pipes[1], all, 10, MSG_DONTWAIT), -1);
+	close(pipes[0]);
+	close(pipes[1]);
 	close_guarded();
 }
 
@@ -969,6 +978,121 @@ static void cancelled_calls(void)
 	close_guarded();
 }
 
+static void *read_once(void *fd)
+{
+	MUST(read(*(int *)fd, base + PAGE, 8000) == 8000);
+	return NULL;
+}
+
+/* A thread is unwound at its call, not out of the middle of what serves it. */
+static void cancelled_anywhere(void)
+{
+	int zero = open("/dev/zero", O_RDONLY);
+	double until;
+
+	if (SANITIZED) {
+		note_skipped("cancellation", "sanitizers do not see frames go with a thread");
+		return;
+	}
+	open_guarded();
+	until = seconds_now() + quick_or_full(1.5, 20);
+	while (seconds_now() < until) {
+		pthread_t t;
+
+		base[(CROWD + (size_t)random() % 1000) * PAGE] = 1;
+		MUST(pthread_create(&t, NULL, read_once, &zero) == 0);
+		if (random() % 2)
+			sched_yield();
+		pthread_cancel(t);
+		MUST(pthread_join(t, NULL) == 0);
+	}
+	/* All of it works as before. */
+	away();
+	close(zero);
+	close_guarded();
+}
+
+static void on_mask(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)info;
+	sigaddset(&((ucontext_t *)context)->uc_sigmask, SIGUSR2);
+}
+
+static bool is_blocked(int number)
+{
+	sigset_t now;
+
+	pthread_sigmask(SIG_BLOCK, NULL, &now);
+	return sigismember(&now, number) == 1;
+}
+
+/* A handler may change the mask of what it interrupted; nothing else does. */
+static void masks_afterwards(void)
+{
+	struct sigaction a = { .sa_sigaction = on_mask, .sa_flags = SA_SIGINFO };
+	struct iovec v;
+	sigset_t usr2;
+	int pipes[2];
+
+	open_guarded();
+	REQUIRE(pipe(pipes) == 0);
+	v = (struct iovec){ room(10000), 10000 };
+	sigemptyset(&usr2);
+	sigaddset(&usr2, SIGUSR2);
+	for (int i = 0; i < 2; i++) {
+		CHECK(!is_blocked(SIGUSR2) && !is_blocked(SIGUSR1) && !is_blocked(SIGALRM));
+		away();
+		interrupt_by(on_interrupt, 0);
+		MUST(sigaction(SIGALRM, &a, NULL) == 0);
+		CHECK_EQ(i ? readv(pipes[0], &v, 1) : read(pipes[0], v.iov_base, 10000), -1);
+		CHECK_EQ(errno, EINTR);
+		CHECK(is_blocked(SIGUSR2) && !is_blocked(SIGUSR1) && !is_blocked(SIGALRM));
+		pthread_sigmask(SIG_UNBLOCK, &usr2, NULL);
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	close_guarded();
+}
+
+static void on_sys(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	MUST(quire_handle_signal(SIGSYS, info, context));
+}
+
+static void on_tick(int number)
+{
+	(void)number;
+	MUST(getrandom(base + 3000 * PAGE, 100, 0) == 100);
+	atomic_fetch_add(&interruptions, 1);
+}
+
+/* A handler of the program's for SIGSYS, which asks first, while others make guarded calls. */
+static void chained_handler(void)
+{
+	struct sigaction mine = { .sa_sigaction = on_sys, .sa_flags = SA_SIGINFO }, before;
+	struct sigaction tick = { .sa_handler = on_tick };
+	struct itimerval fast = { { 0, 300 }, { 0, 300 } }, off = { { 0, 0 }, { 0, 0 } };
+	int fd = open("/dev/zero", O_RDONLY);
+	char *a;
+
+	open_guarded();
+	a = room(50000);
+	sigfillset(&mine.sa_mask);
+	MUST(sigaction(SIGSYS, &mine, &before) == 0);
+	MUST(sigaction(SIGALRM, &tick, NULL) == 0);
+	interruptions = 0;
+	MUST(setitimer(ITIMER_REAL, &fast, NULL) == 0);
+	for (int i = 0; i < 30; i++)
+		CHECK(GONE(read(fd, a, 50000)) > 0);
+	MUST(setitimer(ITIMER_REAL, &off, NULL) == 0);
+	CHECK(interruptions > 0);
+	MUST(sigaction(SIGSYS, &before, NULL) == 0);
+	close(fd);
+	close_guarded();
+}
+
 static void masks_and_stacks(void)
 {
 	static char stack[65536];
@@ -1206,7 +1330,8 @@ static void executed_programs(void)
 	char **list, *here[3], *path, *command, *echo;
 	FILE *stream;
 	char text[20];
-	pid_t child;
+	posix_spawnattr_t *attributes;
+	pid_t child, *in_region;
 
 	open_guarded();
 	path = room_for("/bin/sh");
@@ -1239,6 +1364,11 @@ static void executed_programs(void)
 	CHECK_EQ(status_of(child), 0);
 	CHECK_EQ(GONE(posix_spawn(&child, path, NULL, NULL, list, environ)), 0);
 	CHECK_EQ(WEXITSTATUS(status_of(child)), 1);
+	in_region = room(sizeof *in_region);
+	attributes = room(sizeof *attributes);
+	posix_spawnattr_init(attributes);
+	CHECK_EQ(GONE(posix_spawn(in_region, path, NULL, attributes, list, environ)), 0);
+	CHECK_EQ(WEXITSTATUS(status_of(*in_region)), 1);
 	CHECK_EQ(GONE(posix_spawnp(&child, room_for("true"), NULL, NULL, here, environ)), 0);
 	CHECK_EQ(status_of(child), 0);
 	CHECK_EQ(GONE(system(echo)), 0);
@@ -1373,6 +1503,9 @@ int main(int argc, char **argv)
 		                                  UNIT(left_calls),
 		                                  UNIT(cancelled_calls),
 		                                  UNIT(masks_and_stacks),
+		                                  UNIT(cancelled_anywhere),
+		                                  UNIT(masks_afterwards),
+		                                  UNIT(chained_handler),
 		                                  UNIT(locks),
 		                                  UNIT(asleep),
 		                                  UNIT(many_words),
