@@ -189,6 +189,7 @@ int main(int argc, char **argv)
 		else
 			printf(" %9.0f\n", median(figures[TRAPPED][k], rounds));
 	}
-	printf("(target: at most 100 more; medians of %d rounds)\n", rounds);
+	printf("(target: at most 100 more; trapped: all of the call; medians of %d rounds)\n",
+	       rounds);
 	return 0;
 }

@@ -35,9 +35,10 @@
  *                destroys it.  Calls are not async-signal-safe, but managed
  *                memory may be touched in a signal handler.  A call blocks the
  *                signals of its thread while it holds an internal lock.
- *   Forking      A child of fork(2) must not touch managed memory nor use any
- *                handle of its parent's; its calls on other memory, madvise
- *                among them, work. exec, posix_spawn and vfork are unaffected.
+ *   Forking      A child of fork(2) must not touch managed memory, nor give it to
+ *                exec as an argument, nor use any handle of its parent's; its
+ *                calls on other memory, madvise among them, work. posix_spawn,
+ *                vfork, and exec without fork are unaffected.
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros
@@ -266,6 +267,9 @@ size_t quire_memory(const quire_t *q);
 const char *quire_engine_name(const quire_t *q);
 const char *quire_io_name(const quire_t *q);
 const char *quire_policy_name(const quire_t *q);
+
+/* May system calls be given absent pages: by the engine, or by the guard? */
+bool quire_serves_calls(const quire_t *q);
 
 /*
  * Why these, for people: a line for the engine, with what it costs, and one for the

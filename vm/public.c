@@ -335,6 +335,11 @@ const char *quire_choice(const quire_t *q)
 	return q->choice;
 }
 
+bool quire_serves_calls(const quire_t *q)
+{
+	return q->guarded || !q->engine.ops->in_thread;
+}
+
 const char *quire_policy_name(const quire_t *q)
 {
 	return q->pager.policy.ops->name;

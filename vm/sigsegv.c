@@ -342,7 +342,7 @@ const struct engine_ops engine_sigsegv = {
 	.in_thread = true,
 	.signal = SIGSEGV,
 	.costs =
-		"the faulting thread serves its faults; system calls on absent pages fail with EFAULT",
+		"the faulting thread serves its faults; system calls on absent pages need the guard",
 	.open = sigsegv_open,
 	.start = sigsegv_start,
 	.close = sigsegv_close,

@@ -37,7 +37,7 @@ const struct engine_ops engine_uffd_signal = {
 	.joins = true,
 	.signal = SIGBUS,
 	.costs =
-		"the faulting thread serves its faults; system calls on absent pages fail with EFAULT",
+		"the faulting thread serves its faults; system calls on absent pages need the guard",
 	.open = signal_open,
 	.start = signal_start,
 	.close = signal_close,
