@@ -56,6 +56,8 @@ LIBS := -luring -luuid -pthread
 
 lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c guard/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
+# What finds libc's own functions behind ours is for the shared library only.
+archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj))
 
 program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/container
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
@@ -125,14 +127,14 @@ $(all_obj): $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 -include $(all_obj:.o=.d)
 
 # Removed first: ar would keep the members of sources that are gone. With all internal names: unit tests.
-$(BUILD)/obj/internal.a: $(lib_obj) $(BUILD)/obj/lib.list
+$(BUILD)/obj/internal.a: $(archive_obj) $(BUILD)/obj/lib.list
 	$(say) AR $@
-	$(Q)rm -f $@ && ar rcs $@ $(lib_obj)
+	$(Q)rm -f $@ && ar rcs $@ $(archive_obj)
 
 # One object whose hidden names are local: a program may have a pager_open of its own.
-$(BUILD)/libquire.a: $(lib_obj) $(BUILD)/obj/lib.list
+$(BUILD)/libquire.a: $(archive_obj) $(BUILD)/obj/lib.list
 	$(say) AR $@
-	$(Q)ld -r -o $(BUILD)/obj/quire.o $(lib_obj)
+	$(Q)ld -r -o $(BUILD)/obj/quire.o $(archive_obj)
 	$(Q)objcopy --localize-hidden $(BUILD)/obj/quire.o
 	$(Q)rm -f $@ && ar rcs $@ $(BUILD)/obj/quire.o
 

@@ -17,6 +17,7 @@
  *   transfer.c   read, write, readv and their like      message.c   sendmsg and its like
  *   special.c    calls whose arguments depend on each other       exec.c   execve
  *   wrappers.c   libc's functions for pointers that the filter cannot see
+ *   spawn.c      ... and those that start programs: in the shared library only
  *   scratch.c    memory for copies     copy.c   copying that a bad address ends
  *   figures.c    what was served
  *

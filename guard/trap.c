@@ -17,8 +17,8 @@
 #include "base/lock.h"
 #include "guard/guard.h"
 #include "guard/served.h"
+#include "guard/wrappers.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -177,8 +177,7 @@ static void describe_trampoline(void)
 		.bytes = sizeof trampoline,
 	};
 	static bool known;
-	void *library = known ? NULL : dlopen("libgcc_s.so.1", RTLD_NOW);
-	void *found = library ? dlsym(library, "__register_frame") : NULL;
+	void *found = known || !wrapper_unwinder ? NULL : wrapper_unwinder();
 	void (*add)(void *);
 
 	if (!found)

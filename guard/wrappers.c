@@ -7,9 +7,7 @@
  * They look inside. If nothing there is in the window, or the guard is not on, they are
  * what libc's are: the system call, which is a point of cancellation where libc says
  * so. Else the call is served as a trapped one is, without the trap.
- *
- * posix_spawn, system and the exec functions that search PATH are libc's own, called with
- * copies: their child has no handler of SIGSYS any more when it executes the program.
+ * (Those that are more than one call: spawn.c.)
  */
 #include "guard/copy.h"
 #include "guard/exec.h"
@@ -17,28 +15,20 @@
 #include "guard/served.h"
 #include "guard/trap.h"
 #include "guard/vector.h"
+#include "guard/wrappers.h"
 
 #include "base/base.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#define EXPORT __attribute__((visibility("default")))
-
-extern char **environ;
 
 /* --------------------------------------------------------- looking inside */
 
@@ -89,7 +79,7 @@ static long to_errno(long result)
 }
 
 /* As in the handler: signals are blocked but while the call is made. */
-static void block(uint64_t *before)
+void wrapper_block(uint64_t *before)
 {
 	uint64_t all = ~(UINT64_C(1) << (SIGSYS - 1) | UINT64_C(1) << (SIGSEGV - 1) |
 	                 UINT64_C(1) << (SIGBUS - 1));
@@ -99,15 +89,15 @@ static void block(uint64_t *before)
 	plain_call(SYS_rt_sigprocmask, arg, false);
 }
 
-static void open_served(struct served *s)
+void wrapper_open(struct served *s)
 {
-	block(&s->mask);
+	wrapper_block(&s->mask);
 	s->context = NULL;
 	s->cancellable = false;
 	scratch_open(&s->scratch);
 }
 
-static void set_mask(const struct served *s)
+void wrapper_unblock(const struct served *s)
 {
 	const unsigned long arg[CALL_ARGS] = { SIG_SETMASK, (unsigned long)&s->mask, 0,
 		                               sizeof s->mask };
@@ -115,10 +105,10 @@ static void set_mask(const struct served *s)
 	plain_call(SYS_rt_sigprocmask, arg, false);
 }
 
-static void close_served(struct served *s)
+void wrapper_close(struct served *s)
 {
 	scratch_close(&s->scratch);
-	set_mask(s);
+	wrapper_unblock(s);
 }
 
 /* inside: something that it is given is in the window. */
@@ -131,10 +121,10 @@ static long call(long number, bool inside, bool cancellable, const unsigned long
 		return to_errno(plain_call(number, arg, cancellable));
 	s.number = number;
 	memcpy(s.given, arg, sizeof s.given);
-	open_served(&s);
+	wrapper_open(&s);
 	s.cancellable = cancellable;
 	result = served_run(&s);
-	close_served(&s);
+	wrapper_close(&s);
 	return to_errno(result);
 }
 
@@ -346,87 +336,7 @@ EXPORT int execveat(int fd, const char *path, char *const argv[], char *const en
 	                 ARGUMENTS(A(fd), A(path), A(argv), A(envp), A(flags)));
 }
 
-/* What libc has by these names; found once, since after vfork there is no time for it. */
-static struct {
-	int (*execvpe)(const char *, char *const[], char *const[]);
-	int (*fexecve)(int, char *const[], char *const[]);
-	int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *,
-	                   const posix_spawnattr_t *, char *const[], char *const[]);
-	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *,
-	                    const posix_spawnattr_t *, char *const[], char *const[]);
-	int (*system)(const char *);
-	FILE *(*popen)(const char *, const char *);
-} libc;
-
-static void *find(const char *name)
-{
-	return dlsym(RTLD_NEXT, name);
-}
-
-__attribute__((constructor)) static void find_libc(void)
-{
-	void *found[] = { find("execvpe"),      find("fexecve"), find("posix_spawn"),
-		          find("posix_spawnp"), find("system"),  find("popen") };
-
-	_Static_assert(sizeof found == sizeof libc, "one for each");
-	memcpy(&libc, found, sizeof libc);
-}
-
-/* A program's name, arguments and environment, in ordinary memory. */
-struct program {
-	struct served s;
-	unsigned long path, argv, envp;
-	bool guarded;
-};
-
-/* => 0 or an errno; to be closed either way */
-static int program_open(struct program *p, const char *path, char *const argv[], char *const envp[])
-{
-	int error = 0;
-
-	*p = (struct program){ .path = A(path), .argv = A(argv), .envp = A(envp) };
-	p->guarded = guard_is_on();
-	if (!p->guarded)
-		return 0;
-	open_served(&p->s);
-	error = string_copy(&p->s, &p->path, STRING_MAX);
-	if (!error && strings_in_window(argv))
-		error = strings_copy(&p->s, &p->argv);
-	if (!error && strings_in_window(envp))
-		error = strings_copy(&p->s, &p->envp);
-	/* The child has this thread's mask. */
-	set_mask(&p->s);
-	return -error;
-}
-
-static void program_close(struct program *p)
-{
-	if (!p->guarded)
-		return;
-	block(&p->s.mask);
-	close_served(&p->s);
-}
-
-#define PATH_OF(p) ((const char *)(p)->path)
-#define ARGV_OF(p) ((char *const *)(p)->argv)
-#define ENVP_OF(p) ((char *const *)(p)->envp)
-
-EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
-{
-	struct program p;
-	int error = program_open(&p, file, argv, envp);
-
-	if (!error && libc.execvpe) {
-		libc.execvpe(PATH_OF(&p), ARGV_OF(&p), ENVP_OF(&p));
-		error = errno;
-	}
-	program_close(&p);
-	errno = error ? error : ENOSYS;
-	return -1;
-}
-
-/* The arguments of a function that takes them one by one, as a list. */
-static size_t count_arguments(va_list list)
+size_t count_arguments(va_list list)
 {
 	size_t n = 1;
 
@@ -435,20 +345,12 @@ static size_t count_arguments(va_list list)
 	return n;
 }
 
-static void take_arguments(va_list list, const char *first, size_t n, const char **argv)
+void take_arguments(va_list list, const char *first, size_t n, const char **argv)
 {
 	argv[0] = first;
 	for (size_t i = 1; i <= n; i++)
 		argv[i] = va_arg(list, const char *);
 }
-
-#define LIST_OF_ARGUMENTS(first, n, list) \
-	va_start(list, first);            \
-	n = count_arguments(list);        \
-	va_end(list);                     \
-	const char *argv[n + 1];          \
-	va_start(list, first);            \
-	take_arguments(list, first, n, argv)
 
 EXPORT int execl(const char *path, const char *first, ...)
 {
@@ -458,16 +360,6 @@ EXPORT int execl(const char *path, const char *first, ...)
 	LIST_OF_ARGUMENTS(first, n, list);
 	va_end(list);
 	return execve(path, (char *const *)argv, environ);
-}
-
-EXPORT int execlp(const char *file, const char *first, ...)
-{
-	va_list list;
-	size_t n;
-
-	LIST_OF_ARGUMENTS(first, n, list);
-	va_end(list);
-	return execvpe(file, (char *const *)argv, environ);
 }
 
 EXPORT int execle(const char *path, const char *first, ...)
@@ -482,101 +374,7 @@ EXPORT int execle(const char *path, const char *first, ...)
 	return execve(path, (char *const *)argv, envp);
 }
 
-EXPORT int execvp(const char *file, char *const argv[])
-{
-	return execvpe(file, argv, environ);
-}
-
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
-	struct program p;
-	int error = program_open(&p, NULL, argv, envp);
-
-	if (!error && libc.fexecve) {
-		libc.fexecve(fd, ARGV_OF(&p), ENVP_OF(&p));
-		error = errno;
-	}
-	program_close(&p);
-	errno = error ? error : ENOSYS;
-	return -1;
-}
-
-typedef int (*spawner)(pid_t *, const char *, const posix_spawn_file_actions_t *,
-                       const posix_spawnattr_t *, char *const[], char *const[]);
-
-/* The child has no handlers any more when it looks at these, nor libc when it writes the number. */
-static int spawn(spawner by, pid_t *id, const char *path, const posix_spawn_file_actions_t *actions,
-                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
-{
-	posix_spawn_file_actions_t these_actions;
-	posix_spawnattr_t these_attributes;
-	struct program p;
-	pid_t child = 0;
-	int error;
-
-	if (!by)
-		return ENOSYS;
-	if (!guard_is_on())
-		return by(id, path, actions, attributes, argv, envp);
-	if (guard_in_window(A(actions))) {
-		if (copy_from(&these_actions, A(actions), sizeof these_actions))
-			return EFAULT;
-		actions = &these_actions;
-	}
-	if (guard_in_window(A(attributes))) {
-		if (copy_from(&these_attributes, A(attributes), sizeof these_attributes))
-			return EFAULT;
-		attributes = &these_attributes;
-	}
-	error = program_open(&p, path, argv, envp);
-	if (!error)
-		error = by(&child, PATH_OF(&p), actions, attributes, ARGV_OF(&p), ENVP_OF(&p));
-	program_close(&p);
-	if (!error && id)
-		*id = child;
-	return error;
-}
-
-EXPORT int posix_spawn(pid_t *id, const char *path, const posix_spawn_file_actions_t *actions,
-                       const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
-{
-	return spawn(libc.posix_spawn, id, path, actions, attributes, argv, envp);
-}
-
-EXPORT int posix_spawnp(pid_t *id, const char *file, const posix_spawn_file_actions_t *actions,
-                        const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
-{
-	return spawn(libc.posix_spawnp, id, file, actions, attributes, argv, envp);
-}
-
-EXPORT int system(const char *command)
-{
-	struct program p;
-	int error = program_open(&p, command, NULL, NULL);
-	int status = -1;
-
-	if (!error && libc.system) {
-		status = libc.system(PATH_OF(&p));
-		error = errno;
-	}
-	program_close(&p);
-	if (status == -1)
-		errno = error ? error : ENOSYS;
-	return status;
-}
-
-EXPORT FILE *popen(const char *command, const char *type)
-{
-	struct program p;
-	int error = program_open(&p, command, NULL, NULL);
-	FILE *stream = NULL;
-
-	if (!error && libc.popen) {
-		stream = libc.popen(PATH_OF(&p), type);
-		error = errno;
-	}
-	program_close(&p);
-	if (!stream)
-		errno = error ? error : ENOSYS;
-	return stream;
+	return execveat(fd, "", argv, envp, AT_EMPTY_PATH);
 }

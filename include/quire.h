@@ -72,8 +72,9 @@
  *                of set_tid_address may lie in a region. Pointers
  *                in structures that are themselves in other memory are served in
  *                libc's readv, writev, sendmsg, recvmsg and their like,
- *                process_vm_readv and writev, the exec functions with lists,
- *                posix_spawn, system, popen and syscall, which the library replaces.
+ *                process_vm_readv and writev, execve and its like, and syscall,
+ *                which the library replaces; the shared library also
+ *                posix_spawn, system, popen and the exec functions that search PATH.
  *   Locking      mlock(2) does not keep pages of a region resident: they are
  *                evicted like others (those that an older kernel does not give
  *                up stay, within the budget). quire_pin does. mlockall(2), at
