@@ -15,6 +15,7 @@
  *   trap.c       SIGSYS; calls made in place, by way of a page that the filter knows
  *   serve.c      one call, by its row of the table
  *   transfer.c   read, write, readv and their like      message.c   sendmsg and its like
+ *   vector.c     lists of segments
  *   special.c    calls whose arguments depend on each other       exec.c   execve
  *   wrappers.c   libc's functions for pointers that the filter cannot see
  *   spawn.c      ... and those that start programs: in the shared library only

@@ -17,12 +17,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#define WHOLE ((size_t)1 << 20)
-
-#ifndef MSG_ZEROCOPY
-#define MSG_ZEROCOPY 0x4000000
-#endif
-
 struct message {
 	unsigned long user; /* the program's header */
 	struct msghdr given, made;
@@ -128,14 +122,6 @@ static int close_received(const struct message *m, size_t bytes)
 
 /* ------------------------------------------------------------- one message */
 
-static bool is_stream(int fd)
-{
-	int type = 0;
-	socklen_t length = sizeof type;
-
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
-}
-
 /* Control data go with the first turn. */
 static long send_in_turns(struct served *s, struct message *m)
 {
@@ -185,12 +171,13 @@ static long send_message(struct served *s)
 	s->arg[1] = (unsigned long)&m.made;
 	if (s->given[2] & MSG_ZEROCOPY)
 		return send_in_place(s, &m);
-	if (vector_in_window(m.list, m.given.msg_iovlen) > WHOLE && is_stream((int)s->given[0]))
+	if (vector_in_window(m.list, m.given.msg_iovlen) > VECTOR_WHOLE &&
+	    vector_is_stream((int)s->given[0]))
 		return send_in_turns(s, &m);
 	if (m.bytes > COPY_MAX)
 		return -EMSGSIZE;
 	error = open_vector(s, &m, 0, SIZE_MAX, true);
-	if (!error && m.vector.overhangs && !is_stream((int)s->given[0]))
+	if (!error && m.vector.overhangs && !vector_is_stream((int)s->given[0]))
 		error = -EFAULT;
 	return error ? error : served_call(s);
 }
@@ -203,7 +190,7 @@ static long receive_message(struct served *s)
 
 	if (error)
 		return error;
-	if (m.vector.overhangs && !is_stream((int)s->given[0]))
+	if (m.vector.overhangs && !vector_is_stream((int)s->given[0]))
 		return -EFAULT;
 	s->arg[1] = (unsigned long)&m.made;
 	result = served_call(s);

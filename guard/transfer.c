@@ -28,12 +28,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define WHOLE ((size_t)1 << 20)
 #define MEMORY_DEVICES 1 /* major: null, zero, random ... */
-
-#ifndef MSG_ZEROCOPY
-#define MSG_ZEROCOPY 0x4000000
-#endif
 
 struct transfer {
 	struct served *s;
@@ -43,14 +38,6 @@ struct transfer {
 	struct iovec one, *list;
 	size_t n, bytes;
 };
-
-static bool is_stream(int fd)
-{
-	int type = 0;
-	socklen_t length = sizeof type;
-
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
-}
 
 /* Are its bytes like water, to be had in any portion? waits: what may be the last of it for now */
 static bool is_bytes(int fd, bool *waits)
@@ -62,7 +49,7 @@ static bool is_bytes(int fd, bool *waits)
 	*waits = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
 	return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode) ||
 	       (S_ISCHR(st.st_mode) && major(st.st_rdev) == MEMORY_DEVICES) ||
-	       (S_ISSOCK(st.st_mode) && is_stream(fd));
+	       (S_ISSOCK(st.st_mode) && vector_is_stream(fd));
 }
 
 /* May it be made in turns? */
@@ -204,7 +191,7 @@ static long transfer(struct served *s)
 		t.bytes += t.list[i].iov_len;
 	t.bytes = MIN(t.bytes, (size_t)INT32_MAX & ~(PAGE_BYTES - 1));
 	t.fetches = !t.reads || (s->number == SYS_recvfrom && s->given[3] & MSG_TRUNC);
-	if (vector_in_window(t.list, t.n) > WHOLE && is_divisible(&t))
+	if (vector_in_window(t.list, t.n) > VECTOR_WHOLE && is_divisible(&t))
 		return in_turns(&t);
 	/* No datagram is as long; and nothing that is written to a device. */
 	if (!t.reads && t.bytes > COPY_MAX)

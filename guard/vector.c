@@ -7,6 +7,7 @@
 #include "guard/guard.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 /* From here on a copy lies in its page where the original does: O_DIRECT looks at that. */
@@ -121,4 +122,12 @@ int vector_touch(const struct iovec *list, size_t n)
 		    place_touch((unsigned long)list[i].iov_base, list[i].iov_len))
 			return -EFAULT;
 	return 0;
+}
+
+bool vector_is_stream(int fd)
+{
+	int type = 0;
+	socklen_t length = sizeof type;
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
 }

@@ -8,7 +8,15 @@
 
 #include "guard/served.h"
 
+#include <sys/socket.h>
+
 #define VECTOR_MAX 1024u /* the kernel's UIO_MAXIOV */
+/* So much of a transfer is one call; beyond, what can be divided goes in turns (transfer.c). */
+#define VECTOR_WHOLE ((size_t)1 << 20)
+
+#ifndef MSG_ZEROCOPY
+#define MSG_ZEROCOPY 0x4000000
+#endif
 
 struct vector {
 	struct iovec *user, *made; /* the same segments; made may be fewer bytes of the last */
@@ -29,6 +37,8 @@ int vector_open(struct served *s, struct iovec *list, size_t n, size_t skip, siz
                 bool fetched, struct vector *out);
 /* The call has filled the first bytes of it. => 0 or -EFAULT */
 int vector_close(const struct vector *v, size_t bytes);
+/* A socket that is a stream: what is sent may be divided. */
+bool vector_is_stream(int fd);
 /* Make present what is in the window, for a call in place. */
 int vector_touch(const struct iovec *list, size_t n);
 
