@@ -9,9 +9,10 @@
  * gives its CPU to whoever else wants it between two looks: where many threads
  * miss at once, each look is the turn of another.
  *
- * It sleeps like everybody where that does not pay: after `ns`, and from the
- * start when most looks of late were in vain (a slow disk; `score`), but for
- * one in LOOK_AGAIN reads, which finds out when this changes.
+ * It sleeps like everybody where that is as quick (base/trial.h finds out and
+ * goes on doing so): with a slow disk; and where the disk is served by the CPUs
+ * that looking takes, as on a virtual machine whose host counts both against one
+ * quota. There a read that was waited for awake took up to twice as long.
  *
  * The thread that starts a request is the one that reaps it, in a ring that it
  * has to itself meanwhile, before it goes anywhere else: so this is open to
@@ -29,13 +30,10 @@
 /* Glances at the ring, a fraction of a microsecond in all, between two turns of others. */
 #define GLANCES 20
 
-#define SCORE_MAX 64
-#define SCORE_VAIN 8
-#define LOOK_AGAIN 64
-
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns)
 {
-	*l = (struct look){ .ns = ns, .score = SCORE_MAX };
+	*l = (struct look){ .fd = fd, .io = io, .arg = arg, .ns = ns };
+	trial_init(&l->trial, 2 * ns);
 	while (ns && l->count < LOOK_RINGS) {
 		void *ring;
 
@@ -49,10 +47,10 @@ void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint6
 	}
 }
 
-void look_close(struct look *l, const struct io_ops *io)
+void look_close(struct look *l)
 {
 	while (l->count)
-		io->close(l->rings[--l->count].ring);
+		l->io->close(l->rings[--l->count].ring);
 }
 
 static struct look_ring *take(struct look *l)
@@ -67,30 +65,14 @@ static struct look_ring *take(struct look *l)
 	return NULL;
 }
 
-static bool worth(struct look *l)
-{
-	if (atomic_load_explicit(&l->score, memory_order_relaxed) > 0)
-		return true;
-	return atomic_fetch_add_explicit(&l->declined, 1, memory_order_relaxed) % LOOK_AGAIN == 0;
-}
-
-/* Threads may overwrite each other's score: it is an estimate. */
-static void learn(struct look *l, bool found)
-{
-	int32_t score = atomic_load_explicit(&l->score, memory_order_relaxed);
-
-	score = found ? MIN(score + 1, SCORE_MAX) : MAX(score - SCORE_VAIN, 0);
-	atomic_store_explicit(&l->score, score, memory_order_relaxed);
-}
-
-static bool found_in_time(struct look *l, const struct io_ops *io, void *ring, int64_t *result)
+static bool found_in_time(struct look *l, void *ring, int64_t *result)
 {
 	uint64_t until = now_ns() + l->ns;
 	void *tag;
 
 	do {
 		for (int i = 0; i < GLANCES; i++) {
-			if (io->reap(ring, &tag, result))
+			if (l->io->reap(ring, &tag, result))
 				return true;
 			cpu_relax();
 		}
@@ -105,11 +87,11 @@ static bool passes(int error)
 	return error == 0 || error == -EAGAIN || error == -EBUSY || error == -EINTR;
 }
 
-bool look_transfer(struct look *l, const struct io_ops *io, const struct io_request *request,
-                   int64_t *result)
+/* => false: nothing was done */
+static bool transfer_awake(struct look *l, const struct io_request *request, int64_t *result)
 {
-	struct look_ring *r = l->count && worth(l) ? take(l) : NULL;
-	int saved = errno;
+	const struct io_ops *io = l->io;
+	struct look_ring *r = take(l);
 	bool found;
 	void *tag;
 	int error;
@@ -121,21 +103,35 @@ bool look_transfer(struct look *l, const struct io_ops *io, const struct io_requ
 		return false;
 	}
 	error = io->submit(r->ring, false);
-	if (!passes(error)) {
-		/*
-		 * This thread may not start requests (its seccomp filter forbids it).
-		 * What is prepared cannot be taken back: the ring stays taken for good.
-		 */
-		errno = saved;
+	/*
+	 * This thread may not start requests (its seccomp filter forbids it). What
+	 * is prepared cannot be taken back: the ring stays taken for good.
+	 */
+	if (!passes(error))
 		return false;
-	}
-	found = error == 0 && found_in_time(l, io, r->ring, result);
-	learn(l, found);
+	found = error == 0 && found_in_time(l, r->ring, result);
 	/* What could not be started is started by this, too. */
 	while (!found && !io->reap(r->ring, &tag, result))
 		if (io->submit(r->ring, true) != 0)
 			run_pause();
 	atomic_store_explicit(&r->taken, 0, memory_order_release);
-	errno = saved;
 	return true;
+}
+
+int64_t look_transfer(struct look *l, const struct io_request *request)
+{
+	enum look_way way;
+	uint64_t start;
+	int saved = errno;
+	int64_t result;
+
+	way = trial_way(&l->trial);
+	start = now_ns();
+	if (way == LOOK_ASLEEP || !transfer_awake(l, request, &result)) {
+		result = l->io->transfer(l->fd, request, l->arg);
+		way = LOOK_ASLEEP;
+	}
+	trial_took(&l->trial, way, now_ns() - start, 1);
+	errno = saved;
+	return result;
 }

@@ -5,6 +5,7 @@
 #ifndef QUIRE_SWAPFILE_LOOK_H
 #define QUIRE_SWAPFILE_LOOK_H
 
+#include "base/trial.h"
 #include "swapfile/io.h"
 
 #include <stdatomic.h>
@@ -12,11 +13,15 @@
 
 #define LOOK_RINGS 8u
 
+enum look_way { LOOK_ASLEEP, LOOK_AWAKE };
+
 struct look {
-	uint64_t ns;               /* how long to look; 0: never */
-	unsigned count;            /* rings that are open */
-	_Atomic int32_t score;     /* 0: looking has not been worth it of late */
-	_Atomic uint32_t declined; /* reads since then that slept at once */
+	int fd;
+	const struct io_ops *io;
+	void *arg;
+	uint64_t ns;        /* how long to look; 0: never */
+	struct trial trial; /* LOOK_ASLEEP against LOOK_AWAKE */
+	unsigned count;     /* rings that are open */
 	struct look_ring {
 		_Atomic uint32_t taken; /* by a thread, for one transfer */
 		void *ring;
@@ -24,18 +29,17 @@ struct look {
 };
 
 /*
- * Open as many rings as can be had and leave a few descriptors to the program;
- * without any, look_transfer always declines.
+ * Open as many rings as can be had and leave a few descriptors to the program:
+ * look.count, perhaps none.
  */
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns);
-void look_close(struct look *l, const struct io_ops *io);
+void look_close(struct look *l);
 
 /*
- * Transfer now, on this thread. Async-signal-safe, no cancellation point, any
- * number of threads at once; leaves errno alone.
- * => false: not now (nothing was done); true: *result as from io_ops.transfer
+ * => look.count > 0
+ * io_ops.transfer, awake where that is quicker. Async-signal-safe, no
+ * cancellation point, any number of threads at once; leaves errno alone.
  */
-bool look_transfer(struct look *l, const struct io_ops *io, const struct io_request *request,
-                   int64_t *result);
+int64_t look_transfer(struct look *l, const struct io_request *request);
 
 #endif

@@ -189,7 +189,7 @@ void swapfile_look_open(struct swapfile *s, uint64_t look_ns)
 void swapfile_close(struct swapfile *s)
 {
 	ASSERT(atomic_load(&s->queues) == 0);
-	look_close(&s->look, s->io);
+	look_close(&s->look);
 	leave_io(s);
 	slots_close(&s->slots);
 	file_close(&s->file);

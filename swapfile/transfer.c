@@ -2,7 +2,7 @@
 /*
  * swapfile/transfer.c - a run on the calling thread.
  *
- * Reads of a page go through look.c where it takes them. All else is preadv(2)
+ * Reads of a page go through look.c. All else is preadv(2)
  * and pwritev(2): for one request at a time a ring that is slept for was
  * measured no faster, and these need no state that threads would have to share.
  */
@@ -42,9 +42,10 @@ void run_finish_here(struct swapfile *s, struct swap_run *run)
 
 	do {
 		run_request(run, &request);
-		if (request.write || run->count > 1 ||
-		    !look_transfer(&s->look, s->io, &request, &result))
+		if (request.write || run->count > 1 || !s->look.count)
 			result = s->io->transfer(s->file.fd, &request, s->io_arg);
+		else
+			result = look_transfer(&s->look, &request);
 	} while (run_advance(s, run, result) != RUN_DONE);
 }
 

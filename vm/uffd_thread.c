@@ -22,11 +22,16 @@
  * rarely, so as to leave it the fault, and the end of the read that comes of
  * it: woken from the other CPU a thread goes on later. With more CPUs than two
  * there would be more to keep awake than that is worth.
+ *
+ * All this pays where CPUs are ours. Where the disk is served by them too (see
+ * swapfile/look.c) a handler that looks delays what it looks for: so whether to
+ * is decided by how quickly faults follow each other either way (base/trial.h).
  */
 #include "base/cpu.h"
 #include "base/descriptor.h"
 #include "base/error.h"
 #include "base/thread.h"
+#include "base/trial.h"
 #include "vm/uffd_handler.h"
 
 #include <errno.h>
@@ -65,6 +70,10 @@
 #define WITHDRAW_MIN_NS UINT64_C(4000000)
 #define WITHDRAW_MAX_NS UINT64_C(256000000)
 
+enum watch { ASLEEP, AWAKE };
+/* Between faults that are further apart than this the program was busy with something else. */
+#define APART_NS UINT64_C(1000000)
+
 struct member {
 	struct handler handler;
 	struct crew *crew;
@@ -83,6 +92,8 @@ struct crew {
 	struct member *_Atomic latest; /* of a pair, who took up a fault last */
 	_Atomic int32_t cpu;           /* where the first was last seen awake */
 	_Atomic uint64_t last;         /* ns: when there was something to do for any of them */
+	_Atomic uint64_t fault;        /* ns: when one was taken up last */
+	struct trial trial;            /* ASLEEP against AWAKE */
 	struct refusals refusals;
 	_Atomic uint32_t count; /* running */
 	struct member member[HANDLERS_MAX];
@@ -125,6 +136,16 @@ static uint64_t reading(const struct member *m)
 	return atomic_load_explicit(&m->handler.e->q->pager.reading, memory_order_relaxed);
 }
 
+/* => count faults were taken up just now */
+static void note(struct crew *crew, uint32_t count)
+{
+	uint64_t now = now_ns();
+	uint64_t last = atomic_exchange_explicit(&crew->fault, now, memory_order_relaxed);
+
+	trial_took(&crew->trial, trial_round(&crew->trial), now > last ? now - last : 0, count);
+	trial_way(&crew->trial);
+}
+
 /* One look for a read that has arrived, whose thread has waited longest, and for messages. => there was something */
 static bool look(struct member *m)
 {
@@ -141,6 +162,8 @@ static bool look(struct member *m)
 	n = handler_receive(&m->handler, call_next);
 
 	m->stream += n;
+	if (n && m->handler.e->q->spin_ns)
+		note(crew, n);
 	if (n && crew->paired) {
 		atomic_store_explicit(&crew->latest, m, memory_order_relaxed);
 		if (m->stream >= STREAM)
@@ -278,7 +301,8 @@ static void stay_awake(struct member *m)
 	const struct quire *q = m->handler.e->q;
 	uint64_t now = now_ns(), last = now;
 
-	while (now >= m->withdrawn_until && !m->handler.deferred_count) {
+	while (now >= m->withdrawn_until && !m->handler.deferred_count &&
+	       trial_round(&m->crew->trial) == AWAKE) {
 		bool some = look(m), reads = reading(m) > 0;
 
 		now = now_ns();
@@ -363,6 +387,7 @@ static int crew_start(struct engine *e)
 		return error;
 	crew = a.base;
 	crew->self = a;
+	trial_init(&crew->trial, APART_NS);
 	refusals_open(&crew->refusals, e);
 	error = member_start(crew, e);
 	if (error) {

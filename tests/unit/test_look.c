@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/unit/test_look.c - reads waited for awake (swapfile/look.c), on the fake disk:
- * found by looking, or slept for; refusals of the kernel's; when looking is given
- * up, and taken up again; many threads. And through swapfile_transfer.
+ * found by looking, or slept for; refusals of the kernel's; that the quicker way is
+ * taken (base/trial.c itself: test_trial.c); many threads. And through swapfile_transfer.
  */
 #include "base/base.h"
 #include "swapfile/look.h"
@@ -36,21 +36,20 @@ static void end(void)
 {
 	for (unsigned i = 0; i < look.count; i++)
 		CHECK_EQ(look.rings[i].taken, 0);
-	look_close(&look, &fake_disk_ops);
+	look_close(&look);
 	fake_disk_free(disk);
 }
 
-/* => -1: declined; else the answer, and the bytes are right if it is a page */
+/* => the answer, and the bytes are right if it is a page */
 static int64_t read_page(unsigned page)
 {
 	_Alignas(PAGE_BYTES) static _Thread_local unsigned char bytes[PAGE_BYTES];
 	struct iovec iov = { bytes, PAGE_BYTES };
 	struct io_request request = { .iov = &iov, .iov_count = 1, .offset = page * PAGE_BYTES };
-	int64_t result = 0;
+	int64_t result;
 
 	memset(bytes, 0xee, sizeof bytes);
-	if (!look_transfer(&look, &fake_disk_ops, &request, &result))
-		return -1;
+	result = look_transfer(&look, &request);
 	for (size_t i = 0; result == (int64_t)PAGE_BYTES && i < PAGE_BYTES; i++)
 		if (bytes[i] != (unsigned char)page)
 			return -2;
@@ -68,6 +67,7 @@ static void found_awake(void)
 	begin(SECOND);
 	CHECK_EQ(look.count, LOOK_RINGS);
 	for (unsigned i = 0; i < PAGES; i++) {
+		trial_init(&look.trial, SECOND);
 		delay(i * 3, 1);
 		CHECK_EQ(read_page(i), PAGE_BYTES);
 	}
@@ -89,8 +89,6 @@ static void never(void)
 {
 	begin(0);
 	CHECK_EQ(look.count, 0);
-	CHECK_EQ(read_page(7), -1);
-	CHECK_EQ(fake_disk_counts(disk).reads, 0);
 	end();
 }
 
@@ -117,24 +115,56 @@ static void not_started(void)
 	end();
 }
 
-static void given_up_and_taken_up(void)
+static void busy(uint64_t ns)
 {
-	unsigned vain = 0, declined = 0, again = 0;
+	uint64_t until = now_ns() + ns;
 
-	begin(1);
-	delay(NEVER, 1000);
-	while (look.score > 0 && vain++ < 1000)
-		CHECK_EQ(read_page(3), PAGE_BYTES);
-	CHECK(vain < 20);
-	for (unsigned i = 0; i < 640; i++)
-		declined += read_page(3) == -1;
-	CHECK_EQ(declined, 630);
-	/* The disk is fast again: one of those that try finds out. */
-	fake_disk_heal(disk);
-	while (read_page(3) == -1)
-		again++;
-	CHECK(again <= 64);
-	CHECK_EQ(read_page(3), PAGE_BYTES);
+	while (now_ns() < until)
+		cpu_relax();
+}
+
+/* The fake disk, on which one way takes the longer. */
+static struct io_ops slow;
+static uint64_t awake_ns, asleep_ns;
+
+static bool slow_reap(void *ring, void **tag, int64_t *result)
+{
+	busy(awake_ns);
+	return fake_disk_ops.reap(ring, tag, result);
+}
+
+static ssize_t slow_transfer(int fd, const struct io_request *request, void *arg)
+{
+	busy(asleep_ns);
+	return fake_disk_ops.transfer(fd, request, arg);
+}
+
+/* => how many of so many reads were waited for awake */
+static unsigned awake_of(unsigned reads)
+{
+	unsigned before = fake_disk_counts(disk).submits;
+
+	for (unsigned i = 0; i < reads; i++)
+		CHECK_EQ(read_page(i % PAGES), PAGE_BYTES);
+	return fake_disk_counts(disk).submits - before;
+}
+
+static void quicker_way(void)
+{
+	slow = fake_disk_ops;
+	slow.reap = slow_reap;
+	slow.transfer = slow_transfer;
+	disk = fake_disk_new(PAGES);
+	for (unsigned i = 0; i < PAGES; i++)
+		memset(fake_disk_page(disk, i), (int)i, PAGE_BYTES);
+	look_open(&look, &slow, -1, disk, SECOND);
+	awake_ns = 5000, asleep_ns = 100000;
+	CHECK(awake_of(3000) > 2500);
+	awake_ns = 100000, asleep_ns = 5000;
+	CHECK(awake_of(8000) < 5000);
+	CHECK(awake_of(3000) < 500);
+	awake_ns = 5000, asleep_ns = 100000;
+	CHECK(awake_of(8000) > 3000);
 	end();
 }
 
@@ -145,7 +175,7 @@ static void *reader(void *arg)
 	for (unsigned i = 0; i < 2000; i++) {
 		int64_t got = read_page(i * 7 % PAGES);
 
-		wrong += got != (int64_t)PAGE_BYTES && got != -1;
+		wrong += got != (int64_t)PAGE_BYTES;
 	}
 	atomic_fetch_add((_Atomic uint64_t *)arg, wrong);
 	return NULL;
@@ -242,7 +272,7 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(found_awake),  UNIT(slept_for),        UNIT(never),
-		UNIT(answers),      UNIT(not_started),      UNIT(given_up_and_taken_up),
+		UNIT(answers),      UNIT(not_started),      UNIT(quicker_way),
 		UNIT(many_threads), UNIT(through_transfer), UNIT(few_descriptors),
 		UNIT_END,
 	};
