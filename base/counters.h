@@ -12,22 +12,23 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define COUNTERS(X)                                                         \
-	X(minor_faults, "faults served without I/O")                        \
-	X(major_faults, "faults that read the swap file")                   \
-	X(zero_fills, "pages filled with zeros")                            \
-	X(rescues, "pages taken back from standby")                         \
-	X(write_faults, "first writes to clean pages")                      \
-	X(refaults, "major faults on pages evicted less than a budget ago") \
-	X(pages_in, "pages read from the swap file")                        \
-	X(pages_out, "pages written to the swap file")                      \
-	X(evictions, "pages unmapped by the pager")                         \
-	X(zero_drops, "evicted pages that were all zeros")                  \
-	X(readahead_issued, "pages read before they were touched")          \
-	X(readahead_hits, "of those, mapped because they were wanted")      \
-	X(writeback_requests, "write requests")                             \
-	X(direct_reclaims, "evictions by a faulting thread")                \
-	X(read_errors, "pages whose bytes could not be had")                \
+#define COUNTERS(X)                                                              \
+	X(minor_faults, "faults served without I/O")                             \
+	X(major_faults, "faults that read the swap file")                        \
+	X(zero_fills, "pages filled with zeros")                                 \
+	X(rescues, "pages taken back from standby")                              \
+	X(write_faults, "first writes to clean pages")                           \
+	X(snapshot_copies, "pages copied for a snapshot when they were written") \
+	X(refaults, "major faults on pages evicted less than a budget ago")      \
+	X(pages_in, "pages read from the swap file")                             \
+	X(pages_out, "pages written to the swap file")                           \
+	X(evictions, "pages unmapped by the pager")                              \
+	X(zero_drops, "evicted pages that were all zeros")                       \
+	X(readahead_issued, "pages read before they were touched")               \
+	X(readahead_hits, "of those, mapped because they were wanted")           \
+	X(writeback_requests, "write requests")                                  \
+	X(direct_reclaims, "evictions by a faulting thread")                     \
+	X(read_errors, "pages whose bytes could not be had")                     \
 	X(write_errors, "pages whose write failed")
 
 #define WRITEBACK_BUCKETS 10

@@ -20,12 +20,15 @@
 enum lock_rank {
 	RANK_NONE = 0,
 	RANK_GUARD,     /* guard/trap: one thread starts it */
+	RANK_SNAPSHOT,  /* vm/snapshot: one change of a pager's snapshots at a time */
 	RANK_REGISTRY,  /* vm/registry: the table of regions of the process */
 	RANK_PIN,       /* vm/pin: one change of pins or of the budget at a time */
 	RANK_RECLAIM,   /* pager/reclaim: one thread evicts at a time */
 	RANK_READ,      /* pager/readin: a read batch's queue */
 	RANK_READAHEAD, /* a region's readahead state */
+	RANK_LINEAGE,   /* vm/lineage: who inherits from whom; for a look at one page */
 	RANK_POLICY,    /* the policy's lists */
+	RANK_STAGE,     /* pager/stage: the cluster that is being filled */
 	RANK_STANDBY,   /* the lists of clusters */
 	RANK_ENGINE,    /* an engine's own */
 	RANK_GROW,      /* swapfile: one thread lengthens the file */

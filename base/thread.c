@@ -2,8 +2,11 @@
 /* base/thread.c - see thread.h. */
 #include "base/thread.h"
 
+#include "base/base.h"
+
 #include <signal.h>
-#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* What our threads use is a few KiB; sanitizers and debuggers want some. */
 #define STACK_BYTES ((size_t)256 << 10)
@@ -26,4 +29,24 @@ int thread_start(pthread_t *thread, void *(*main)(void *), void *argument)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&small);
 	return -error;
+}
+
+static SIGNAL_SAFE_TLS int32_t id;
+
+/* The thread that forked goes on in the child under another number. */
+static void forget_id(void)
+{
+	id = 0;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, forget_id);
+}
+
+int32_t thread_id(void)
+{
+	if (id == 0)
+		id = (int32_t)syscall(SYS_gettid);
+	return id;
 }

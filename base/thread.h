@@ -4,6 +4,7 @@
 #define QUIRE_BASE_THREAD_H
 
 #include <pthread.h>
+#include <stdint.h>
 
 /*
  * Start a thread that runs with all signals blocked, so that it takes none of
@@ -11,5 +12,8 @@
  * => 0, or -errno
  */
 int thread_start(pthread_t *thread, void *(*main)(void *), void *argument);
+
+/* gettid(2), asked for once a thread. Async-signal-safe. */
+int32_t thread_id(void);
 
 #endif

@@ -112,6 +112,7 @@ extern "C" {
 
 typedef struct quire quire_t;
 typedef struct quire_region quire_region_t;
+typedef struct quire_snapshot quire_snapshot_t;
 
 /* ------------------------------------------------------------- errors */
 
@@ -303,7 +304,9 @@ size_t quire_region_length(const quire_region_t *r);
  * Give up a region, its pages and its slots. Waits for faults in service.
  * Touching it from other threads is as after munmap(2). Its memory goes back to
  * the system, some of it a moment later; the records of frames and slots are
- * kept for other regions until quire_close (see metadata in quire_stats).
+ * kept for other regions until quire_close (see metadata in quire_stats). If it
+ * has snapshots, what they share with it becomes theirs.
+ * -ENOMEM, -EBUSY, -EIO  only then: there is no room for that, and the region stays
  */
 int quire_region_destroy(quire_region_t *r);
 
@@ -361,6 +364,77 @@ int quire_unpin(quire_region_t *r, size_t offset, size_t length);
  */
 bool quire_handle_signal(int signal, void *info, void *context);
 
+/* ----------------------------------------------------------- snapshots */
+
+/*
+ * A snapshot is a region's contents at one instant. It costs memory, of the pager's budget and
+ * swap file, only for pages that change afterwards: of each, the old contents are kept once,
+ * however many snapshots have them. (After the snapshots of ZFS and of WAFL; the write barrier
+ * is userfaultfd's, or mprotect(2).)
+ *
+ * Any number of snapshots, of any number of regions, up to 65,535 of both; destroyed in any
+ * order. They outlive their region. All calls may be made from any thread, beside others that
+ * use the region; a handle must not be used while, or after, it is destroyed.
+ */
+
+/*
+ * Take one of r, while threads write to it. What was written before the call is in; of what is
+ * written during it, never a write without one that it depends on. Threads that write meanwhile
+ * wait: about 0.2 us for each page in memory, whatever is on the swap file.
+ *
+ * Under the engines uffd-signal and sigsegv a page that is pinned is copied at once, and is in the
+ * image as it was at some moment during the call. A transfer that the kernel has begun into the
+ * region by itself (O_DIRECT, io_uring) must have ended.
+ * -EINVAL  r is no region;  -ENOMEM  no memory, or too many regions and snapshots
+ */
+int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out);
+
+/* Bytes, as of its region. */
+size_t quire_snapshot_length(const quire_snapshot_t *s);
+
+/*
+ * Copy length bytes at offset of the snapshot into buffer, which may be managed memory.
+ * -EINVAL   beyond its end
+ * -EIO, -EBADMSG   what is on the swap file cannot be read, or does not match its checksum
+ */
+int quire_snapshot_read(quire_snapshot_t *s, size_t offset, void *buffer, size_t length);
+
+/*
+ * A new region with the snapshot's contents, which it shares, copy-on-write: at first it has no
+ * page of its own. It may be written, snapshotted and cloned like any, and outlives the snapshot's
+ * handle. -ENOMEM as quire_region_create
+ */
+int quire_snapshot_clone(quire_snapshot_t *s, quire_region_t **out);
+
+/*
+ * The region becomes what it was, in place; its other snapshots, older and newer, stay what they
+ * are. Costs time for pages that have changed since. Another thread that uses the region during the
+ * call sees each page as it was or as it becomes, and what it writes may be lost.
+ * -EINVAL   the region has been destroyed
+ * -EBUSY    a page that has changed is pinned; nothing was done
+ * -ENOMEM, -EIO   some pages are rolled back, others are not: try again
+ */
+int quire_snapshot_rollback(quire_snapshot_t *s);
+
+/* => 0 to go on; anything else ends the call, which returns it */
+typedef int (*quire_diff_fn)(void *arg, size_t offset, size_t length);
+
+/*
+ * Call with each range (whole pages, rising, none touching the next) in which two snapshots of a
+ * region differ. By bookkeeping, no page is read: a page that was written, but with what it held, or
+ * was rolled back to that, is said to differ. call may use the library, but not destroy
+ * snapshots of the region.
+ * -EINVAL  they are not of the same region
+ */
+int quire_snapshot_diff(const quire_snapshot_t *a, const quire_snapshot_t *b, quire_diff_fn call,
+                        void *arg);
+
+/*
+ * Give it up, and what only it has kept. What an older snapshot needs passes to that; clones keep what
+ * they have of it. -ENOMEM  no memory for the older one's records: it stays
+ */
+int quire_snapshot_destroy(quire_snapshot_t *s);
+
 /* ---------------------------------------------------------------- probing */
 
 /*
@@ -403,6 +477,7 @@ struct quire_stats {
 	uint64_t zero_fills;         /* pages filled with zeros, fault-around included */
 	uint64_t rescues;            /* pages taken back from standby */
 	uint64_t write_faults;       /* first writes to clean pages */
+	uint64_t snapshot_copies;    /* pages copied for a snapshot when they were written */
 	uint64_t refaults;           /* major faults on pages evicted less than a budget ago */
 	uint64_t pages_in;           /* pages read from the swap file */
 	uint64_t pages_out;          /* pages written to it */

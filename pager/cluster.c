@@ -213,13 +213,23 @@ void cluster_to_standby(struct pager *p, uint32_t c)
 	lock_release(&p->standby_lock);
 }
 
-void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state)
+static void name(struct buffer *b, page_id page, bool ahead)
+{
+	atomic_store_explicit(&b->page, page | (ahead ? BUFFER_AHEAD : 0), memory_order_relaxed);
+}
+
+void buffer_rename(struct pager *p, uint32_t id, page_id page)
+{
+	name(buffer_of(p, id), page, false);
+}
+
+void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state,
+                 bool ahead)
 {
 	struct buffer *b = buffer_of(p, id);
 
 	DEBUG_ASSERT(atomic_load(&b->state) == BUFFER_FREE);
-	b->page = page & ((UINT64_C(1) << 56) - 1);
-	b->readahead = 0;
+	name(b, page, ahead);
 	b->slot = slot;
 	atomic_fetch_add(&p->clusters[id / CLUSTER_PAGES].refs, 1);
 	atomic_store(&b->state, state);

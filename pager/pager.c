@@ -81,6 +81,8 @@ int pager_open(struct pager *p, const struct pager_options *o)
 		p->head[i] = p->tail[i] = CLUSTER_NONE;
 	lock_init(&p->policy_lock, RANK_POLICY);
 	lock_init(&p->standby_lock, RANK_STANDBY);
+	lock_init(&p->stage_lock, RANK_STAGE);
+	p->stage = CLUSTER_NONE;
 	lock_init(&p->reclaim_lock, RANK_RECLAIM);
 	lock_init(&p->reader.lock, RANK_READ);
 	budget_init(p, o->budget);

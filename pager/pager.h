@@ -11,6 +11,7 @@
  *   budget.c     credits; watermarks; waking the reclaimer; direct reclaim
  *   frame.c      records of mapped pages, and the policy's lists
  *   cluster.c    buffers: populated or not, free, in use, in standby
+ *   stage.c      buffers that are filled one at a time
  *   run_pool.c   requests to the swap file, for the next two
  *   reclaim.c    the reclaimer thread and one step of reclaim
  *   writeback.c  dirty standby buffers to the swap file, in slot order
@@ -46,6 +47,7 @@ typedef uint64_t page_id;
 
 #define CLUSTER_PAGES SWAP_RUN_MAX
 #define CLUSTER_NONE UINT32_MAX
+#define BUFFER_NONE UINT32_MAX
 
 struct pager;
 
@@ -117,11 +119,26 @@ enum buffer_state {
  * (DIRTY -> WRITING -> CLEAN; ABANDONED -> FREE). See docs/DESIGN.md.
  */
 struct buffer {
-	page_id page : 56;
-	uint64_t readahead : 1; /* read before it was touched */
+	/*
+	 * Whose bytes it holds, and BUFFER_AHEAD. The page's entry; but a hint for who
+	 * finds the buffer first: then the entry says whether it is that page's still.
+	 */
+	_Atomic page_id page;
 	slot_t slot;
 	_Atomic uint32_t state;
 };
+
+#define BUFFER_AHEAD (UINT64_C(1) << 63) /* read before it was touched */
+
+static inline page_id buffer_page(const struct buffer *b)
+{
+	return atomic_load_explicit(&b->page, memory_order_relaxed) & ~BUFFER_AHEAD;
+}
+
+static inline bool buffer_is_ahead(const struct buffer *b)
+{
+	return atomic_load_explicit(&b->page, memory_order_relaxed) & BUFFER_AHEAD;
+}
 
 struct cluster {
 	uint32_t prev, next;        /* list; standby lock */
@@ -224,6 +241,10 @@ struct pager {
 	_Atomic uint32_t clusters_short; /* somebody asked for a cluster in vain */
 	_Atomic uint64_t populated;      /* buffers with memory, pages */
 	_Atomic uint64_t standby;        /* buffers that hold a page */
+
+	/* stage.c */
+	struct lock stage_lock;
+	uint32_t stage; /* the cluster, or CLUSTER_NONE; stage lock */
 
 	/* run_pool.c, by enum swap_op */
 	struct run_pool run_pools[2];
@@ -395,8 +416,14 @@ static inline uint32_t buffer_at(const struct pager *p, const void *address)
 	return (uint32_t)(((const char *)address - p->buffers) >> PAGE_SHIFT);
 }
 
-/* A buffer begins to hold a standby page (or a page being read). => takes a reference on the cluster */
-void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state);
+/*
+ * A buffer begins to hold a standby page, or a page that is being read (ahead: before it was
+ * touched). => takes a reference on the cluster
+ */
+void buffer_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state,
+                 bool ahead);
+/* Its bytes are page's from now on. The caller holds the entries of both. */
+void buffer_rename(struct pager *p, uint32_t id, page_id page);
 /*
  * The holder of the page's entry takes the page out of standby. *slot is the
  * clean copy, which passes to the caller, or SLOT_NONE if there is none: it
@@ -408,6 +435,23 @@ void buffer_claim(struct pager *p, uint32_t id, slot_t *slot);
 bool buffer_try_claim(struct pager *p, uint32_t id, uint32_t *state, slot_t *slot);
 /* Done with a claimed or abandoned buffer. moved: its memory went with the page (UFFDIO_MOVE). */
 void buffer_release(struct pager *p, uint32_t id, bool moved);
+
+/* --------------------------------------------------------------- stage.c */
+
+/*
+ * A buffer for a page that comes into standby by itself. It is CLAIMED until one of the next
+ * two calls, which must come soon: nobody writes back what is beside it before it is full.
+ * => takes one credit of the caller's
+ * => empty: its memory is to come with the page; else it may be touched
+ * => BUFFER_NONE: no cluster is to be had (then as after cluster_get); the credit stays the caller's
+ */
+uint32_t stage_get(struct pager *p, bool empty);
+/* It holds the page now. */
+void stage_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state);
+/* It is not needed. */
+void stage_drop(struct pager *p, uint32_t id);
+/* Let what has been staged so far be written. => there was something */
+bool stage_flush(struct pager *p);
 
 /* ------------------------------------------------------------ run_pool.c */
 

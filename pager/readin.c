@@ -50,7 +50,7 @@ static void complete(struct pager *p, struct swap_run *run)
 		struct buffer *b = buffer_of(p, id);
 		int error = run->status ? -run->status : bad & 1 ? EBADMSG : 0;
 		bool good = error == 0;
-		page_id page = b->page;
+		page_id page = buffer_page(b);
 
 		if (good)
 			count(&p->standby, 1);

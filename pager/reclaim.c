@@ -21,8 +21,6 @@
 
 #include <sched.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* Fruitless rounds: how long the thread waits before it looks again. */
 #define PAUSE_MIN_NS UINT64_C(500000)
@@ -36,30 +34,10 @@
 
 SIGNAL_SAFE_TLS bool thread_is_ours;
 
-static SIGNAL_SAFE_TLS int32_t tid;
-
-/* The thread that forked goes on in the child under another number. */
-static void forget_tid(void)
-{
-	tid = 0;
-}
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-	pthread_atfork(NULL, NULL, forget_tid);
-}
-
-static int32_t own_tid(void)
-{
-	if (tid == 0)
-		tid = (int32_t)syscall(SYS_gettid);
-	return tid;
-}
-
 void reclaim_enter(struct pager *p)
 {
 	lock_acquire(&p->reclaim_lock);
-	atomic_store(&p->reclaimer_tid, own_tid());
+	atomic_store(&p->reclaimer_tid, thread_id());
 }
 
 void reclaim_leave(struct pager *p)
@@ -89,7 +67,8 @@ static uint32_t retire(struct pager *p, uint32_t c, bool *writing)
 
 		switch (atomic_load(&b->state)) {
 		case BUFFER_CLEAN:
-			if (p->owner_ops->retire(p->owner, b->page, c * CLUSTER_PAGES + i, b->slot))
+			if (p->owner_ops->retire(p->owner, buffer_page(b), c * CLUSTER_PAGES + i,
+			                         b->slot))
 				retired++;
 			break;
 		case BUFFER_DIRTY:
@@ -181,8 +160,11 @@ static uint32_t step(struct pager *p)
 
 	writeback_reap(p, false);
 	/* Whatever the credits: without a cluster nothing can be read or unmapped. */
-	if (unlikely(clusters_short) && (n = retire_oldest(p)) != 0)
-		return n;
+	if (unlikely(clusters_short)) {
+		stage_flush(p);
+		if ((n = retire_oldest(p)) != 0)
+			return n;
+	}
 	n = clusters_release(p, high, clusters_kept(p));
 	credits = atomic_load(&p->credits);
 	if (n && credits >= high)
@@ -200,6 +182,7 @@ static uint32_t step(struct pager *p)
 	n = clusters_short && credits >= high ? 0 : take_batch(p);
 	if (n)
 		return n;
+	stage_flush(p);
 	n = retire_oldest(p);
 	if (n == 0)
 		n = clusters_trim(p);

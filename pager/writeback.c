@@ -46,7 +46,7 @@ static void finish(struct pager *p, struct swap_run *run)
 		uint32_t id = first + (uint32_t)__builtin_ctzll(left);
 		struct buffer *b = buffer_of(p, id);
 		uint32_t writing = BUFFER_WRITING;
-		page_id page = b->page;
+		page_id page = buffer_page(b);
 
 		if (!good)
 			b->slot = SLOT_NONE;
@@ -120,7 +120,7 @@ static page_id ungather(struct pager *p, uint32_t c, uint64_t gathered)
 	for (uint64_t left = gathered; left; left &= left - 1) {
 		struct buffer *b = &p->clusters[c].buffer[__builtin_ctzll(left)];
 		uint32_t writing = BUFFER_WRITING;
-		page_id dirty = b->page;
+		page_id dirty = buffer_page(b);
 
 		if (atomic_compare_exchange_strong(&b->state, &writing, BUFFER_DIRTY)) {
 			kept = dirty;

@@ -445,6 +445,42 @@ int cover_dirty(struct cover *c, char *page, unsigned n)
 	return prepare_range(c, page_of(c, page), n, true);
 }
 
+/* Pages of one leaf, some of them shown. The lock is held. */
+static int clean_leaf(struct cover *c, uint64_t first, uint64_t end)
+{
+	const struct leaf *leaf = leaf_of(c, first);
+	int error = 0;
+
+	for (uint64_t at = first, to; at < end && !error; at = to) {
+		int done;
+
+		to = part_end(c, at, end);
+		if (!get(leaf->shown, at % LEAF_ENTRIES))
+			continue;
+		done = prepare(c, at, to, false);
+		if (done < (int)(to - at))
+			error = done < 0 ? done : -ENGINE_CROWDED;
+	}
+	return error;
+}
+
+int cover_clean(struct cover *c, char *page, size_t n)
+{
+	uint64_t first = page_of(c, page), end = first + n;
+	int error = 0;
+
+	for (uint64_t at = first, to; at < end && !error; at = to) {
+		uint64_t leaf = at / LEAF_ENTRIES;
+
+		to = MIN(end, (leaf + 1) * LEAF_ENTRIES);
+		lock_acquire(&c->lock);
+		if (get(c->recorded, leaf / LEAVES_A_PAGE) && !shows_nothing(&c->leaves[leaf]))
+			error = clean_leaf(c, at, to);
+		lock_release(&c->lock);
+	}
+	return error;
+}
+
 bool cover_is_shown(struct cover *c, const char *page, bool *dirty)
 {
 	uint64_t at = page_of(c, page);

@@ -19,7 +19,7 @@
  * Leaves that were never shown a page of are PROT_NONE, without guard pages, which cost
  * a page-table entry each.
  *
- * Who shows or hides a page holds its entry, but for cover_protect. A page that is
+ * Who shows or hides a page holds its entry, but for cover_protect and cover_clean. A page that is
  * dirty is never read-only, unless the program wants it so (fixed).
  */
 #ifndef QUIRE_VM_COVER_H
@@ -57,6 +57,11 @@ void cover_close(struct cover *c);
 int cover_show(struct cover *c, char *page, unsigned n, bool dirty);
 /* n shown pages are dirty from now on, in order. => how many (> 0), or -errno as above */
 int cover_dirty(struct cover *c, char *page, unsigned n);
+/*
+ * All shown pages of n are clean from now on, though what they hold is nowhere else. Nobody
+ * shows, hides or writes to any of them meanwhile. => 0 or -errno: some are
+ */
+int cover_clean(struct cover *c, char *page, size_t n);
 /* Is it shown? Its entry is held. *dirty: as what */
 bool cover_is_shown(struct cover *c, const char *page, bool *dirty);
 /*

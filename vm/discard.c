@@ -5,6 +5,7 @@
  * Leaves of the page table that were never touched are passed over, so a
  * terabyte of untouched region costs no more than its bitmap.
  */
+#include "vm/lineage.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -25,7 +26,7 @@ static void lose_pins(struct quire *q, uint32_t frame)
 }
 
 /* gone: the whole range has been unmapped already. */
-static int drop_run(struct quire_region *r, struct run *run, bool gone)
+static int drop_run(struct quire_region *r, struct run *run, bool gone, uint64_t after)
 {
 	struct quire *q = r->q;
 	int error = 0;
@@ -38,7 +39,7 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone)
 		slot_t slot = q->pager.frames[run->frames[i]].slot;
 
 		if (slot != SLOT_NONE)
-			swapfile_unref(q->swap, slot);
+			cow_drop_slot(r, run->first + i, slot);
 		lose_pins(q, run->frames[i]);
 	}
 	if (!error) {
@@ -48,24 +49,29 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone)
 	}
 	for (uint32_t i = 0; i < run->n; i++)
 		entry_publish(r, run->first + i,
-		              error ? entry_make(ENTRY_MAPPED, run->frames[i]) : ENTRY_EMPTY);
+		              error ? entry_make(ENTRY_MAPPED, run->frames[i]) : after);
 	if (!error)
 		credits_put(&q->pager, run->n);
 	run->n = 0;
 	return error;
 }
 
-static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer)
+static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer, uint64_t after)
 {
 	struct quire *q = r->q;
-	bool ahead = buffer_of(&q->pager, buffer)->readahead;
+	bool ahead = buffer_is_ahead(buffer_of(&q->pager, buffer));
 	slot_t slot;
 
+	region_uncount_standby(r, ahead);
+	if (cow_is_shared(r, page)) {
+		cow_keep_buffer(r, page, buffer);
+		entry_publish(r, page, after);
+		return;
+	}
 	buffer_claim(&q->pager, buffer, &slot);
 	if (slot != SLOT_NONE)
 		swapfile_unref(q->swap, slot);
-	region_uncount_standby(r, ahead);
-	entry_publish(r, page, ENTRY_EMPTY);
+	entry_publish(r, page, after);
 	buffer_release(&q->pager, buffer, false);
 }
 
@@ -96,7 +102,8 @@ int discard_poison(struct quire_region *r, uint64_t page)
 	return error;
 }
 
-static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool gone)
+static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool gone,
+                     uint64_t after)
 {
 	struct quire *q = r->q;
 	int error = held & ENTRY_LOST && !gone ? unpoison(r, page) : 0;
@@ -105,77 +112,231 @@ static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool 
 		entry_publish(r, page, held);
 		return error;
 	}
-	swapfile_unref(q->swap, entry_payload(held));
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
-	entry_publish(r, page, ENTRY_EMPTY);
+	cow_drop_slot(r, page, entry_payload(held));
+	entry_publish(r, page, after);
 	return 0;
 }
 
-static int discard_pages(struct quire_region *r, uint64_t first, uint64_t end, bool pins_too,
-                         bool gone)
+/*
+ * A dirty page that a snapshot shares: its bytes go into a buffer of the snapshot's.
+ * => -EAGAIN: there is no memory for it just now; then as it was
+ */
+static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uint64_t after,
+                       bool *credit)
 {
-	struct run run = { .n = 0 };
+	struct quire *q = r->q;
+	struct pager *p = &q->pager;
+	struct take_page t = { .region = r,
+		               .page = region_page(r, page),
+		               .wanted = true,
+		               .dirty = true,
+		               .shared = true,
+		               .backed = !q->engine.uffd.move };
+	uint32_t buffer, frame = entry_payload(held);
+
+	*credit = *credit || credits_try(p, 1);
+	buffer = *credit ? stage_get(p, q->engine.uffd.move) : BUFFER_NONE;
+	if (buffer == BUFFER_NONE)
+		return -EAGAIN;
+	*credit = false;
+	t.buffer = buffer_address(p, buffer);
+	q->engine.ops->take(&q->engine, &t, 1);
+	if (t.result != TAKE_DONE || page_is_zero(t.buffer)) {
+		stage_drop(p, buffer);
+		if (t.result != TAKE_DONE && t.result != TAKE_GONE)
+			return -EBUSY;
+		cow_keep_zeros(r, page);
+	} else {
+		stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
+		cow_keep_buffer(r, page, buffer);
+	}
+	lose_pins(q, frame);
+	frames_leave(p, &frame, 1);
+	uncount(&r->counters.resident, 1);
+	uncount(&q->counters.resident, 1);
+	REGION_COUNT(r, snapshot_copies, 1);
+	entry_publish(r, page, after);
+	credits_put(p, 1);
+	return 0;
+}
+
+struct discard {
+	struct quire_region *r;
+	struct run run;
+	uint64_t after;      /* what the entries are then */
+	bool pins_too, gone; /* gone: all has been unmapped already */
+	bool leaving;        /* what is inherited is of no interest */
+	bool inside;         /* the gate, while a run is held and while a page is dealt with */
+	bool credit;         /* for a page that a snapshot keeps */
+};
+
+static int finish_run(struct discard *d)
+{
+	int error = drop_run(d->r, &d->run, d->gone, d->after);
+
+	if (d->inside)
+		cow_leave(d->r);
+	d->inside = false;
+	return error;
+}
+
+/* The entry is held, inside the gate. => as discard_one */
+static int discard_mapped(struct discard *d, uint64_t page, uint64_t e)
+{
+	struct quire_region *r = d->r;
+	const struct frame *frame = &r->q->pager.frames[entry_payload(e)];
+
+	if (frame->pins && !d->pins_too) {
+		entry_publish(r, page, e);
+		return -EBUSY;
+	}
+	if (frame->slot == SLOT_NONE && cow_is_shared(r, page)) {
+		int error = keep_mapped(r, page, e, d->after, &d->credit);
+
+		if (error)
+			entry_publish(r, page, e);
+		return error;
+	}
+	if (d->run.n == 0)
+		d->run.first = page;
+	d->run.frames[d->run.n++] = entry_payload(e);
+	return 0;
+}
+
+/*
+ * => the entry is held, inside the gate
+ * => -EAGAIN: there is no memory just now; -ENODATA: it must be inherited first. It is as it was
+ */
+static int discard_one(struct discard *d, uint64_t page, uint64_t e)
+{
+	struct quire_region *r = d->r;
+
+	if (cow_is_shared(r, page) && !cow_reserve(r, page)) {
+		entry_publish(r, page, e);
+		return -ENOMEM;
+	}
+	switch (entry_state(e)) {
+	case ENTRY_MAPPED:
+		return discard_mapped(d, page, e);
+	case ENTRY_STANDBY:
+		drop_standby(r, page, entry_payload(e), d->after);
+		return 0;
+	case ENTRY_SLOT:
+		return drop_slot(r, page, e, d->gone, d->after);
+	default:
+		/* The snapshot has it from the parent, by way of this entry. */
+		if (entry_state(e) == ENTRY_EMPTY && r->parent && cow_is_shared(r, page)) {
+			entry_publish(r, page, e);
+			return -ENODATA;
+		}
+		if (cow_is_shared(r, page))
+			cow_keep_zeros(r, page);
+		entry_publish(r, page, d->after);
+		return 0;
+	}
+}
+
+/* No entry is held, nor the gate. => 0 or -ENOMEM */
+static int wait_to_keep(struct discard *d)
+{
+	struct fault f = { .region = d->r, .may_sleep = true, .credit = d->credit };
+	enum fault_result result = fault_wait_to_copy(&f);
+
+	d->credit = f.credit;
+	return result == FAULT_WAITING ? 0 : -ENOMEM;
+}
+
+/* Nothing is there to be discarded. */
+static bool passes_over(const struct discard *d, uint64_t page)
+{
+	uint64_t e = atomic_load(region_entry(d->r, page));
+
+	if (e == ENTRY_ZERO)
+		return d->after == ENTRY_ZERO && !d->leaving;
+	return e == ENTRY_EMPTY && (d->leaving || d->after == ENTRY_EMPTY);
+}
+
+/* No entry is held, nor the gate: a page could not be dealt with, and is as it was. => 0: once more */
+static int prepare_again(struct discard *d, uint64_t page, int why)
+{
+	int error = finish_run(d);
+
+	if (error)
+		return error;
+	return why == -EAGAIN ? wait_to_keep(d) : lineage_inherit(d->r, page);
+}
+
+/* The entry is not to be had at once. => it is held, and no other is */
+static int wait_for_entry(struct discard *d, uint64_t page, uint64_t *e)
+{
+	int error = finish_run(d);
+
+	if (!error)
+		*e = entry_hold(d->r, page);
+	return error;
+}
+
+static int discard_page(struct discard *d, uint64_t page)
+{
+	struct quire_region *r = d->r;
+	uint64_t e;
 	int error = 0;
 
-	for (uint64_t page = first; page < end && !error; page++) {
-		uint64_t e;
-
-		if (!region_leaf_touched(r, page)) {
-			page |= LEAF_ENTRIES - 1;
-			continue;
-		}
-		if (atomic_load(region_entry(r, page)) == ENTRY_EMPTY)
-			continue;
-		if (run.n && (run.n == CLUSTER_PAGES || run.first + run.n != page))
-			error = drop_run(r, &run, gone);
-		if (error)
-			break;
-		/*
-		 * Who holds mapped pages must not wait (the reclaimer waits for
-		 * them, and others for the reclaimer): before a wait the run goes.
-		 */
-		e = atomic_load(region_entry(r, page));
-		if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e)) {
-			error = drop_run(r, &run, gone);
-			if (error)
-				break;
-			e = entry_hold(r, page);
-		}
-		e &= ~(ENTRY_BUSY | ENTRY_MARKS);
-		switch (entry_state(e)) {
-		case ENTRY_MAPPED:
-			if (r->q->pager.frames[entry_payload(e)].pins && !pins_too) {
-				entry_publish(r, page, e);
-				error = -EBUSY;
-				break;
-			}
-			if (run.n == 0)
-				run.first = page;
-			run.frames[run.n++] = entry_payload(e);
-			break;
-		case ENTRY_STANDBY:
-			drop_standby(r, page, entry_payload(e));
-			break;
-		case ENTRY_SLOT:
-			error = drop_slot(r, page, e, gone);
-			break;
-		default:
-			entry_publish(r, page, e);
-			break;
-		}
-	}
-	if (run.n) {
-		int last = drop_run(r, &run, gone);
-
-		error = error ? error : last;
+	if (!region_touch_leaf(r, page))
+		return -ENOMEM;
+	if (d->run.n && (d->run.n == CLUSTER_PAGES || d->run.first + d->run.n != page))
+		error = finish_run(d);
+	if (error)
+		return error;
+	/*
+	 * Who holds mapped pages, or is inside the gate, must not wait (the reclaimer
+	 * waits for them, and others for the reclaimer): before a wait the run goes.
+	 */
+	e = atomic_load(region_entry(r, page));
+	if (entry_state(e) == ENTRY_READING || !entry_try(region_entry(r, page), e))
+		error = wait_for_entry(d, page, &e);
+	if (error)
+		return error;
+	if (!d->inside)
+		cow_enter(r);
+	d->inside = true;
+	error = discard_one(d, page, e & ~(ENTRY_BUSY | ENTRY_MARKS));
+	if (d->run.n == 0) {
+		cow_leave(r);
+		d->inside = false;
 	}
 	return error;
 }
 
+static int discard_pages(struct discard *d, uint64_t first, uint64_t end)
+{
+	struct quire_region *r = d->r;
+	int error = 0, last;
+
+	for (uint64_t page = first; page < end && !error;) {
+		if (!region_leaf_touched(r, page) && (d->leaving || !r->parent)) {
+			page = (page | (LEAF_ENTRIES - 1)) + 1;
+			continue;
+		}
+		if (!passes_over(d, page))
+			error = discard_page(d, page);
+		if (error == -EAGAIN || error == -ENODATA)
+			error = prepare_again(d, page, error);
+		else
+			page++;
+	}
+	last = finish_run(d);
+	if (d->credit)
+		credits_put(&r->q->pager, 1);
+	return error ? error : last;
+}
+
 int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_too)
 {
-	int error = discard_pages(r, first, first + n, pins_too, false);
+	struct discard d = { .r = r, .after = entry_zeros(r), .pins_too = pins_too };
+	int error = discard_pages(&d, first, first + n);
 
 	forgive(r->q);
 	return error;
@@ -189,7 +350,36 @@ void forgive(struct quire *q)
 
 void discard_unmapped(struct quire_region *r)
 {
-	discard_pages(r, 0, r->pages, true, true);
+	struct discard d = { .r = r,
+		             .after = ENTRY_EMPTY,
+		             .pins_too = true,
+		             .gone = true,
+		             .leaving = true };
+
+	discard_pages(&d, 0, r->pages);
+}
+
+int discard_to_snapshots(struct quire_region *r)
+{
+	struct discard d = { .r = r, .after = ENTRY_EMPTY, .pins_too = true, .leaving = true };
+
+	return discard_pages(&d, 0, r->pages);
+}
+
+int discard_for(struct quire_region *r, uint64_t page, uint64_t after)
+{
+	struct discard d = { .r = r, .after = after };
+	int error, last;
+
+	while ((error = discard_page(&d, page)) == -EAGAIN || error == -ENODATA) {
+		error = prepare_again(&d, page, error);
+		if (error)
+			break;
+	}
+	last = finish_run(&d);
+	if (d.credit)
+		credits_put(&r->q->pager, 1);
+	return error ? error : last;
 }
 
 void discard_settle(struct quire_region *r)

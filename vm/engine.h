@@ -39,8 +39,9 @@ struct take_page {
 	bool wanted;  /* false only of pages that are not dirty */
 	bool dirty;   /* not write-protected */
 	bool backed;  /* the buffer has memory, or a credit for it */
-	bool joined;  /* what lies between it and the page before is held, and not dirty */
-	bool moved;   /* out: the buffer's memory is the page's own */
+	bool shared; /* dirty, but protected since a snapshot: nobody may have written to it since */
+	bool joined; /* what lies between it and the page before is held, and not dirty */
+	bool moved;  /* out: the buffer's memory is the page's own */
 	enum take_result result;
 };
 
@@ -66,6 +67,17 @@ struct engine_ops {
 	/* The same with zeros, writable. write: the pages are about to be written */
 	int (*map_zero)(struct engine *e, struct quire_region *r, char *page, unsigned n,
 	                bool write);
+	/*
+	 * Write-protect what is mapped of n pages, all of a region but what is pinned. Nobody maps
+	 * or unprotects any of them meanwhile. => 0 or -errno: some may be protected
+	 */
+	int (*protect_all)(struct engine *e, struct quire_region *r, char *page, size_t n);
+	/*
+	 * The bytes of a mapped page, whose entry is held, into a buffer. Not by a handler thread,
+	 * unless it has no choice.
+	 * => -ENOENT: it is not there, the program has discarded it; or another -errno
+	 */
+	int (*save)(struct engine *e, char *page, char *buffer);
 	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
 	int (*place)(struct engine *e, char *page, char *buffer);
 	/* => pages writable from now on (> 0), or -errno */
@@ -104,10 +116,9 @@ struct uffd_state {
 	int pidfd;
 	char *zeros; /* CLUSTER_PAGES pages of zeros to copy from */
 	struct lock reading_lock;
-	struct take_page *
-		*reading; /* pages that the reclaimer may fault on just now; reading lock */
-	unsigned reading_count;
-	void *handler; /* started: the struct crew of handler threads, or not NULL */
+	struct uffd_reader
+		*readers; /* who may fault on pages of whose entries they hold; reading lock */
+	void *handler;    /* started: the struct crew of handler threads, or not NULL */
 };
 
 /* State of the engine sigsegv. */

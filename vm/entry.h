@@ -44,11 +44,12 @@
 typedef _Atomic uint64_t entry_t;
 
 enum entry_state {
-	ENTRY_EMPTY = 0,   /* never touched, or discarded: zeros */
+	ENTRY_EMPTY = 0,   /* never touched, or discarded: zeros, or as the parent has it */
 	ENTRY_MAPPED = 1,  /* payload: frame */
 	ENTRY_STANDBY = 2, /* payload: buffer */
 	ENTRY_READING = 3, /* payload: buffer */
 	ENTRY_SLOT = 4,    /* payload: slot */
+	ENTRY_ZERO = 5,    /* where others are inherited from: zeros of its own (lineage.c) */
 };
 
 #define ENTRY_STATE_MASK UINT64_C(7)

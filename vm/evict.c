@@ -140,8 +140,8 @@ static uint32_t settle_slot(struct quire_region *r, uint64_t page, slot_t slot, 
 	struct quire *q = r->q;
 
 	if (gone) {
-		swapfile_unref(q->swap, slot);
-		entry_publish(r, page, ENTRY_EMPTY);
+		cow_drop_slot(r, page, slot);
+		entry_publish(r, page, entry_zeros(r));
 		return 1;
 	}
 	REGION_COUNT(r, swapped, 1);
@@ -168,14 +168,14 @@ static uint32_t settle_buffer(struct quire_region *r, page_id id, slot_t slot,
 	/* A clean page, too, may be zeros: the program discarded it while it was copied. */
 	if (tp->result == TAKE_GONE || page_is_zero(tp->buffer)) {
 		if (slot != SLOT_NONE)
-			swapfile_unref(q->swap, slot);
+			cow_drop_slot(r, page, slot);
 		if (tp->result == TAKE_DONE) {
 			REGION_COUNT(r, zero_drops, 1);
 		}
-		entry_publish(r, page, ENTRY_EMPTY);
+		entry_publish(r, page, entry_zeros(r));
 		return credit;
 	}
-	buffer_fill(p, b, id, slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN);
+	buffer_fill(p, b, id, slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN, false);
 	region_count_standby(r, false);
 	entry_publish(r, page, entry_make(ENTRY_STANDBY, b));
 	return credit;
@@ -190,7 +190,7 @@ static uint32_t settle(struct quire *q, struct victim *t, const struct take_page
 
 	if (tp->result == TAKE_ZEROS && slot != SLOT_NONE) {
 		/* What is there is not what the slot holds (E3). */
-		swapfile_unref(q->swap, slot);
+		cow_drop_slot(r, PAGE_ID_PAGE(t->id), slot);
 		p->frames[t->frame].slot = SLOT_NONE;
 	}
 	if (tp->result == TAKE_KEPT || tp->result == TAKE_ZEROS || tp->result == TAKE_LATER) {
@@ -241,6 +241,7 @@ static uint32_t describe(struct quire *q, const struct batch *b, struct take_pag
 			.region = r,
 			.page = region_page(r, PAGE_ID_PAGE(b->page[i].id)),
 			.dirty = dirty,
+			.shared = dirty && cow_is_shared(r, PAGE_ID_PAGE(b->page[i].id)),
 			.wanted = dirty || sample || !second_chance_futile(r),
 			.result = TAKE_KEPT,
 		};
@@ -364,7 +365,6 @@ static void leave_dirty(struct quire *q, struct batch *b, struct take_page *page
 	for (uint32_t i = 0; i < b->n; i++) {
 		if (pages[i].dirty) {
 			settle(q, &b->page[i], &pages[i]);
-			region_put(b->page[i].region);
 			continue;
 		}
 		b->page[n] = b->page[i];
@@ -374,33 +374,67 @@ static void leave_dirty(struct quire *q, struct batch *b, struct take_page *page
 	b->n = n;
 }
 
+/*
+ * The gates of all the batch's regions: what is shared with a snapshot is not made writable
+ * for a moment, and what was discarded behind our back is not lost to it.
+ */
+static void enter_gates(const struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++)
+		if (i == 0 || b->page[i].region != b->page[i - 1].region)
+			cow_enter(b->page[i].region);
+}
+
+/* And the users that the victims came with. */
+static void leave_gates(const struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++)
+		if (i == 0 || b->page[i].region != b->page[i - 1].region)
+			cow_leave(b->page[i].region);
+	for (uint32_t i = 0; i < b->n; i++)
+		region_put(b->page[i].region);
+}
+
+/* The victims have left, or stay. => credits that are free */
+static uint32_t settle_all(struct quire *q, struct batch *b, const struct take_page *pages,
+                           struct taken *taken)
+{
+	uint32_t credits = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		bool done = pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
+
+		taken->pages += done;
+		taken->freed += done && (!pages[i].buffer || pages[i].result == TAKE_GONE);
+		credits += settle(q, &b->page[i], &pages[i]);
+	}
+	return credits;
+}
+
 struct taken evict_batch(void *owner, bool clean_only)
 {
 	struct taken taken = { .cluster = CLUSTER_NONE };
 	struct quire *q = owner;
-	struct batch b;
+	struct batch all, b;
 	struct take_page pages[CLUSTER_PAGES];
 	uint32_t credits = 0, wanted;
 
-	gather(q, &b, clean_only);
-	if (b.n && (wanted = describe(q, &b, pages)) != 0) {
+	gather(q, &all, clean_only);
+	enter_gates(&all);
+	b = all;
+	wanted = describe(q, &b, pages);
+	if (wanted) {
 		taken.cluster = give_buffers(q, pages, b.n, wanted);
 		if (taken.cluster == CLUSTER_NONE)
 			leave_dirty(q, &b, pages);
 	}
-	if (b.n == 0)
-		return taken;
-	join(&b, pages, q->engine.ops->joins);
-	q->engine.ops->take(&q->engine, pages, b.n);
-	unjoin(&b, pages);
-	for (uint32_t i = 0; i < b.n; i++) {
-		bool done = pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
-
-		taken.pages += done;
-		taken.freed += done && (!pages[i].buffer || pages[i].result == TAKE_GONE);
-		credits += settle(q, &b.page[i], &pages[i]);
-		region_put(b.page[i].region);
+	if (b.n) {
+		join(&b, pages, q->engine.ops->joins);
+		q->engine.ops->take(&q->engine, pages, b.n);
+		unjoin(&b, pages);
+		credits = settle_all(q, &b, pages, &taken);
 	}
+	leave_gates(&all);
 	atomic_fetch_add_explicit(&q->stamp, taken.pages, memory_order_relaxed);
 	credits_put(&q->pager, credits);
 	return taken;

@@ -5,9 +5,10 @@
  * An engine fills a struct fault and calls fault_serve, which takes the page's
  * entry and, by its state, runs one stage:
  *
- *   EMPTY     zero_fill   first touch (zero_fill.c)
- *   MAPPED    mapped      first write to a clean page; or another thread was
- *                         faster; or the program discarded the page itself
+ *   EMPTY     zero_fill   first touch (zero_fill.c); in a clone, inherit (lineage.c)
+ *   MAPPED    mapped      first write to a clean page, or since a snapshot; or
+ *                         another thread was faster; or the program discarded
+ *                         the page itself (mapped.c)
  *   STANDBY   rescue      its bytes are in a buffer: put it back (rescue.c)
  *   READING               wait for the read in flight, then look again
  *   SLOT      read        from the swap file, with what readahead plans
@@ -127,101 +128,28 @@ bool fault_expects_write(struct quire_region *r)
 
 /* -------------------------------------------------------------- stages */
 
-/* Put the entry back as it was and say why. */
-static enum fault_result give_up(struct fault *f, enum fault_result result)
+enum fault_result fault_give_up(struct fault *f, enum fault_result result)
 {
 	entry_publish(f->region, f->page, f->held);
 	return result;
 }
 
-/* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */
-static uint32_t hold_clean(struct fault *f, uint32_t window)
+enum fault_result fault_wait_to_copy(struct fault *f)
 {
-	struct quire_region *r = f->region;
-	uint32_t n = 0;
+	struct pager *p = &f->region->q->pager;
 
-	while (n < window && f->page + n + 1 < r->pages) {
-		entry_t *entry = region_entry(r, f->page + n + 1);
-		uint64_t e = atomic_load(entry);
-
-		if (entry_state(e) != ENTRY_MAPPED || !entry_try(entry, e))
-			break;
-		if (r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE) {
-			entry_publish(r, f->page + n + 1, e);
-			break;
-		}
-		n++;
+	if (!f->may_sleep)
+		return FAULT_DEFERRED;
+	if (!f->credit) {
+		if (credits_get(p, 1) != 0)
+			return FAULT_NOMEM;
+		f->credit = true;
+		return FAULT_WAITING;
 	}
-	return n;
-}
-
-/* The first write to a clean page: from now on it differs from its slot. */
-static enum fault_result first_write(struct fault *f)
-{
-	struct quire_region *r = f->region;
-	struct quire *q = r->q;
-	uint32_t n = 0;
-	int done;
-
-	lock_acquire(&r->readahead_lock);
-	if (r->write_next == f->page)
-		r->write_window = MIN(MAX(r->write_window * 2, 1), CLUSTER_PAGES - 1);
-	else
-		r->write_window = 0;
-	n = hold_clean(f, r->write_window);
-	r->write_next = f->page + n + 1;
-	lock_release(&r->readahead_lock);
-	done = q->engine.ops->unprotect(&q->engine, r, region_page(r, f->page), n + 1);
-	f->error = done < 0 ? -done : 0;
-	done = MAX(done, 0);
-	for (uint32_t i = 0; i <= n; i++) {
-		uint64_t e = i ? atomic_load(region_entry(r, f->page + i)) : f->held;
-		struct frame *frame = &q->pager.frames[entry_payload(e)];
-
-		if (i < (uint32_t)done) {
-			swapfile_unref(q->swap, frame->slot);
-			frame->slot = SLOT_NONE;
-		}
-		if (i == 0 && done)
-			frame_reference(&q->pager, entry_payload(e));
-		entry_publish(r, f->page + i, e);
-	}
-	if (done == 0)
-		return FAULT_REFUSED;
-	REGION_COUNT(r, write_faults, (uint32_t)done);
-	fault_learn_write(r, true);
-	return FAULT_DONE;
-}
-
-static enum fault_result mapped(struct fault *f)
-{
-	struct quire_region *r = f->region;
-	struct quire *q = r->q;
-	struct frame *frame = &q->pager.frames[entry_payload(f->held)];
-	char *page = region_page(r, f->page);
-	int n;
-
-	if (f->write && frame->slot != SLOT_NONE)
-		return first_write(f);
-	n = q->engine.ops->map_zero(&q->engine, r, page, 1, f->write);
-	if (n == 1) {
-		/* It was not there: the program discarded it, and zeros are its contents. */
-		if (frame->slot != SLOT_NONE)
-			swapfile_unref(q->swap, frame->slot);
-		frame->slot = SLOT_NONE;
-		REGION_COUNT(r, zero_fills, 1);
-	} else if (n == -EEXIST) {
-		/* Another thread was faster; or the page was protected beside a victim. */
-		if (f->write)
-			f->error = -MIN(q->engine.ops->unprotect(&q->engine, r, page, 1), 0);
-		else if (q->engine.ops->wake)
-			q->engine.ops->wake(&q->engine, page, 1);
-	} else {
-		f->error = -n;
-		return give_up(f, FAULT_REFUSED);
-	}
-	entry_publish(r, f->page, f->held);
-	return f->error ? FAULT_REFUSED : FAULT_DONE;
+	/* It has one: so what it lacks is a cluster, and who waits for that holds no credit. */
+	credits_put(p, 1);
+	f->credit = false;
+	return reclaim_wait(p, &f->patience) ? FAULT_WAITING : FAULT_NOMEM;
 }
 
 /* Read one slot on this thread and map it; the entry is held, one credit too. */
@@ -247,20 +175,25 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 		return FAULT_IOERR;
 	}
 	REGION_COUNT(r, pages_in, 1);
+	cow_enter(r);
+	/* Without room for what the snapshot is to keep, the page does not become writable. */
+	if (cow_is_shared(r, f->page) && !cow_reserve(r, f->page))
+		writable = false;
 	n = q->engine.ops->map(&q->engine, r, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
-	if (n != 1)
-		return FAULT_REFUSED;
-	frames_enter(&q->pager, &id, &frame, 1, how, 0);
-	if (writable)
-		swapfile_unref(q->swap, slot);
-	else
-		q->pager.frames[frame].slot = slot;
-	region_count_resident(r, 1);
-	uncount(&r->counters.swapped, 1);
-	uncount(&q->counters.swapped, 1);
-	entry_publish(r, f->page, entry_make(ENTRY_MAPPED, frame));
-	return FAULT_DONE;
+	if (n == 1) {
+		frames_enter(&q->pager, &id, &frame, 1, how, 0);
+		uncount(&r->counters.swapped, 1);
+		uncount(&q->counters.swapped, 1);
+		if (writable)
+			cow_drop_slot(r, f->page, slot);
+		else
+			q->pager.frames[frame].slot = slot;
+		region_count_resident(r, 1);
+		entry_publish(r, f->page, entry_make(ENTRY_MAPPED, frame));
+	}
+	cow_leave(r);
+	return n == 1 ? FAULT_DONE : FAULT_REFUSED;
 }
 
 static void note_refault(struct quire_region *r, uint64_t held)
@@ -308,13 +241,13 @@ static enum fault_result read_alone(struct fault *f)
 	note_major(f);
 	c = get_buffer(p);
 	if (c == CLUSTER_NONE)
-		return give_up(f, FAULT_NOMEM);
+		return fault_give_up(f, FAULT_NOMEM);
 	cluster_lend(p, c);
 	result = read_one(f, c);
 	cluster_put(p, c);
 	if (result != FAULT_DONE) {
 		credits_put(p, 1);
-		return give_up(f, result);
+		return fault_give_up(f, result);
 	}
 	return FAULT_DONE;
 }
@@ -326,7 +259,7 @@ static enum fault_result read_slot(struct fault *f)
 	uint32_t id;
 
 	if (f->held & ENTRY_LOST)
-		return give_up(f, FAULT_IOERR);
+		return fault_give_up(f, FAULT_IOERR);
 	/* A thread of the program's may start reads only through the reader. */
 	if (!f->no_readahead && (r->q->engine.ops->in_thread || !f->may_sleep))
 		window_plan(r, f->page, f->write, &plan);
@@ -334,7 +267,7 @@ static enum fault_result read_slot(struct fault *f)
 		return read_alone(f);
 	if (!window_start(r, &plan, f, &id)) {
 		if (!f->may_sleep)
-			return give_up(f, f->congested ? FAULT_CONGESTED : FAULT_DEFERRED);
+			return fault_give_up(f, f->congested ? FAULT_CONGESTED : FAULT_DEFERRED);
 		return read_alone(f);
 	}
 	note_major(f);
@@ -352,6 +285,7 @@ static enum fault_result read_slot(struct fault *f)
 static enum fault_result attempt(struct fault *f)
 {
 	uint64_t e = atomic_load(f->entry);
+	enum fault_result result;
 
 	if (e & ENTRY_BUSY || entry_state(e) == ENTRY_READING) {
 		if (!f->may_sleep) {
@@ -374,9 +308,14 @@ static enum fault_result attempt(struct fault *f)
 	f->held = e & ~ENTRY_MARKS;
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
+		if (!f->region->parent)
+			return fault_zero_fill(f);
+		result = fault_inherit(f);
+		return result == FAULT_DONE ? attempt(f) : result;
+	case ENTRY_ZERO:
 		return fault_zero_fill(f);
 	case ENTRY_MAPPED:
-		return mapped(f);
+		return fault_mapped(f);
 	case ENTRY_STANDBY:
 		return fault_rescue(f);
 	case ENTRY_SLOT:
@@ -384,33 +323,35 @@ static enum fault_result attempt(struct fault *f)
 	case ENTRY_READING:
 		break;
 	}
-	assert_failed(__FILE__, __LINE__, "a held entry is EMPTY, MAPPED, STANDBY or SLOT");
+	assert_failed(__FILE__, __LINE__, "a held entry is neither READING nor anything else");
 }
 
 /* Too many mappings: each page that is evicted may take some with it. => true: once more */
-static bool make_way(struct fault *f, struct patience *patience)
+static bool make_way(struct fault *f)
 {
 	return f->error == ENGINE_CROWDED && f->may_sleep &&
-	       reclaim_unmap(&f->region->q->pager, patience);
+	       reclaim_unmap(&f->region->q->pager, &f->patience);
 }
 
 enum fault_result fault_serve(struct fault *f)
 {
 	struct quire_region *r = f->region;
-	struct patience patience = { .since = 0 };
 	enum fault_result result;
 
 	f->started = now_ns();
 	f->entry = region_entry(r, f->page);
 	f->error = 0;
-	f->major = f->no_readahead = false;
+	f->major = f->no_readahead = f->credit = false;
+	f->patience = (struct patience){ .since = 0 };
 	if (!region_touch_leaf(r, f->page))
 		result = FAULT_NOMEM;
 	else
 		do
 			result = attempt(f);
 		while ((result == FAULT_WAITING && f->may_sleep) ||
-		       (result == FAULT_REFUSED && make_way(f, &patience)));
+		       (result == FAULT_REFUSED && make_way(f)));
+	if (f->credit)
+		credits_put(&r->q->pager, 1);
 	if (result == FAULT_DONE)
 		fault_account(r, f->major, f->started);
 	else if (result == FAULT_NOMEM)

@@ -31,7 +31,7 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 		return false;
 	}
 	/* The entry is held and named this buffer, so the buffer is still this page's. */
-	ahead = buffer_of(&q->pager, buffer)->readahead;
+	ahead = buffer_is_ahead(buffer_of(&q->pager, buffer));
 	buffer_claim(&q->pager, buffer, &slot);
 	ASSERT(slot != SLOT_NONE);
 	region_uncount_standby(r, ahead);
@@ -91,7 +91,7 @@ static void arrived(struct quire_region *r, page_id id, uint32_t buffer, int err
 	}
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
-	region_count_standby(r, buffer_of(&q->pager, buffer)->readahead);
+	region_count_standby(r, buffer_is_ahead(buffer_of(&q->pager, buffer)));
 	e = atomic_load(entry);
 	if (e & ENTRY_FAULTS) {
 		uint64_t standby = entry_make(ENTRY_STANDBY, buffer);

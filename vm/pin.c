@@ -56,6 +56,40 @@ static bool populate(struct quire_region *r, uint64_t page)
 	return !e->ops->populate || e->ops->populate(e, r, region_page(r, page)) == 0;
 }
 
+/*
+ * The page is dirty; but it may be protected still, or again (beside a victim). The entry is held.
+ * => false: a snapshot shares it; *error: -EIO, it cannot be made so
+ */
+static bool make_writable(struct quire_region *r, uint64_t page, int *error)
+{
+	struct engine *e = &r->q->engine;
+	bool shared;
+
+	cow_enter(r);
+	shared = cow_is_shared(r, page);
+	if (!shared && e->ops->unprotect(e, r, region_page(r, page), 1) != 1)
+		*error = -EIO;
+	cow_leave(r);
+	return !shared;
+}
+
+/* One more pin. The entry is held. */
+static int pin_frame(struct quire_region *r, uint64_t page, uint32_t id)
+{
+	struct frame *frame = &r->q->pager.frames[id];
+
+	if (frame->pins == UINT16_MAX)
+		return -EOVERFLOW;
+	if (frame->pins == 0 && !populate(r, page))
+		return -ENOMEM;
+	if (frame->pins++ == 0) {
+		frame_pin(&r->q->pager, id);
+		count(&r->q->counters.pinned, 1);
+		count(&r->counters.pinned, 1);
+	}
+	return 0;
+}
+
 /* => pin lock held */
 static int pin_page(struct quire_region *r, uint64_t page)
 {
@@ -64,6 +98,7 @@ static int pin_page(struct quire_region *r, uint64_t page)
 	for (;;) {
 		struct fault f = { .region = r, .page = page, .write = true, .may_sleep = true };
 		struct frame *frame;
+		int error = 0;
 		uint64_t e;
 
 		switch (fault_serve(&f)) {
@@ -76,24 +111,14 @@ static int pin_page(struct quire_region *r, uint64_t page)
 		}
 		e = entry_hold(r, page);
 		frame = &q->pager.frames[entry_payload(e)];
-		if (entry_state(e) == ENTRY_MAPPED && frame->slot == SLOT_NONE) {
-			if (frame->pins == UINT16_MAX) {
-				entry_publish(r, page, e);
-				return -EOVERFLOW;
-			}
-			if (frame->pins == 0 && !populate(r, page)) {
-				entry_publish(r, page, e);
-				return -ENOMEM;
-			}
-			if (frame->pins++ == 0) {
-				frame_pin(&q->pager, entry_payload(e));
-				count(&q->counters.pinned, 1);
-				count(&r->counters.pinned, 1);
-			}
+		if (entry_state(e) == ENTRY_MAPPED && frame->slot == SLOT_NONE &&
+		    make_writable(r, page, &error)) {
+			if (!error)
+				error = pin_frame(r, page, entry_payload(e));
 			entry_publish(r, page, e);
-			return 0;
+			return error;
 		}
-		/* Evicted between the fault and the hold: once more. */
+		/* Evicted between the fault and the hold, or part of a new snapshot: once more. */
 		entry_publish(r, page, e);
 	}
 }

@@ -196,6 +196,8 @@ static int open_all(struct quire *q, const struct quire_config *c)
 	int error;
 
 	lock_init(&q->pin_lock, RANK_PIN);
+	lock_init(&q->snapshot_lock, RANK_SNAPSHOT);
+	lock_init(&q->lineage_lock, RANK_LINEAGE);
 	prefetch_init(&q->prefetch, q);
 	q->use_move = strcmp(c->move, "off") != 0;
 	want_guard = strcmp(c->guard, "on") == 0;

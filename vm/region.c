@@ -13,6 +13,7 @@
  * and only then are frames, buffers and slots free again.
  */
 #include "vm/guarded.h"
+#include "vm/lineage.h"
 #include "vm/vm.h"
 
 #include "base/error.h"
@@ -31,24 +32,26 @@ static void name_mapping(const struct quire_region *r)
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->base, r->bytes, name);
 }
 
+static int reserve_tables(struct quire_region *r)
+{
+	int error = sparse_open(&r->table_arena, r->pages * sizeof *r->table, "quire page table");
+
+	if (!error)
+		error = arena_open(&r->leaf_arena, (r->pages >> LEAF_SHIFT) / 8 + 64, false,
+		                   "quire leaves");
+	r->table = r->table_arena.arena.base;
+	r->leaves = r->leaf_arena.base;
+	return error;
+}
+
 static int reserve(struct quire_region *r)
 {
-	int error;
-
 	r->mapping_bytes = r->bytes + 2 * PAGE_BYTES;
 	r->mapping = r->q->guarded ? guarded_reserve(r->mapping_bytes) :
 	                             kernel_reserve(r->mapping_bytes, MAP_PRIVATE);
 	if (!r->mapping)
 		return arena_refused("a region", r->bytes);
 	r->base = r->mapping + PAGE_BYTES;
-	error = sparse_open(&r->table_arena, r->pages * sizeof *r->table, "quire page table");
-	if (!error)
-		error = arena_open(&r->leaf_arena, (r->pages >> LEAF_SHIFT) / 8 + 64, false,
-		                   "quire leaves");
-	if (error)
-		return error;
-	r->table = r->table_arena.arena.base;
-	r->leaves = r->leaf_arena.base;
 	if (mprotect(r->base, r->bytes, PROT_READ | PROT_WRITE) != 0)
 		return error_set(ENOMEM,
 		                 "mprotect: %s (too many mappings, or vm.overcommit_memory=2?)",
@@ -92,38 +95,63 @@ static void wait_users(struct quire_region *r)
 		futex_wait(&r->users, users, UINT64_C(1000000), false);
 }
 
-static int create(struct quire *q, size_t bytes, const char *name, struct quire_region **out)
+int region_record(struct quire *q, size_t bytes, const char *name, struct quire_region **out)
 {
 	struct quire_region *r;
 	uint32_t id;
 	int error;
 
 	if (registry_take_id(q, &id))
-		return error_set(ENOMEM, "a pager has at most %u regions", REGIONS_MAX);
+		return error_set(ENOMEM, "a pager has at most %u regions and snapshots",
+		                 REGIONS_MAX);
 	r = &q->regions[id - 1];
 	init(r, q, id, bytes, name);
-	error = reserve(r);
-	if (!error) {
-		error = q->engine.ops->attach(&q->engine, r, r->base, r->bytes);
-		if (error)
-			error_set(-error, "engine %s does not take the range: %s",
-			          q->engine.ops->name, strerror(-error));
-	}
+	error = reserve_tables(r);
 	if (error) {
 		unreserve(r);
 		registry_give_id(q, id);
 		return error;
 	}
+	*out = r;
+	return 0;
+}
+
+/* Addresses, and faults there. => 0, or -errno with words: it has none */
+static int give_addresses(struct quire_region *r)
+{
+	struct quire *q = r->q;
+	int error = reserve(r);
+
+	if (error)
+		return error;
+	error = q->engine.ops->attach(&q->engine, r, r->base, r->bytes);
+	if (error)
+		return error_set(-error, "engine %s does not take the range: %s",
+		                 q->engine.ops->name, strerror(-error));
 	name_mapping(r);
 	atomic_store(&r->alive, REGION_ALIVE);
-	error = registry_add(r);
+	if (registry_add(r) == 0)
+		return 0;
+	atomic_store(&r->alive, REGION_GONE);
+	wait_users(r);
+	q->engine.ops->detach(&q->engine, r, r->base, r->bytes);
+	return error_set(ENOMEM, "no memory for the table of regions");
+}
+
+int region_make(struct quire *q, size_t bytes, const char *name, struct quire_region *parent,
+                struct quire_region **out)
+{
+	struct quire_region *r;
+	int error = region_record(q, bytes, name, &r);
+
+	if (error)
+		return error;
+	r->parent = parent;
+	error = give_addresses(r);
 	if (error) {
-		atomic_store(&r->alive, REGION_GONE);
-		wait_users(r);
-		q->engine.ops->detach(&q->engine, r, r->base, r->bytes);
 		unreserve(r);
-		registry_give_id(q, id);
-		return error_set(ENOMEM, "no memory for the table of regions");
+		registry_give_id(q, r->id);
+		return error;
 	}
 	*out = r;
 	return 0;
@@ -150,7 +178,7 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 	if (options && options->name)
 		snprintf(name, sizeof name, "%s", options->name);
 	call_enter(&call);
-	error = create(q, bytes, name, &made);
+	error = region_make(q, bytes, name, NULL, &made);
 	call_leave(&call);
 	if (!error)
 		*out = made;
@@ -167,14 +195,27 @@ size_t quire_region_length(const quire_region_t *r)
 	return r->bytes;
 }
 
+void region_forget(struct quire_region *r)
+{
+	discard_unmapped(r);
+	unreserve(r);
+	registry_give_id(r->q, r->id);
+}
+
+/* No new faults, and those in service have ended. Its pages can still be evicted. */
+static void close_region(struct quire_region *r)
+{
+	atomic_store(&r->alive, REGION_DYING);
+	registry_remove(r);
+	prefetch_cancel(&r->q->prefetch, r->id);
+	wait_users(r);
+}
+
+/* => it is closed, and nobody inherits from it */
 static void destroy(struct quire_region *r)
 {
 	struct quire *q = r->q;
 
-	atomic_store(&r->alive, REGION_DYING);
-	registry_remove(r);
-	prefetch_cancel(&q->prefetch, r->id);
-	wait_users(r);
 	/* From here on its pages cannot be evicted, nor does this thread wait for memory. */
 	atomic_fetch_add(&q->pager.releasing, 1);
 	atomic_store(&r->alive, REGION_GONE);
@@ -186,29 +227,69 @@ static void destroy(struct quire_region *r)
 	q->engine.ops->detach(&q->engine, r, r->base, r->bytes);
 	munmap(r->mapping, r->mapping_bytes);
 	r->mapping = NULL;
-	discard_unmapped(r);
+	region_forget(r);
 	atomic_fetch_sub(&q->pager.releasing, 1);
-	unreserve(r);
-	registry_give_id(q, r->id);
 	reclaimer_give_back(&q->pager);
 	forgive(q);
+}
+
+/* Its contents are its snapshots', if it has any. => -errno with words: it is as it was */
+static int close_and_leave(struct quire_region *r)
+{
+	int error;
+
+	close_region(r);
+	error = snapshots_take_over(r);
+	if (!error)
+		return 0;
+	/* There was room for it in the table a moment ago. */
+	atomic_store(&r->alive, REGION_ALIVE);
+	if (registry_add(r) != 0)
+		assert_failed(__FILE__, __LINE__, "a place in the table that was given up is free");
+	return error_set(-error, "its snapshots need its contents, for which there is no room: %s",
+	                 strerror(-error));
 }
 
 int quire_region_destroy(quire_region_t *r)
 {
 	struct call call;
+	int error;
 
-	if (!r || atomic_load(&r->alive) != REGION_ALIVE)
+	if (!r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
 		return error_set(EINVAL, "no such region");
 	call_enter(&call);
-	destroy(r);
+	error = close_and_leave(r);
+	if (!error)
+		destroy(r);
 	call_leave(&call);
-	return 0;
+	return error;
+}
+
+/* Nobody will ask for what one has from another any more. */
+static void forget_lineage(struct quire *q)
+{
+	for (uint32_t i = 0; i < regions_used(q); i++) {
+		struct quire_region *r = &q->regions[i];
+
+		r->parent = r->older = r->newest = r->target = NULL;
+	}
 }
 
 void regions_destroy(struct quire *q)
 {
+	/* Evictions look at what is shared: until the regions are closed to them. */
 	for (uint32_t i = 0; i < regions_used(q); i++)
-		if (atomic_load(&q->regions[i].alive))
+		if (atomic_load(&q->regions[i].alive) && !q->regions[i].is_snapshot)
+			close_region(&q->regions[i]);
+	for (uint32_t i = 0; i < regions_used(q); i++)
+		if (atomic_load(&q->regions[i].alive)) {
+			atomic_store(&q->regions[i].alive, REGION_GONE);
+			wait_users(&q->regions[i]);
+		}
+	forget_lineage(q);
+	for (uint32_t i = 0; i < regions_used(q); i++)
+		if (q->regions[i].mapping)
 			destroy(&q->regions[i]);
+		else if (q->regions[i].table)
+			snapshot_forget(&q->regions[i]);
 }

@@ -8,7 +8,8 @@
  * A page whose slot holds the same bytes is mapped write-protected and keeps
  * the slot; one that is dirty, or about to be written, is mapped writable. The
  * bytes stay in the buffer until the page is mapped, so a failure on the way
- * leaves it in standby.
+ * leaves it in standby. If a snapshot shares them they stay there altogether, as
+ * the snapshot's, when the page is mapped writable.
  */
 #include "vm/vm.h"
 
@@ -91,24 +92,30 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t id = s->buffer + from + i;
 		struct buffer *b = buffer_of(&q->pager, id);
-		bool ahead = b->readahead;
+		bool ahead = buffer_is_ahead(b);
 		slot_t slot;
 
 		if (ahead)
 			hits++;
 		else if (!f->major || from + i != s->touched)
 			rescued++;
+		/* Gauges before the entry: once it is published others may evict the page. */
+		region_count_resident(r, 1);
+		region_uncount_standby(r, ahead);
+		if (writable && !moved && cow_is_shared(r, s->first + from + i)) {
+			/* The bytes stay where they are, as the snapshot's. */
+			cow_keep_buffer(r, s->first + from + i, id);
+			entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
+			continue;
+		}
 		if (moved)
 			slot = b->slot;
 		else
 			buffer_claim(&q->pager, id, &slot);
 		if (slot != SLOT_NONE && writable)
-			swapfile_unref(q->swap, slot);
+			cow_drop_slot(r, s->first + from + i, slot);
 		else
 			q->pager.frames[frames[i]].slot = slot;
-		/* Gauges before the entry: once it is published others may evict the page. */
-		region_count_resident(r, 1);
-		region_uncount_standby(r, ahead);
 		entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
 		buffer_release(&q->pager, id, moved);
 	}
@@ -116,27 +123,43 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 	REGION_COUNT(r, rescues, rescued);
 }
 
-/* The buffer's own page becomes the program's. => false: it has to be copied */
-static bool place(struct fault *f, const struct rescue *s)
+/* => inside the gate */
+static bool place_inside(struct fault *f, const struct rescue *s)
 {
 	struct quire_region *r = f->region;
 	struct pager *p = &r->q->pager;
+	bool shared = cow_is_shared(r, s->first);
 	struct engine *e = &r->q->engine;
 	struct buffer *b = buffer_of(p, s->buffer);
 	uint32_t state;
 	slot_t slot;
 
+	if (shared && !cow_reserve(r, s->first))
+		return false;
 	if (!buffer_try_claim(p, s->buffer, &state, &slot))
 		return false;
 	/* A dirty one has none already. */
 	DEBUG_ASSERT(b->slot == slot);
-	if (e->ops->place(e, region_page(r, s->first), buffer_address(p, s->buffer)) == 0) {
+	/* What only the buffer has, and a snapshot too, must not become writable. */
+	if (!(shared && slot == SLOT_NONE) &&
+	    e->ops->place(e, region_page(r, s->first), buffer_address(p, s->buffer)) == 0) {
 		settle(f, s, 0, 1, true, true);
 		return true;
 	}
 	count(&p->standby, 1);
 	atomic_store(&b->state, state);
 	return false;
+}
+
+/* The buffer's own page becomes the program's. => false: it has to be copied */
+static bool place(struct fault *f, const struct rescue *s)
+{
+	bool done;
+
+	cow_enter(f->region);
+	done = place_inside(f, s);
+	cow_leave(f->region);
+	return done;
 }
 
 /* A buffer that is not CLEAN may become so while we look, never the reverse: the entry is held. */
@@ -163,6 +186,20 @@ static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from
 	return (uint32_t)n;
 }
 
+/*
+ * Is page i to be mapped writable? What is shared with a snapshot need not be, though it is
+ * dirty; and it cannot, if there is no memory for the snapshot's entry. => inside the gate
+ */
+static bool wants_writable(const struct fault *f, const struct rescue *s, uint32_t i, bool write)
+{
+	struct quire_region *r = f->region;
+
+	if (cow_is_shared(r, s->first + i))
+		return write && cow_reserve(r, s->first + i);
+	return write || !is_clean(&r->q->pager, s->buffer + i);
+}
+
+/* => inside the gate */
 static enum fault_result copy_all(struct fault *f, const struct rescue *s, bool write)
 {
 	struct pager *p = &f->region->q->pager;
@@ -170,11 +207,11 @@ static enum fault_result copy_all(struct fault *f, const struct rescue *s, bool 
 	bool done = false;
 
 	for (uint32_t from = 0, to; from < s->n; from = to) {
-		bool writable = write || !is_clean(p, s->buffer + from);
+		bool writable = wants_writable(f, s, from, write);
 		uint32_t n;
 
 		for (to = from + 1; to < s->n; to++)
-			if ((write || !is_clean(p, s->buffer + to)) != writable)
+			if (wants_writable(f, s, to, write) != writable)
 				break;
 		n = copy_part(f, s, from, to, writable);
 		done |= s->touched - from < n;
@@ -198,8 +235,9 @@ enum fault_result fault_rescue(struct fault *f)
 	struct quire_region *r = f->region;
 	struct pager *p = &r->q->pager;
 	struct rescue s = { .first = f->page, .buffer = entry_payload(f->held), .n = 1 };
-	bool ahead = buffer_of(p, s.buffer)->readahead;
+	bool ahead = buffer_is_ahead(buffer_of(p, s.buffer));
 	struct ra_plan plan = { .count = 0 };
+	enum fault_result result;
 	bool write;
 	uint32_t id;
 
@@ -225,5 +263,8 @@ enum fault_result fault_rescue(struct fault *f)
 			return f->may_sleep ? FAULT_NOMEM : FAULT_DEFERRED;
 		}
 	}
-	return copy_all(f, &s, write);
+	cow_enter(r);
+	result = copy_all(f, &s, write);
+	cow_leave(r);
+	return result;
 }

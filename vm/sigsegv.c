@@ -184,7 +184,7 @@ static void deliver(struct engine *e, struct take_page *t, unsigned n)
 		    deliver_run(e, &t[i], (size_t)length << PAGE_SHIFT) == 0)
 			continue;
 		for (unsigned k = i; k < i + length; k++) {
-			cover_show(t[k].region->cover, t[k].page, 1, t[k].dirty);
+			cover_show(t[k].region->cover, t[k].page, 1, t[k].dirty && !t[k].shared);
 			t[k].result = TAKE_KEPT;
 			if (t[k].wanted && !t[k].backed)
 				kernel_drop(t[k].buffer, PAGE_BYTES);
@@ -196,6 +196,17 @@ static void sigsegv_take(struct engine *e, struct take_page *t, unsigned n)
 {
 	cover_take(e->sigsegv.limits, t, n);
 	deliver(e, t, n);
+}
+
+static int sigsegv_save(struct engine *e, char *page, char *buffer)
+{
+	return get_bytes(e, page, buffer, PAGE_BYTES);
+}
+
+static int sigsegv_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n)
+{
+	(void)e;
+	return cover_clean(r->cover, page, n);
 }
 
 static int sigsegv_drop(struct engine *e, struct quire_region *r, char *page, size_t n)
@@ -354,6 +365,8 @@ const struct engine_ops engine_sigsegv = {
 	.place = sigsegv_place,
 	.unprotect = sigsegv_unprotect,
 	.take = sigsegv_take,
+	.save = sigsegv_save,
+	.protect_all = sigsegv_protect_all,
 	.drop = sigsegv_drop,
 	.forbids_write = sigsegv_forbids_write,
 	.protect = sigsegv_protect,

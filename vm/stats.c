@@ -65,7 +65,7 @@ static void sum_regions(const struct quire *q, uint64_t *metadata, uint64_t *res
 		if (!r)
 			continue;
 		*metadata += region_metadata(r);
-		*reserved += r->bytes;
+		*reserved += r->is_snapshot ? 0 : r->bytes;
 		region_put(r);
 	}
 	call_leave(&call);

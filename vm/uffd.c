@@ -314,6 +314,17 @@ int uffd_protection(struct engine *e, char *page, size_t n, bool protect)
 	return 0;
 }
 
+/* Older kernels refuse a range that is not one mapping: then a half at a time. */
+int uffd_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n)
+{
+	int error = uffd_protection(e, page, n, true);
+
+	if (error != -ENOENT || n == 1)
+		return error;
+	error = uffd_protect_all(e, r, page, n / 2);
+	return error ? error : uffd_protect_all(e, r, page + ((n / 2) << PAGE_SHIFT), n - n / 2);
+}
+
 int uffd_unprotect(struct engine *e, struct quire_region *r, char *page, unsigned n)
 {
 	int error = uffd_protection(e, page, n, false);

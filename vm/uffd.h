@@ -60,7 +60,27 @@ struct uffd_restless {
 void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,
                  struct uffd_restless *restless);
 
-/* A fault of the reclaimer's own, on a page that it takes: zeros. => false: it is not one (uffd_take.c) */
-bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a);
+/*
+ * A fault of one who holds the page's entry, and reads the page by a system call: zeros.
+ * => false: it is not one (uffd_take.c)
+ */
+bool uffd_answer_reader(struct engine *e, const struct uffd_access *a);
+/*
+ * Threads that touch pages by system calls, while they hold the entries of these: should such
+ * a page be gone, the handler must not wait for the entry. Only of these pages is a fault
+ * of a thread's number its own: a message may be older.
+ */
+struct uffd_reader {
+	struct uffd_reader *next;
+	int32_t tid;
+	unsigned count;
+	struct take_page **pages;
+};
+void uffd_reading_begin(struct engine *e, struct uffd_reader *me, struct take_page **pages,
+                        unsigned n);
+void uffd_reading_end(struct engine *e, struct uffd_reader *me);
+
+int uffd_save(struct engine *e, char *page, char *buffer);
+int uffd_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n);
 
 #endif

@@ -10,7 +10,7 @@
  *   - no queue for a read: it is put off until reads arrive, however long the
  *     disk takes.
  * So it cannot be part of a circle of waits. One more danger is met by number
- * and page (uffd_answer_reclaimer): the thread that reclaims may itself run into
+ * and page (uffd_answer_reader): the thread that reclaims may itself run into
  * an absent page while it copies one out (the program discarded it under its
  * hands); that fault is answered with zeros at once, whatever the entry says;
  * write-protected ones, as it will drop the page: a write of the program's
@@ -102,6 +102,7 @@ static void serve(struct handler *h, const struct uffd_access *a, struct patienc
 	case FAULT_IOERR:
 	case FAULT_NOMEM:
 	case FAULT_REFUSED:
+	case FAULT_UNBACKED:
 		refused = true;
 		break;
 	}
@@ -121,7 +122,7 @@ static void message(struct handler *h, const struct uffd_msg *m)
 
 	if (m->event != UFFD_EVENT_PAGEFAULT)
 		return;
-	if (!(flags & UFFD_PAGEFAULT_FLAG_WP) && uffd_answer_reclaimer(h->e, &a))
+	if (!(flags & UFFD_PAGEFAULT_FLAG_WP) && uffd_answer_reader(h->e, &a))
 		return;
 	if (!is_deferred(h, &a))
 		serve(h, &a, (struct patience){ .since = 0 });

@@ -49,5 +49,7 @@ const struct engine_ops engine_uffd_signal = {
 	.place = uffd_place,
 	.unprotect = uffd_unprotect,
 	.take = uffd_take,
+	.save = uffd_save,
+	.protect_all = uffd_protect_all,
 	.drop = uffd_drop,
 };

@@ -22,6 +22,7 @@
 #include "vm/uffd.h"
 
 #include "base/kernel.h"
+#include "base/thread.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -34,36 +35,51 @@
 /* From this length on a run is moved in any case. */
 #define MOVE_RUN 4u
 
-/*
- * The pages that this thread, the reclaimer, is about to touch, or none. Only
- * there is a fault of its number its own: a message read before it became the
- * reclaimer may be of any page.
- */
-static void reading(struct engine *e, struct take_page **list, unsigned n)
+void uffd_reading_begin(struct engine *e, struct uffd_reader *me, struct take_page **pages,
+                        unsigned n)
 {
+	*me = (struct uffd_reader){ .tid = thread_id(), .pages = pages, .count = n };
 	lock_acquire(&e->uffd.reading_lock);
-	e->uffd.reading = list;
-	e->uffd.reading_count = n;
+	me->next = e->uffd.readers;
+	e->uffd.readers = me;
 	lock_release(&e->uffd.reading_lock);
 }
 
-bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a)
+void uffd_reading_end(struct engine *e, struct uffd_reader *me)
+{
+	struct uffd_reader **at = &e->uffd.readers;
+
+	lock_acquire(&e->uffd.reading_lock);
+	while (*at != me)
+		at = &(*at)->next;
+	*at = me->next;
+	lock_release(&e->uffd.reading_lock);
+}
+
+static bool reads(const struct uffd_reader *reader, int32_t tid, const char *page)
+{
+	for (unsigned i = 0; reader->tid == tid && i < reader->count; i++)
+		if (reader->pages[i]->page == page)
+			return true;
+	return false;
+}
+
+bool uffd_answer_reader(struct engine *e, const struct uffd_access *a)
 {
 	char *page = (char *)((uintptr_t)a->address & ~(uintptr_t)(PAGE_BYTES - 1));
-	bool found = false;
+	struct uffd_reader *reader;
 
-	if (a->tid != atomic_load(&e->q->pager.reclaimer_tid))
-		return false;
 	/* Held while the zeros go in: the page is not dropped, nor its entry published, before. */
 	lock_acquire(&e->uffd.reading_lock);
-	for (unsigned i = 0; i < e->uffd.reading_count && !found; i++)
-		found = e->uffd.reading[i]->page == page;
-	if (found)
+	for (reader = e->uffd.readers; reader && !reads(reader, a->tid, page);
+	     reader = reader->next)
+		;
+	if (reader)
 		uffd_map(e, NULL, page, e->uffd.zeros, 1, a->write);
 	lock_release(&e->uffd.reading_lock);
-	if (found)
+	if (reader)
 		uffd_wake(e, page, 1);
-	return found;
+	return reader != NULL;
 }
 
 /*
@@ -72,14 +88,16 @@ bool uffd_answer_reclaimer(struct engine *e, const struct uffd_access *a)
  */
 static bool make_own(struct engine *e, struct take_page *p)
 {
+	struct uffd_reader me;
 	bool done;
 
-	if (!p->dirty)
+	/* A shared one must not be writable for a moment. */
+	if (!p->dirty || p->shared)
 		return false;
 	uffd_unprotect(e, NULL, p->page, 1);
-	reading(e, &p, 1);
+	uffd_reading_begin(e, &me, &p, 1);
 	done = kernel_madvise(p->page, PAGE_BYTES, MADV_POPULATE_WRITE) == 0;
-	reading(e, NULL, 0);
+	uffd_reading_end(e, &me);
 	return done;
 }
 
@@ -165,6 +183,8 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 				owned = true;
 				continue;
 			}
+			/* Nobody has it pinned for writing: that would have been a write. */
+			copy_it[i] = pages[i].shared;
 			break;
 		case EINVAL:
 			/* The run crosses from one mapping into another. */
@@ -248,12 +268,13 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 {
 	struct iovec local[CLUSTER_PAGES], remote[CLUSTER_PAGES];
 	struct take_page *list[CLUSTER_PAGES];
+	struct uffd_reader me;
 	pid_t self = getpid();
 
 	n = choose(all, n, true, list);
 	if (n == 0)
 		return;
-	reading(e, list, n);
+	uffd_reading_begin(e, &me, list, n);
 	for (unsigned i = 0; i < n;) {
 		unsigned k = 0;
 		long got;
@@ -272,7 +293,26 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 			i++;
 		}
 	}
-	reading(e, NULL, 0);
+	uffd_reading_end(e, &me);
+}
+
+int uffd_save(struct engine *e, char *page, char *buffer)
+{
+	struct iovec local = { buffer, PAGE_BYTES }, remote = { page, PAGE_BYTES };
+	struct take_page t = { .page = page, .buffer = buffer }, *list = &t;
+	struct uffd_reader me;
+	long got;
+	int error;
+
+	uffd_reading_begin(e, &me, &list, 1);
+	got = kernel_call(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
+	error = got < 0 ? errno : 0;
+	uffd_reading_end(e, &me);
+	if (got == (long)PAGE_BYTES)
+		return 0;
+	if (error && error != EFAULT)
+		return -error;
+	return probe(e, page, TAKE_KEPT) == TAKE_GONE ? -ENOENT : -EACCES;
 }
 
 /* Pages that one call of mincore tells of. */

@@ -7,11 +7,15 @@
  *   registry.c  address -> region, without locks, for fault handlers
  *   region.c    reserving and giving up
  *   fault.c     a fault, stage by stage   zero_fill.c   first touches
+ *   mapped.c    first writes
  *   window.c    readahead: starting to read a window
  *   rescue.c    mapping what is in standby
  *   owner.c     what the pager asks: retire, arrived   evict.c  take
  *   second_chance.c   whether clean victims go into standby
  *   discard.c   giving up contents: DONTNEED and destroy
+ *   cow.c       what snapshots keep of pages that change
+ *   lineage.c   whose contents a page without own ones has
+ *   snapshot.c  snapshots, clones, rollback: the public calls
  *   advise.c    advice, protection      pin.c  pins      prefetch.c  WILLNEED
  *   engine.c    choosing an engine
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
@@ -36,6 +40,7 @@
 #include "pager/pager.h"
 #include "pager/faultaround.h"
 #include "pager/readahead.h"
+#include "vm/cow.h"
 #include "vm/engine.h"
 #include "vm/entry.h"
 #include "vm/prefetch.h"
@@ -67,6 +72,7 @@ struct quire_region {
 	 */
 	_Atomic uint32_t users;
 	_Atomic uint32_t alive; /* enum region_life */
+	struct cow_gate gate;
 	char *base;
 	uint64_t pages;
 	size_t bytes;
@@ -90,13 +96,24 @@ struct quire_region {
 	struct second_chance second_chance;
 	struct cover *cover; /* engine sigsegv: what the program can get at */
 
+	/* lineage.h: the lineage lock guards these; but newest and target: written with the gate closed */
+	bool is_snapshot;            /* it has no addresses */
+	struct quire_region *parent; /* has what an EMPTY entry here does not tell; or NULL */
+	struct quire_region *older;  /* a snapshot's: the next, of the same region */
+	uint32_t heirs;              /* a snapshot's: regions whose parent it is */
+	bool unnamed;                /* a snapshot that the program has destroyed, with heirs */
+	struct quire_region *newest; /* a region's: the newest of its snapshots, */
+	struct quire_region *target; /* and the one that keeps what is about to change */
+
 	struct counters counters;
 	struct histogram minor, major;
 	char name[REGION_NAME_BYTES];
 };
 
 struct quire {
-	struct pager pager; /* .frame_max: the largest budget, in pages */
+	struct lock snapshot_lock; /* one change of snapshots at a time */
+	struct lock lineage_lock;  /* for a look at, or a change of, a page's descent */
+	struct pager pager;        /* .frame_max: the largest budget, in pages */
 	struct engine engine;
 	struct swapfile *swap;
 	struct counters counters;
@@ -170,6 +187,12 @@ void entry_wait(entry_t *entry, uint64_t seen);
  */
 uint64_t entry_hold(struct quire_region *r, uint64_t page);
 
+/* The entry of a page that has been discarded: zeros, whatever the parent has. */
+static inline uint64_t entry_zeros(const struct quire_region *r)
+{
+	return r->parent ? ENTRY_ZERO : ENTRY_EMPTY;
+}
+
 /* ------------------------------------------------------------- regions */
 
 /* The region that holds address, with one user more; NULL if none. Async-signal-safe. */
@@ -228,6 +251,7 @@ enum fault_result {
 	FAULT_IOERR,     /* the bytes cannot be had */
 	FAULT_NOMEM,     /* nothing can be evicted */
 	FAULT_REFUSED,   /* the engine could not install the page */
+	FAULT_UNBACKED, /* a stage's alone: a credit or a buffer is missing; the entry is as it was */
 };
 
 struct fault {
@@ -238,10 +262,12 @@ struct fault {
 	bool speculative; /* nobody touched the page: no further readahead */
 	/* the course of it */
 	bool major;
+	bool credit;       /* it has one in hand, for a copy */
 	bool no_readahead; /* a first attempt by window failed */
 	bool congested;    /* the window was not started for want of a queue */
 	int error;         /* why the engine refused, an errno */
 	uint64_t started;  /* ns */
+	struct patience patience;
 	entry_t *entry;
 	uint64_t held; /* the entry's value when it was taken, without BUSY */
 };
@@ -255,6 +281,14 @@ enum fault_result fault_serve(struct fault *f);
 enum fault_result fault_zero_fill(struct fault *f);
 /* Map a page that is in standby; its entry is held. => publishes the entry, whatever the result */
 enum fault_result fault_rescue(struct fault *f);
+/* A fault on a page that is mapped (mapped.c); its entry is held. => publishes the entry */
+enum fault_result fault_mapped(struct fault *f);
+/* Put the entry back as it was. => result */
+enum fault_result fault_give_up(struct fault *f, enum fault_result result);
+/* A page that a clone has from its parent; its entry is held. => publishes it, as something of its own */
+enum fault_result fault_inherit(struct fault *f);
+/* A credit and a buffer for a copy; no entry is held. => FAULT_WAITING: there may be some now */
+enum fault_result fault_wait_to_copy(struct fault *f);
 /* Book a fault that ended. */
 void fault_account(struct quire_region *r, bool major, uint64_t started);
 void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error);
@@ -286,6 +320,10 @@ uint64_t entry_slot(const struct quire *q, slot_t slot);
 
 /* Give up the contents of pages [first, first + n). => -EBUSY at the first pinned page, unless pins go too */
 int discard_range(struct quire_region *r, uint64_t first, uint64_t n, bool pins_too);
+/* All that the region has and its snapshots share is the snapshots' from now on. => 0 or -errno: some of it */
+int discard_to_snapshots(struct quire_region *r);
+/* One page's contents make way for others: its entry is after then. => 0, or -errno: it is as it was */
+int discard_for(struct quire_region *r, uint64_t page, uint64_t after);
 /* destroy: wait until no entry is busy or being read; then, after munmap, free what the pages held */
 void discard_settle(struct quire_region *r);
 void discard_unmapped(struct quire_region *r);
@@ -298,6 +336,16 @@ int discard_poison(struct quire_region *r, uint64_t page);
 /* Memory, or room on the swap file, has come free by a call of the program's. */
 void forgive(struct quire *q);
 void pin_forget(struct quire *q, uint64_t pages);
+/*
+ * A region without addresses, or not yet with any: its record and tables, alive to region_get
+ * once alive is set. => 0 or -errno with words
+ */
+int region_record(struct quire *q, size_t bytes, const char *name, struct quire_region **out);
+/* And one with addresses, to whose pages parent (or NULL) has what they do not tell. */
+int region_make(struct quire *q, size_t bytes, const char *name, struct quire_region *parent,
+                struct quire_region **out);
+/* Give up the record of one that has no addresses any more, and what its entries hold. */
+void region_forget(struct quire_region *r);
 /* => 0, or -EINVAL with words */
 int range_check(const struct quire_region *r, size_t offset, size_t length);
 

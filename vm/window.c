@@ -117,8 +117,8 @@ static bool start_cluster(struct quire_region *r, const struct ra_plan *plan, st
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t b = c * CLUSTER_PAGES + i;
 
-		buffer_fill(p, b, PAGE_ID(r->id, pages[i]), entry_payload(held[i]), BUFFER_READING);
-		buffer_of(p, b)->readahead = i >= first;
+		buffer_fill(p, b, PAGE_ID(r->id, pages[i]), entry_payload(held[i]), BUFFER_READING,
+		            i >= first);
 	}
 	p->clusters[c].used = (uint8_t)n;
 	p->clusters[c].started = demand ? demand->started : 0;

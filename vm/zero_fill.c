@@ -9,6 +9,8 @@
  */
 #include "vm/vm.h"
 
+#include <errno.h>
+
 /* Pages; and so many of them touched make a block dense. */
 #define BLOCK 16u
 #define BLOCK_DENSE 6u
@@ -42,7 +44,8 @@ static uint32_t hold_untouched(struct fault *f, int direction, uint32_t n)
 
 		if (page >= r->pages)
 			break;
-		if (!region_touch_leaf(r, page) || !entry_try(region_entry(r, page), ENTRY_EMPTY))
+		if (!region_touch_leaf(r, page) ||
+		    !entry_try(region_entry(r, page), entry_zeros(r)))
 			break;
 	}
 	return i;
@@ -57,12 +60,12 @@ static void fill_gap(struct fault *f, struct span *s)
 {
 	struct quire_region *r = f->region;
 	uint64_t block = f->page / BLOCK * BLOCK, end = MIN(block + BLOCK, r->pages);
-	uint32_t touched = 1; /* this one, whose entry still says EMPTY */
+	uint32_t touched = 1; /* this one, whose entry says nothing of it yet */
 
 	if (!credits_ample(&r->q->pager))
 		return;
 	for (uint64_t page = block; page < end; page++)
-		touched += entry_state(atomic_load(region_entry(r, page))) != ENTRY_EMPTY;
+		touched += entry_state(atomic_load(region_entry(r, page))) != entry_zeros(r);
 	if (touched < BLOCK_DENSE || !credits_try_new(&r->q->pager, BLOCK - 1))
 		return;
 	s->below = hold_untouched(f, -1, (uint32_t)(f->page - block));
@@ -108,19 +111,33 @@ static struct span around(struct fault *f)
 	return s;
 }
 
-/*
- * Fill pages [first, first + n), whose entries are held, with a credit each,
- * as far as the engine does. What is filled may have been written to already,
- * entry held or not: it stays. => how many are filled and published
- */
-static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
+/* Before the pages are written they are zeros, for the snapshots, too. => inside the gate; false: no memory */
+static bool keep_zeros(struct quire_region *r, uint64_t first, uint32_t n)
+{
+	for (uint64_t page = first; page < first + n; page++) {
+		if (!cow_is_shared(r, page))
+			continue;
+		if (!cow_reserve(r, page))
+			return false;
+		cow_keep_zeros(r, page);
+	}
+	return true;
+}
+
+/* => inside the gate */
+static uint32_t fill_inside(struct fault *f, uint64_t first, uint32_t n)
 {
 	struct quire_region *r = f->region;
 	struct quire *q = r->q;
 	uint32_t frames[CLUSTER_PAGES], filled;
 	page_id ids[CLUSTER_PAGES];
-	int result = q->engine.ops->map_zero(&q->engine, r, region_page(r, first), n, f->write);
+	int result;
 
+	if (!keep_zeros(r, first, n)) {
+		f->error = ENOMEM;
+		return 0;
+	}
+	result = q->engine.ops->map_zero(&q->engine, r, region_page(r, first), n, f->write);
 	f->error = result < 0 ? -result : 0;
 	if (result <= 0)
 		return 0;
@@ -132,6 +149,21 @@ static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
 	region_count_resident(r, filled);
 	for (uint32_t i = 0; i < filled; i++)
 		entry_publish(r, first + i, entry_make(ENTRY_MAPPED, frames[i]));
+	return filled;
+}
+
+/*
+ * Fill pages [first, first + n), whose entries are held, with a credit each,
+ * as far as the engine does. What is filled may have been written to already,
+ * entry held or not: it stays. => how many are filled and published
+ */
+static uint32_t fill(struct fault *f, uint64_t first, uint32_t n)
+{
+	uint32_t filled;
+
+	cow_enter(f->region);
+	filled = fill_inside(f, first, n);
+	cow_leave(f->region);
 	return filled;
 }
 
@@ -162,7 +194,7 @@ enum fault_result fault_zero_fill(struct fault *f)
 	}
 	for (uint64_t page = first + filled; page < first + n; page++)
 		if (!(alone && page == f->page))
-			entry_publish(r, page, ENTRY_EMPTY);
+			entry_publish(r, page, entry_zeros(r));
 	credits_put(&r->q->pager, n - filled - alone);
 	return touched ? FAULT_DONE : FAULT_REFUSED;
 }

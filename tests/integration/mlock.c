@@ -236,22 +236,6 @@ static void ended_by_a_signal(void)
 	close(fd[0]);
 }
 
-/* Linux has a page of zeros that all share who only read. Kernels were met that give each his own. */
-static bool zeros_take_memory(void)
-{
-	size_t before = resident_bytes();
-	char *p = mmap(NULL, 4 * MIB, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	unsigned sum = 0;
-	bool more;
-
-	MUST(p != MAP_FAILED);
-	for (size_t i = 0; i < 4 * MIB; i += PAGE)
-		sum += ((volatile char *)p)[i];
-	more = sum == 0 && resident_bytes() > before + 2 * MIB;
-	munmap(p, 4 * MIB);
-	return more;
-}
-
 static void longest_region(void)
 {
 	quire_t *q = pager_open(BUDGET);
@@ -260,7 +244,7 @@ static void longest_region(void)
 	CHECK_EQ(quire_close(q), 0);
 	if (serves_kernel)
 		ended_by_a_signal();
-	else if (zeros_take_memory())
+	else if (unit_zeros_take_memory())
 		note_skipped("longest_region",
 		             "this kernel has no shared page of zeros: records that are "
 		             "readable are filled");

@@ -41,7 +41,8 @@ static void to_buffer(struct fake_owner *o, uint64_t page, uint32_t id)
 		atomic_fetch_or(&c->populated, bit);
 		count(&o->p.populated, 1);
 	}
-	buffer_fill(&o->p, id, ID(page), slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN);
+	buffer_fill(&o->p, id, ID(page), slot, slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN,
+	            false);
 	op->state = OWNED_STANDBY;
 	op->at = id;
 }
@@ -372,7 +373,8 @@ static bool start_read(struct fake_owner *o, const uint64_t *pages, unsigned n, 
 		struct owned_page *op = &o->page[pages[i]];
 
 		ASSERT(op->state == OWNED_SLOT);
-		buffer_fill(&o->p, c * CLUSTER_PAGES + i, ID(pages[i]), op->at, BUFFER_READING);
+		buffer_fill(&o->p, c * CLUSTER_PAGES + i, ID(pages[i]), op->at, BUFFER_READING,
+		            false);
 		op->state = OWNED_READING;
 		op->at = c * CLUSTER_PAGES + i;
 	}

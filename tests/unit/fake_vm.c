@@ -169,9 +169,9 @@ static void check_standby(struct tally *t, struct quire_region *r, uint64_t page
 	}
 	b = buffer_of(p, id);
 	state = atomic_load(&b->state);
-	if (b->page != PAGE_ID(r->id, page))
-		wrong(t, "a buffer names another page", page, b->page);
-	t->ahead += b->readahead;
+	if (buffer_page(b) != PAGE_ID(r->id, page))
+		wrong(t, "a buffer names another page", page, buffer_page(b));
+	t->ahead += buffer_is_ahead(b);
 	if (state != BUFFER_CLEAN && state != BUFFER_DIRTY && state != BUFFER_WRITING)
 		wrong(t, "a page in standby has a buffer of that state", page, state);
 	if (state == BUFFER_CLEAN &&
@@ -191,6 +191,7 @@ static void check_page(struct tally *t, struct quire_region *r, uint64_t page)
 		wrong(t, "E2: a page is present but not mapped", page, e);
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
+	case ENTRY_ZERO:
 		break;
 	case ENTRY_MAPPED:
 		check_mapped(t, r, page, e);
@@ -313,7 +314,7 @@ unsigned fake_vm_retire(struct fake_vm *vm)
 		struct buffer *b = buffer_of(p, id);
 
 		if (atomic_load(&b->state) == BUFFER_CLEAN)
-			n += vm_owner.retire(vm->q, b->page, id, b->slot);
+			n += vm_owner.retire(vm->q, buffer_page(b), id, b->slot);
 	}
 	return n;
 }

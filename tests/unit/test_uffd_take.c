@@ -338,21 +338,13 @@ static void kept_pages_do_not_spin(void)
 	uffd_finish();
 }
 
-/* As the reclaimer says which pages it may fault on. */
-static void reads(struct take_page **list, unsigned n)
-{
-	lock_acquire(&q->engine.uffd.reading_lock);
-	q->engine.uffd.reading = list;
-	q->engine.uffd.reading_count = n;
-	lock_release(&q->engine.uffd.reading_lock);
-}
-
 /* The zeros that the handler gives to a reclaimer are no page to write to: it is going to drop it. */
 static void zeros_for_the_reclaimer(void)
 {
 	char buffer[16] = "not zeros";
 	struct iovec to = { buffer, sizeof buffer }, from;
 	struct take_page page, *list = &page;
+	struct uffd_reader me;
 	struct access a;
 	pthread_t thread;
 	uint64_t held;
@@ -360,14 +352,14 @@ static void zeros_for_the_reclaimer(void)
 	uffd_start("uffd");
 	*at(5, 0) = 77;
 	page = (struct take_page){ .region = r, .page = region_page(r, 5), .wanted = true };
-	reads(&list, 1);
+	uffd_reading_begin(&q->engine, &me, &list, 1);
 	from = (struct iovec){ region_page(r, 5), sizeof buffer };
 	reclaim_enter(&q->pager);
 	held = entry_hold(r, 5);
 	REQUIRE_EQ(syscall(SYS_madvise, region_page(r, 5), PAGE_BYTES, MADV_DONTNEED), 0);
 	CHECK_EQ(process_vm_readv(getpid(), &to, 1, &from, 1, 0), (ssize_t)sizeof buffer);
 	CHECK_EQ(memcmp(buffer, (char[16]){ 0 }, 16), 0);
-	reads(NULL, 0);
+	uffd_reading_end(&q->engine, &me);
 	a = (struct access){ .word = at(5, 1), .write = true, .value = 78 };
 	REQUIRE_EQ(pthread_create(&thread, NULL, access_thread, &a), 0);
 	nap(100);

@@ -36,6 +36,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <sys/mman.h>
+
 #include <CUnit/CUnit.h>
 #include <CUnit/TestDB.h>
 #include <CUnit/TestRun.h>
@@ -105,6 +107,36 @@ static inline bool unit_foreign_memory(void)
 	if (unit_valgrind())
 		printf("left out: valgrind has a map of memory of its own\n");
 	return unit_valgrind();
+}
+
+/* Pages in memory of this process, by statm(5). */
+static inline unsigned long unit_resident_pages(void)
+{
+	unsigned long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (f) {
+		if (fscanf(f, "%*u %lu", &pages) != 1)
+			pages = 0;
+		fclose(f);
+	}
+	return pages;
+}
+
+/* Linux has a page of zeros that all share who only read. Kernels were met that give each his own. */
+static inline bool unit_zeros_take_memory(void)
+{
+	const size_t bytes = (size_t)4 << 20;
+	unsigned long before = unit_resident_pages();
+	volatile char *p = (volatile char *)mmap(NULL, bytes, PROT_READ,
+	                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool more;
+
+	for (size_t i = 0; i < bytes; i += 4096)
+		(void)p[i];
+	more = unit_resident_pages() > before + bytes / 4096 / 2;
+	munmap((void *)p, bytes);
+	return more;
 }
 
 /* The state of unit_random(): xorshift64*, so that a seed means the same everywhere. */

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pager/stage.c - pages that come into standby one at a time: what snapshots keep
+ * of pages that are written. They fill a cluster together, which joins the standby
+ * list when it is full, so that they are written by one request.
+ *
+ * Until then its pages cannot be written back. So it is no larger than a batch of
+ * victims, which is a small part of the budget, and reclaim that finds nothing else
+ * has it join the list as it is (stage_flush).
+ *
+ * Who has got a buffer may fill it after its cluster has joined the list: meanwhile it
+ * is CLAIMED, which is nobody's business there, where what is FREE is free for good.
+ */
+#include "pager/pager.h"
+
+#include "base/kernel.h"
+
+/* => stage lock */
+static void join_standby(struct pager *p)
+{
+	uint32_t c = p->stage;
+
+	p->stage = CLUSTER_NONE;
+	cluster_to_standby(p, c);
+	cluster_put(p, c);
+}
+
+/* The credit is the buffer's, or it has one already. */
+static void lend(struct pager *p, uint32_t id)
+{
+	uint64_t bit = UINT64_C(1) << id % CLUSTER_PAGES;
+
+	if (atomic_fetch_or(&p->clusters[id / CLUSTER_PAGES].populated, bit) & bit)
+		credits_put(p, 1);
+	else
+		count(&p->populated, 1);
+}
+
+uint32_t stage_get(struct pager *p, bool empty)
+{
+	uint32_t id = BUFFER_NONE;
+
+	lock_acquire(&p->stage_lock);
+	if (p->stage == CLUSTER_NONE)
+		p->stage = cluster_get(p, empty ? 0 : CLUSTER_PAGES / 4);
+	if (p->stage != CLUSTER_NONE) {
+		struct cluster *c = &p->clusters[p->stage];
+
+		id = p->stage * CLUSTER_PAGES + c->used;
+		atomic_fetch_add(&c->refs, 1);
+		atomic_store(&c->buffer[c->used].state, BUFFER_CLAIMED);
+		if (++c->used >= MIN(credits_batch(p), CLUSTER_PAGES))
+			join_standby(p);
+	}
+	lock_release(&p->stage_lock);
+	if (id == BUFFER_NONE)
+		return id;
+	/* A page cannot be moved to where one is. */
+	if (empty &&
+	    atomic_load(&p->clusters[id / CLUSTER_PAGES].populated) >> id % CLUSTER_PAGES & 1)
+		kernel_drop(buffer_address(p, id), PAGE_BYTES);
+	lend(p, id);
+	return id;
+}
+
+void stage_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state)
+{
+	struct buffer *b = buffer_of(p, id);
+
+	/* The reference of who has got it is the buffer's from now on. */
+	buffer_rename(p, id, page);
+	b->slot = slot;
+	count(&p->standby, 1);
+	atomic_store(&b->state, state);
+}
+
+void stage_drop(struct pager *p, uint32_t id)
+{
+	buffer_release(p, id, false);
+}
+
+bool stage_flush(struct pager *p)
+{
+	bool some;
+
+	lock_acquire(&p->stage_lock);
+	some = p->stage != CLUSTER_NONE;
+	if (some)
+		join_standby(p);
+	lock_release(&p->stage_lock);
+	return some;
+}

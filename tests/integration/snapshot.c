@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/integration/snapshot.c - snapshots, clones, rollback and differences: each call
+ * by itself. All of them together, at random: tests/snapshot.
+ *
+ * test: matrix
+ */
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define PAGES 1024u
+#define BUDGET (128 * PAGE) /* an eighth of them */
+
+static quire_t *q;
+static quire_region_t *r;
+
+static void begin(void)
+{
+	q = pager_open(BUDGET);
+	r = region_create(q, PAGES * PAGE);
+}
+
+static void end(void)
+{
+	CHECK_EQ(quire_close(q), 0);
+}
+
+/* A word at either end of the page. 0: leave or expect zeros */
+static void put_in(quire_region_t *in, uint64_t page, uint64_t value)
+{
+	uint64_t *words = (uint64_t *)(void *)page_at(in, page);
+
+	words[0] = value;
+	words[PAGE / 8 - 1] = value * 3;
+}
+
+static bool is_in(quire_region_t *in, uint64_t page, uint64_t value)
+{
+	const uint64_t *words = (const uint64_t *)(void *)page_at(in, page);
+
+	return words[0] == value && words[PAGE / 8 - 1] == value * 3;
+}
+
+static bool reads_as(quire_snapshot_t *s, uint64_t page, uint64_t value)
+{
+	uint64_t words[PAGE / 8];
+
+	MUST(quire_snapshot_read(s, page * PAGE, words, PAGE) == 0);
+	return words[0] == value && words[PAGE / 8 - 1] == value * 3;
+}
+
+static quire_snapshot_t *snapshot(quire_region_t *of)
+{
+	quire_snapshot_t *s = NULL;
+
+	MUST(quire_snapshot_create(of, &s) == 0);
+	return s;
+}
+
+/* Every state that a page can be in: mapped dirty and clean, standby, slot, zeros, never touched. */
+static void every_state(void)
+{
+	quire_snapshot_t *s;
+	unsigned wrong = 0;
+
+	begin();
+	/* Never touched: the last quarter. Zeros: the one before. */
+	for (uint64_t page = 0; page < PAGES / 2; page++)
+		put_in(r, page, page + 1);
+	for (uint64_t page = PAGES / 2; page < PAGES * 3 / 4; page++)
+		put_in(r, page, 0);
+	/* Clean in memory: some that are read. */
+	for (uint64_t page = 0; page < 40; page++)
+		wrong += !is_in(r, page, page + 1);
+	s = snapshot(r);
+	CHECK_EQ(quire_snapshot_length(s), PAGES * PAGE);
+	for (uint64_t page = 0; page < PAGES; page++)
+		wrong += !reads_as(s, page, page < PAGES / 2 ? page + 1 : 0);
+	CHECK_EQ(wrong, 0);
+	for (uint64_t page = 0; page < PAGES; page += 2)
+		put_in(r, page, page + 5000);
+	CHECK_EQ(quire_advise(r, PAGE, PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	CHECK_EQ(quire_advise(r, 101 * PAGE, 99 * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	for (uint64_t page = 0; page < PAGES; page++)
+		wrong += !reads_as(s, page, page < PAGES / 2 ? page + 1 : 0);
+	CHECK_EQ(wrong, 0);
+	for (uint64_t page = 0; page < PAGES; page++) {
+		bool gone = page == 1 || (page > 100 && page < 200);
+		uint64_t now = gone          ? 0 :
+		               page % 2 == 0 ? page + 5000 :
+		               page < PAGES / 2 ? page + 1 :
+		                                  0;
+
+		wrong += !is_in(r, page, now);
+	}
+	CHECK_EQ(wrong, 0);
+	CHECK_EQ(quire_snapshot_destroy(s), 0);
+	end();
+}
+
+/* A page is copied once, however many snapshots have it, and what is on the swap file never. */
+static void copied_once(void)
+{
+	quire_snapshot_t *s[5];
+	uint64_t before;
+
+	begin();
+	for (uint64_t page = 0; page < PAGES; page++)
+		put_in(r, page, page + 1);
+	for (int i = 0; i < 5; i++)
+		s[i] = snapshot(r);
+	before = pager_stats(q).snapshot_copies;
+	for (uint64_t page = 0; page < PAGES; page++)
+		put_in(r, page, page + 7000);
+	/* No more than were in memory, dirty. */
+	CHECK(pager_stats(q).snapshot_copies - before <= BUDGET / PAGE);
+	for (int i = 0; i < 5; i++)
+		for (uint64_t page = 0; page < PAGES; page += 37)
+			CHECK(reads_as(s[i], page, page + 1));
+	/* In any order. */
+	CHECK_EQ(quire_snapshot_destroy(s[2]), 0);
+	CHECK_EQ(quire_snapshot_destroy(s[4]), 0);
+	CHECK_EQ(quire_snapshot_destroy(s[0]), 0);
+	for (uint64_t page = 0; page < PAGES; page += 37)
+		CHECK(reads_as(s[1], page, page + 1) && reads_as(s[3], page, page + 1));
+	CHECK_EQ(quire_snapshot_destroy(s[3]), 0);
+	for (uint64_t page = 0; page < PAGES; page += 37)
+		CHECK(reads_as(s[1], page, page + 1));
+	CHECK_EQ(quire_snapshot_destroy(s[1]), 0);
+	end();
+}
+
+static void clones(void)
+{
+	quire_region_t *c, *d;
+	quire_snapshot_t *s, *t;
+	unsigned wrong = 0;
+
+	begin();
+	for (uint64_t page = 0; page < PAGES; page += 2)
+		put_in(r, page, page + 1);
+	s = snapshot(r);
+	REQUIRE_EQ(quire_snapshot_clone(s, &c), 0);
+	CHECK_EQ(quire_region_length(c), PAGES * PAGE);
+	for (uint64_t page = 0; page < PAGES; page += 3)
+		put_in(r, page, page + 2000);
+	for (uint64_t page = 0; page < PAGES; page += 5)
+		put_in(c, page, page + 3000);
+	for (uint64_t page = 0; page < PAGES; page++)
+		wrong += !is_in(c, page, page % 5 == 0 ? page + 3000 : page % 2 ? 0 : page + 1);
+	CHECK_EQ(wrong, 0);
+	/* A clone of a clone, which outlives its ancestors. */
+	t = snapshot(c);
+	REQUIRE_EQ(quire_snapshot_clone(t, &d), 0);
+	for (uint64_t page = 0; page < PAGES; page += 7)
+		put_in(c, page, page + 4000);
+	CHECK_EQ(quire_advise(c, 10 * PAGE, 10 * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	CHECK_EQ(quire_snapshot_destroy(s), 0);
+	CHECK_EQ(quire_snapshot_read(s, 0, &wrong, 1), -EINVAL);
+	CHECK_EQ(quire_region_destroy(r), 0);
+	CHECK_EQ(quire_region_destroy(c), 0);
+	for (uint64_t page = 0; page < PAGES; page++) {
+		uint64_t now = page % 5 == 0 ? page + 3000 : page % 2 ? 0 : page + 1;
+
+		wrong += !is_in(d, page, now) || !reads_as(t, page, now);
+	}
+	CHECK_EQ(wrong, 0);
+	CHECK_EQ(quire_snapshot_destroy(t), 0);
+	CHECK_EQ(quire_region_destroy(d), 0);
+	CHECK_EQ(pager_stats(q).swapped, 0);
+	end();
+}
+
+static void rolled_back(void)
+{
+	quire_snapshot_t *s[3];
+	unsigned wrong = 0;
+
+	begin();
+	for (uint64_t i = 0; i < 3; i++) {
+		for (uint64_t page = i; page < PAGES; page += i + 1)
+			put_in(r, page, page + 1 + 10000 * i);
+		s[i] = snapshot(r);
+	}
+	for (uint64_t page = 0; page < 600; page++)
+		put_in(r, page, page + 77000);
+	CHECK_EQ(quire_advise(r, 300 * PAGE, 400 * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	for (int back = 0; back < 2; back++)
+		for (uint64_t i = 0; i < 3; i++) {
+			CHECK_EQ(quire_snapshot_rollback(s[i]), 0);
+			for (uint64_t page = 0; page < PAGES; page++) {
+				uint64_t of[3];
+
+				of[0] = page + 1;
+				of[1] = page >= 1 && (page - 1) % 2 == 0 ? page + 10001 : of[0];
+				of[2] = page >= 2 && (page - 2) % 3 == 0 ? page + 20001 : of[1];
+				wrong += !is_in(r, page, of[i]);
+				if (page % 16 == 0)
+					for (int k = 0; k < 3; k++)
+						wrong += !reads_as(s[k], page, of[k]);
+			}
+			CHECK_EQ(wrong, 0);
+		}
+	end();
+}
+
+struct ranges {
+	unsigned n;
+	size_t offset[100], length[100];
+};
+
+static int add_range(void *arg, size_t offset, size_t length)
+{
+	struct ranges *g = arg;
+
+	g->offset[g->n] = offset;
+	g->length[g->n++] = length;
+	return g->n == 50 ? 99 : 0;
+}
+
+static void differences(void)
+{
+	quire_snapshot_t *a, *b, *c;
+	struct ranges g = { .n = 0 };
+	quire_region_t *other;
+
+	begin();
+	for (uint64_t page = 0; page < PAGES; page++)
+		put_in(r, page, page + 1);
+	a = snapshot(r);
+	put_in(r, 0, 5);
+	for (uint64_t page = 505; page < 520; page++) /* over the edge of a leaf */
+		put_in(r, page, 5);
+	b = snapshot(r);
+	put_in(r, 100, 6);
+	c = snapshot(r);
+	put_in(r, 200, 6);
+	CHECK_EQ(quire_snapshot_diff(a, b, add_range, &g), 0);
+	CHECK_EQ(g.n, 2);
+	CHECK(g.offset[0] == 0 && g.length[0] == PAGE);
+	CHECK(g.offset[1] == 505 * PAGE && g.length[1] == 15 * PAGE);
+	g.n = 0;
+	CHECK_EQ(quire_snapshot_diff(c, b, add_range, &g), 0);
+	CHECK(g.n == 1 && g.offset[0] == 100 * PAGE && g.length[0] == PAGE);
+	g.n = 0;
+	CHECK_EQ(quire_snapshot_diff(a, a, add_range, &g), 0);
+	CHECK_EQ(g.n, 0);
+	/* What the one between kept is the older one's. */
+	CHECK_EQ(quire_snapshot_destroy(b), 0);
+	CHECK_EQ(quire_snapshot_diff(a, c, add_range, &g), 0);
+	CHECK_EQ(g.n, 3);
+	g.n = 0;
+	for (uint64_t page = 0; page < PAGES; page += 2)
+		put_in(r, page, 9);
+	b = snapshot(r);
+	CHECK_EQ(quire_snapshot_diff(c, b, add_range, &g), 99);
+	CHECK_EQ(g.n, 50);
+	other = region_create(q, PAGE);
+	CHECK_EQ(quire_snapshot_diff(a, snapshot(other), add_range, &g), -EINVAL);
+	end();
+}
+
+/* What a writer has written before another's word is seen, is in if that is. */
+static _Atomic bool stop;
+
+static void *writer(void *arg)
+{
+	unsigned page = *(unsigned *)arg;
+
+	for (uint64_t i = 1; !atomic_load(&stop); i++)
+		for (unsigned k = 0; k < 64; k++) {
+			/* The same number into all of its pages, in order. */
+			uint64_t *word = (uint64_t *)(void *)page_at(r, page + k * 16);
+
+			atomic_store((_Atomic uint64_t *)word, i);
+		}
+	return NULL;
+}
+
+static void one_instant(void)
+{
+	pthread_t t[4];
+	unsigned first[4] = { 0, 1, 2, 3 }, wrong = 0;
+
+	begin();
+	atomic_store(&stop, false);
+	for (int i = 0; i < 4; i++)
+		MUST(pthread_create(&t[i], NULL, writer, &first[i]) == 0);
+	for (int round = 0; round < 40; round++) {
+		quire_snapshot_t *s = snapshot(r);
+
+		for (unsigned i = 0; i < 4; i++) {
+			uint64_t last = UINT64_MAX, top = 0;
+
+			for (unsigned k = 0; k < 64; k++) {
+				uint64_t word = 0;
+
+				MUST(quire_snapshot_read(s, (i + k * 16) * PAGE, &word, 8) == 0);
+				/* Falling by one at most, once. */
+				wrong += word > last;
+				top = k ? top : word;
+				wrong += word + 1 < top;
+				last = word;
+			}
+		}
+		CHECK_EQ(wrong, 0);
+		CHECK_EQ(quire_snapshot_destroy(s), 0);
+	}
+	atomic_store(&stop, true);
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	end();
+}
+
+static void pinned(void)
+{
+	quire_snapshot_t *s;
+
+	begin();
+	for (uint64_t page = 0; page < 100; page++)
+		put_in(r, page, page + 1);
+	CHECK_EQ(quire_pin(r, 10 * PAGE, 20 * PAGE), 0);
+	s = snapshot(r);
+	for (uint64_t page = 0; page < 100; page++)
+		put_in(r, page, page + 500);
+	for (uint64_t page = 0; page < 100; page++)
+		CHECK(reads_as(s, page, page + 1));
+	CHECK_EQ(quire_snapshot_rollback(s), -EBUSY);
+	CHECK(is_in(r, 0, 500));
+	CHECK_EQ(quire_unpin(r, 10 * PAGE, 20 * PAGE), 0);
+	CHECK_EQ(quire_snapshot_rollback(s), 0);
+	for (uint64_t page = 0; page < 100; page++)
+		CHECK(is_in(r, page, page + 1));
+	/* One that is pinned since. */
+	CHECK_EQ(quire_pin(r, 50 * PAGE, PAGE), 0);
+	put_in(r, 50, 3);
+	CHECK(reads_as(s, 50, 51));
+	end();
+}
+
+static void misuse(void)
+{
+	quire_snapshot_t *s;
+	char c;
+
+	begin();
+	CHECK_EQ(quire_snapshot_create(NULL, &s), -EINVAL);
+	CHECK_EQ(quire_snapshot_create(r, NULL), -EINVAL);
+	s = snapshot(r);
+	CHECK_EQ(quire_snapshot_read(s, PAGES * PAGE, &c, 1), -EINVAL);
+	CHECK_EQ(quire_snapshot_read(s, PAGES * PAGE, &c, 0), 0);
+	CHECK_EQ(quire_snapshot_read(s, SIZE_MAX, &c, 2), -EINVAL);
+	CHECK_EQ(quire_region_destroy((quire_region_t *)s), -EINVAL);
+	CHECK_EQ(quire_region_destroy(r), 0);
+	CHECK_EQ(quire_snapshot_rollback(s), -EINVAL);
+	CHECK_EQ(quire_snapshot_destroy(s), 0);
+	CHECK_EQ(quire_snapshot_destroy(s), -EINVAL);
+	end();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(every_state), UNIT(copied_once), UNIT(clones), UNIT(rolled_back),
+		UNIT(differences), UNIT(one_instant), UNIT(pinned), UNIT(misuse),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "snapshot", tests);
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/mapped.c - faults on pages that are mapped.
+ *
+ *   first_write      a page that its slot has, too: from now on it differs
+ *   copy             a page that a snapshot has as it is now, and nothing else has
+ *   mapped_already   another thread was faster; the page was protected beside a
+ *                    victim; or the program has discarded it itself
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+
+/* Hold clean neighbours that follow in order, so that one call unprotects them all. => how many */
+static uint32_t hold_clean(struct fault *f, uint32_t window)
+{
+	struct quire_region *r = f->region;
+	uint32_t n = 0;
+
+	while (n < window && f->page + n + 1 < r->pages) {
+		uint64_t page = f->page + n + 1;
+		entry_t *entry = region_entry(r, page);
+		uint64_t e = atomic_load(entry);
+
+		if (entry_state(e) != ENTRY_MAPPED || !entry_try(entry, e))
+			break;
+		if (r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE ||
+		    (cow_is_shared(r, page) && !cow_reserve(r, page))) {
+			entry_publish(r, page, e);
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+/* The first write to a clean page: from now on it differs from its slot. => inside the gate */
+static enum fault_result first_write(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	uint32_t n = 0;
+	int done;
+
+	if (cow_is_shared(r, f->page) && !cow_reserve(r, f->page))
+		return fault_give_up(f, FAULT_NOMEM);
+	lock_acquire(&r->readahead_lock);
+	if (r->write_next == f->page)
+		r->write_window = MIN(MAX(r->write_window * 2, 1), CLUSTER_PAGES - 1);
+	else
+		r->write_window = 0;
+	n = hold_clean(f, r->write_window);
+	r->write_next = f->page + n + 1;
+	lock_release(&r->readahead_lock);
+	done = q->engine.ops->unprotect(&q->engine, r, region_page(r, f->page), n + 1);
+	f->error = done < 0 ? -done : 0;
+	done = MAX(done, 0);
+	for (uint32_t i = 0; i <= n; i++) {
+		uint64_t e = i ? atomic_load(region_entry(r, f->page + i)) : f->held;
+		struct frame *frame = &q->pager.frames[entry_payload(e)];
+
+		if (i < (uint32_t)done) {
+			cow_drop_slot(r, f->page + i, frame->slot);
+			frame->slot = SLOT_NONE;
+		}
+		if (i == 0 && done)
+			frame_reference(&q->pager, entry_payload(e));
+		entry_publish(r, f->page + i, e);
+	}
+	if (done == 0)
+		return FAULT_REFUSED;
+	REGION_COUNT(r, write_faults, (uint32_t)done);
+	fault_learn_write(r, true);
+	return FAULT_DONE;
+}
+
+/* It is accessible already, or the program has discarded it. => inside the gate */
+static enum fault_result mapped_already(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct quire *q = r->q;
+	struct frame *frame = &q->pager.frames[entry_payload(f->held)];
+	char *page = region_page(r, f->page);
+	bool shared = cow_is_shared(r, f->page);
+	int n;
+
+	if (shared && !cow_reserve(r, f->page))
+		return fault_give_up(f, FAULT_NOMEM);
+	n = q->engine.ops->map_zero(&q->engine, r, page, 1, f->write);
+	if (n == 1) {
+		/* It was not there: the program discarded it, and zeros are its contents. */
+		if (frame->slot != SLOT_NONE)
+			cow_drop_slot(r, f->page, frame->slot);
+		else if (shared)
+			cow_keep_zeros(r, f->page);
+		frame->slot = SLOT_NONE;
+		REGION_COUNT(r, zero_fills, 1);
+	} else if (n == -EEXIST) {
+		/* Another thread was faster; or the page was protected beside a victim. */
+		if (f->write)
+			f->error = -MIN(q->engine.ops->unprotect(&q->engine, r, page, 1), 0);
+		else if (q->engine.ops->wake)
+			q->engine.ops->wake(&q->engine, page, 1);
+	} else {
+		f->error = -n;
+		return fault_give_up(f, FAULT_REFUSED);
+	}
+	entry_publish(r, f->page, f->held);
+	return f->error ? FAULT_REFUSED : FAULT_DONE;
+}
+
+/* The bytes of a page that is there and protected into a buffer; it is writable then. => 0 or -errno */
+static int save(struct quire_region *r, char *page, uint32_t buffer)
+{
+	struct engine *e = &r->q->engine;
+	int n = e->ops->save(e, page, buffer_address(&r->q->pager, buffer));
+
+	if (n == 0)
+		n = e->ops->unprotect(e, r, page, 1);
+	return MIN(n, 0);
+}
+
+/*
+ * The same by taking the page out and putting a copy of it back: without touching it, as a
+ * handler must not wait for what only it could serve.
+ * => 0; -ENOENT: it was not there; -EBUSY: it cannot be taken; another -errno: it is in the
+ *    buffer now, and nowhere else
+ */
+static int take_and_put(struct quire_region *r, char *page, uint32_t buffer)
+{
+	struct engine *e = &r->q->engine;
+	char *bytes = buffer_address(&r->q->pager, buffer);
+	struct take_page t = { .region = r,
+		               .page = page,
+		               .buffer = bytes,
+		               .wanted = true,
+		               .dirty = true,
+		               .shared = true,
+		               .backed = !e->uffd.move };
+	int n;
+
+	e->ops->take(e, &t, 1);
+	if (t.result == TAKE_GONE)
+		return -ENOENT;
+	if (t.result != TAKE_DONE)
+		return -EBUSY;
+	n = e->ops->map(e, r, page, bytes, 1, true);
+	return n == 1 ? 0 : n;
+}
+
+/* The page could not be put back: it is in standby, like one that was evicted. */
+static enum fault_result left_out(struct fault *f, uint32_t buffer, int error)
+{
+	struct quire_region *r = f->region;
+	struct pager *p = &r->q->pager;
+	uint32_t frame = entry_payload(f->held);
+
+	f->error = error;
+	frames_leave(p, &frame, 1);
+	uncount(&r->counters.resident, 1);
+	uncount(&r->q->counters.resident, 1);
+	stage_fill(p, buffer, PAGE_ID(r->id, f->page), SLOT_NONE, BUFFER_DIRTY);
+	region_count_standby(r, false);
+	entry_publish(r, f->page, entry_make(ENTRY_STANDBY, buffer));
+	credits_put(p, 1);
+	return FAULT_REFUSED;
+}
+
+/* The first write since a snapshot to a page that is dirty: its bytes are the snapshot's. => inside the gate */
+static enum fault_result copy(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	struct pager *p = &r->q->pager;
+	bool handler = thread_is_ours && !r->q->engine.ops->in_thread;
+	char *page = region_page(r, f->page);
+	uint32_t buffer;
+	int error;
+
+	if (!cow_reserve(r, f->page))
+		return fault_give_up(f, FAULT_NOMEM);
+	f->credit = f->credit || credits_try(p, 1);
+	buffer = f->credit ? stage_get(p, handler && r->q->engine.uffd.move) : BUFFER_NONE;
+	if (buffer == BUFFER_NONE)
+		return fault_give_up(f, FAULT_UNBACKED);
+	f->credit = false;
+	error = handler ? take_and_put(r, page, buffer) : save(r, page, buffer);
+	if (error == -EBUSY && handler)
+		error = save(r, page, buffer);
+	else if (error && error != -ENOENT && handler)
+		return left_out(f, buffer, -error);
+	if (error) {
+		stage_drop(p, buffer);
+		if (error == -ENOENT)
+			return mapped_already(f);
+		f->error = -error;
+		return fault_give_up(f, FAULT_REFUSED);
+	}
+	if (page_is_zero(buffer_address(p, buffer))) {
+		cow_keep_zeros(r, f->page);
+		stage_drop(p, buffer);
+	} else {
+		stage_fill(p, buffer, PAGE_ID(r->target->id, f->page), SLOT_NONE, BUFFER_DIRTY);
+		cow_keep_buffer(r, f->page, buffer);
+	}
+	REGION_COUNT(r, snapshot_copies, 1);
+	frame_reference(p, entry_payload(f->held));
+	entry_publish(r, f->page, f->held);
+	return FAULT_DONE;
+}
+
+enum fault_result fault_mapped(struct fault *f)
+{
+	struct quire_region *r = f->region;
+	bool clean = r->q->pager.frames[entry_payload(f->held)].slot != SLOT_NONE;
+	enum fault_result result;
+
+	cow_enter(r);
+	if (f->write && clean)
+		result = first_write(f);
+	else if (f->write && cow_is_shared(r, f->page))
+		result = copy(f);
+	else
+		result = mapped_already(f);
+	cow_leave(r);
+	return result == FAULT_UNBACKED ? fault_wait_to_copy(f) : result;
+}

@@ -1,0 +1,686 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/snapshot.c - snapshots, clones, rollback, differences: the public calls.
+ *
+ * A snapshot is a region record without addresses (cow.h says what its entries are,
+ * lineage.h whom it inherits from). To make one is to close the region's gate, protect
+ * what is mapped, and open it again.
+ *
+ * One instant: a write that is in the image was made before its page was protected; what
+ * comes after that waits at the gate until all is. So of two writes, of which one was
+ * made when the other had been seen, never the later one alone is in.
+ *
+ * To destroy one is to give what it keeps to the next older one, which inherited it, or
+ * to nobody. One that a clone inherits from stays, without a name, until that has gone.
+ */
+#include "vm/lineage.h"
+#include "vm/vm.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+_Static_assert(sizeof(uint64_t) * 8 == 64, "a word of a leaf's bitmap");
+
+/* The handles of the public interface are records of regions. */
+static struct quire_region *record_of(const quire_snapshot_t *s)
+{
+	return (struct quire_region *)(uintptr_t)s;
+}
+
+static quire_snapshot_t *handle_of(struct quire_region *r)
+{
+	return (quire_snapshot_t *)r;
+}
+
+static bool is_valid(const quire_snapshot_t *s)
+{
+	const struct quire_region *r = record_of(s);
+
+	return r && r->is_snapshot && !r->unnamed && atomic_load(&r->alive) == REGION_ALIVE;
+}
+
+static int invalid(void)
+{
+	return error_set(EINVAL, "no such snapshot");
+}
+
+/* Of the same region, the next newer one; or NULL. */
+static struct quire_region *newer(const struct quire_region *s)
+{
+	return s->parent && s->parent->is_snapshot && s->parent->older == s ? s->parent : NULL;
+}
+
+/* The region that it is of, or NULL if that has gone. */
+static struct quire_region *region_of(struct quire_region *s)
+{
+	while (newer(s))
+		s = newer(s);
+	return s->parent && s->parent->newest == s ? s->parent : NULL;
+}
+
+/* -------------------------------------------------------------- create */
+
+/*
+ * Pages that the program has pinned, for the kernel to write to: where the kernel does not
+ * wait for a fault they stay writable, so they are copied at once.
+ */
+struct pinned {
+	uint64_t count, credits;
+	uint64_t next; /* of the region's pages, where the search goes on */
+};
+
+static bool is_pinned(struct quire_region *r, uint64_t page)
+{
+	uint64_t e = region_leaf_touched(r, page) ? atomic_load(region_entry(r, page)) : 0;
+
+	return entry_state(e) == ENTRY_MAPPED && r->q->pager.frames[entry_payload(e)].pins > 0;
+}
+
+/* => pin lock. From page on; r->pages: none */
+static uint64_t next_pinned(struct quire_region *r, uint64_t page, bool any)
+{
+	if (!any)
+		return r->pages;
+	for (; page < r->pages; page++) {
+		if (!region_leaf_touched(r, page))
+			page |= LEAF_ENTRIES - 1;
+		else if (is_pinned(r, page))
+			return page;
+	}
+	return r->pages;
+}
+
+/* => the gate is closed, or s is nobody's yet; a credit of the caller's */
+static int copy_pinned(struct quire_region *r, struct quire_region *s, uint64_t page)
+{
+	struct pager *p = &r->q->pager;
+	uint32_t buffer = stage_get(p, false);
+	int error;
+
+	if (buffer == BUFFER_NONE || !region_touch_leaf(s, page)) {
+		if (buffer != BUFFER_NONE)
+			stage_drop(p, buffer);
+		else
+			credits_put(p, 1);
+		return -ENOMEM;
+	}
+	error = r->q->engine.ops->save(&r->q->engine, region_page(r, page),
+	                               buffer_address(p, buffer));
+	if (error == -ENOENT || (!error && page_is_zero(buffer_address(p, buffer)))) {
+		atomic_store(region_entry(s, page), ENTRY_ZERO);
+		stage_drop(p, buffer);
+		return 0;
+	}
+	if (error) {
+		stage_drop(p, buffer);
+		return error;
+	}
+	stage_fill(p, buffer, PAGE_ID(s->id, page), SLOT_NONE, BUFFER_DIRTY);
+	region_count_standby(s, false);
+	atomic_store(region_entry(s, page), entry_make(ENTRY_STANDBY, buffer));
+	REGION_COUNT(r, snapshot_copies, 1);
+	return 0;
+}
+
+/* => pin lock, the gate is closed; *credits of the caller's, one for each pinned page */
+static int protect_and_copy(struct quire_region *r, struct quire_region *s, bool pins,
+                            uint64_t *credits)
+{
+	struct engine *e = &r->q->engine;
+	int error = 0;
+
+	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
+		pin = next_pinned(r, page, pins);
+		if (pin > page)
+			error = e->ops->protect_all(e, r, region_page(r, page), pin - page);
+		if (pin < r->pages && !error) {
+			/* It was pinned after they were counted? Not with the lock. */
+			ASSERT(*credits > 0);
+			--*credits;
+			error = copy_pinned(r, s, pin);
+		}
+	}
+	return error;
+}
+
+static void link_newest(struct quire_region *r, struct quire_region *s)
+{
+	lock_acquire(&r->q->lineage_lock);
+	s->parent = r;
+	s->older = r->newest;
+	if (s->older)
+		s->older->parent = s;
+	r->newest = r->target = s;
+	lock_release(&r->q->lineage_lock);
+}
+
+/* => snapshot lock, pin lock */
+static int take_image(struct quire_region *r, struct quire_region *s)
+{
+	struct pager *p = &r->q->pager;
+	bool pins = r->q->engine.ops->in_thread && counted(&r->counters.pinned) > 0;
+	uint64_t credits = 0;
+	int error = 0;
+
+	for (uint64_t page = next_pinned(r, 0, pins); page < r->pages && !error;
+	     page = next_pinned(r, page + 1, pins)) {
+		error = credits_get(p, 1);
+		credits += !error;
+	}
+	if (!error) {
+		cow_close(r);
+		error = protect_and_copy(r, s, pins, &credits);
+		if (!error)
+			link_newest(r, s);
+		cow_open(r);
+	}
+	credits_put(p, (uint32_t)credits);
+	return error;
+}
+
+static int create(struct quire_region *r, struct quire_region **out)
+{
+	struct quire *q = r->q;
+	char name[REGION_NAME_BYTES];
+	struct quire_region *s;
+	int error;
+
+	snprintf(name, sizeof name, "%.*s snapshot", (int)(sizeof name - 10), r->name);
+	error = region_record(q, r->bytes, name, &s);
+	if (error)
+		return error;
+	s->is_snapshot = true;
+	atomic_store(&s->alive, REGION_ALIVE);
+	lock_acquire(&q->pin_lock);
+	error = take_image(r, s);
+	lock_release(&q->pin_lock);
+	if (error) {
+		snapshot_forget(s);
+		return error_set(-error, "the snapshot cannot be taken: %s", strerror(-error));
+	}
+	*out = s;
+	return 0;
+}
+
+int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out)
+{
+	struct quire_region *s = NULL;
+	struct call call;
+	int error;
+
+	if (!out || !r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
+		return error_set(EINVAL, "no such region, or a NULL result");
+	call_enter(&call);
+	lock_acquire(&r->q->snapshot_lock);
+	error = create(r, &s);
+	lock_release(&r->q->snapshot_lock);
+	call_leave(&call);
+	if (!error)
+		*out = handle_of(s);
+	return error;
+}
+
+size_t quire_snapshot_length(const quire_snapshot_t *s)
+{
+	return record_of(s)->bytes;
+}
+
+/* ------------------------------------------------------------- destroy */
+
+void snapshot_forget(struct quire_region *s)
+{
+	struct quire *q = s->q;
+	uint32_t users;
+
+	atomic_store(&s->alive, REGION_GONE);
+	while ((users = atomic_load(&s->users)) != 0)
+		futex_wait(&s->users, users, UINT64_C(1000000), false);
+	/* Reads in flight hold an entry, and are users only while they complete. */
+	discard_settle(s);
+	while ((users = atomic_load(&s->users)) != 0)
+		futex_wait(&s->users, users, UINT64_C(1000000), false);
+	region_forget(s);
+	reclaimer_give_back(&q->pager);
+	forgive(q);
+}
+
+/* The entry of s is held, e. => lineage lock; what s has is o's from now on */
+static void hand_over(struct quire_region *s, struct quire_region *o, uint64_t page, uint64_t e)
+{
+	switch (entry_state(e)) {
+	case ENTRY_STANDBY:
+		region_uncount_standby(s,
+		                       buffer_is_ahead(buffer_of(&s->q->pager, entry_payload(e))));
+		region_count_standby(o, false);
+		atomic_store(region_entry(o, page), e);
+		buffer_rename(&s->q->pager, entry_payload(e), PAGE_ID(o->id, page));
+		break;
+	case ENTRY_SLOT:
+		uncount(&s->counters.swapped, 1);
+		count(&o->counters.swapped, 1);
+		atomic_store(region_entry(o, page), e);
+		break;
+	default:
+		atomic_store(region_entry(o, page), ENTRY_ZERO);
+		break;
+	}
+}
+
+/* What s keeps and the next older one has from it. => 0; -ENOMEM: some has been moved, to no harm */
+static int merge_into_older(struct quire_region *s, struct quire_region *o)
+{
+	struct quire *q = s->q;
+
+	for (uint64_t page = 0; page < s->pages; page++) {
+		uint64_t e;
+		bool wants;
+
+		if (!region_leaf_touched(s, page)) {
+			page |= LEAF_ENTRIES - 1;
+			continue;
+		}
+		if (!cow_has_own(s, page))
+			continue;
+		if (!region_touch_leaf(o, page))
+			return -ENOMEM;
+		e = entry_hold(s, page);
+		lock_acquire(&q->lineage_lock);
+		wants = !cow_has_own(o, page);
+		if (wants)
+			hand_over(s, o, page, e);
+		lock_release(&q->lineage_lock);
+		/* Still something of its own: the region's page is not shared with the older one. */
+		entry_publish(s, page, wants ? ENTRY_ZERO : e);
+	}
+	return 0;
+}
+
+/* From now on r's pages are kept by t, or by nobody. */
+static void set_target(struct quire_region *r, struct quire_region *t)
+{
+	if (!r)
+		return;
+	cow_close(r);
+	r->target = t;
+	cow_open(r);
+}
+
+static void unlink_snapshot(struct quire_region *r, struct quire_region *s)
+{
+	struct quire_region *after = newer(s);
+
+	if (r)
+		cow_close(r);
+	lock_acquire(&s->q->lineage_lock);
+	if (r && r->newest == s)
+		r->newest = s->older;
+	if (after)
+		after->older = s->older;
+	if (s->older)
+		s->older->parent = s->parent;
+	lock_release(&s->q->lineage_lock);
+	if (r)
+		cow_open(r);
+}
+
+static int remove_snapshot(struct quire_region *s);
+
+/* One heir less; the last one takes a parent without a name with it. */
+static void disinherit(struct quire_region *parent)
+{
+	if (parent && --parent->heirs == 0 && parent->unnamed && remove_snapshot(parent) != 0)
+		return; /* for want of memory: it stays until the pager is closed, or another goes */
+}
+
+/* => snapshot lock; s has no heirs */
+static int remove_snapshot(struct quire_region *s)
+{
+	struct quire_region *r = region_of(s), *o = s->older;
+	bool newest = r && r->newest == s;
+	/* The last of a clone's that has gone inherits in its place. */
+	struct quire_region *heir_of = !r && !newer(s) ? s->parent : NULL;
+	int error;
+
+	if (newest)
+		set_target(r, o);
+	error = o ? merge_into_older(s, o) : 0;
+	if (error) {
+		if (newest)
+			set_target(r, s);
+		return error;
+	}
+	unlink_snapshot(r, s);
+	snapshot_forget(s);
+	if (!o)
+		disinherit(heir_of);
+	return 0;
+}
+
+int quire_snapshot_destroy(quire_snapshot_t *snapshot)
+{
+	struct quire_region *s = record_of(snapshot);
+	struct quire *q;
+	struct call call;
+	int error = 0;
+
+	if (!is_valid(snapshot))
+		return invalid();
+	q = s->q;
+	call_enter(&call);
+	lock_acquire(&q->snapshot_lock);
+	if (s->heirs)
+		s->unnamed = true;
+	else
+		error = remove_snapshot(s);
+	lock_release(&q->snapshot_lock);
+	call_leave(&call);
+	return error ? error_set(-error, "no memory for the records of an older snapshot") : 0;
+}
+
+int snapshots_take_over(struct quire_region *r)
+{
+	struct quire *q = r->q;
+	struct quire_region *parent;
+	int error = 0;
+
+	lock_acquire(&q->snapshot_lock);
+	parent = r->parent;
+	if (r->newest)
+		error = discard_to_snapshots(r);
+	if (!error && r->newest) {
+		cow_close(r);
+		lock_acquire(&q->lineage_lock);
+		r->newest->parent = parent;
+		r->newest = r->target = NULL;
+		lock_release(&q->lineage_lock);
+		cow_open(r);
+	} else if (!error) {
+		disinherit(parent);
+	}
+	if (!error)
+		r->parent = NULL;
+	lock_release(&q->snapshot_lock);
+	return error;
+}
+
+/* ---------------------------------------------------------------- read */
+
+static int read_slot(struct quire *q, slot_t slot, void *bytes)
+{
+	struct swap_run run = { .op = SWAP_READ,
+		                .slot = slot,
+		                .count = 1,
+		                .pages = 1,
+		                .base = bytes };
+	int error = readin_here(&q->pager, &run);
+
+	return error ? error : run.bad ? -EBADMSG : 0;
+}
+
+/* Page as s has it, into bytes. => 0 or -errno */
+static int read_page(struct quire_region *s, uint64_t page, char *bytes)
+{
+	struct content c;
+	int error = lineage_content(s, page, bytes, true, &c);
+
+	if (error)
+		return error;
+	if (c.kind == CONTENT_ZEROS)
+		memset(bytes, 0, PAGE_BYTES);
+	else if (c.kind == CONTENT_SLOT)
+		error = read_slot(s->q, c.slot, bytes);
+	if (c.slot != SLOT_NONE)
+		swapfile_unref(s->q->swap, c.slot);
+	return error;
+}
+
+static int read_failed(struct quire_region *s, uint64_t page, int error)
+{
+	REGION_COUNT(s, read_errors, 1);
+	return error_set(-error, "page %llu of the snapshot cannot be read: %s",
+	                 (unsigned long long)page,
+	                 error == -EBADMSG ? "it does not match its checksum" : strerror(-error));
+}
+
+int quire_snapshot_read(quire_snapshot_t *snapshot, size_t offset, void *buffer, size_t length)
+{
+	_Alignas(PAGE_BYTES) char bytes[PAGE_BYTES];
+	struct quire_region *s = record_of(snapshot);
+
+	if (!is_valid(snapshot))
+		return invalid();
+	if (offset > s->bytes || length > s->bytes - offset || (length && !buffer))
+		return error_set(EINVAL, "%zu bytes at %zu: the snapshot has %zu", length, offset,
+		                 s->bytes);
+	for (size_t done = 0; done < length;) {
+		size_t at = (offset + done) % PAGE_BYTES, n = MIN(PAGE_BYTES - at, length - done);
+		struct call call;
+		int error;
+
+		call_enter(&call);
+		error = read_page(s, pages_of(offset + done), bytes);
+		call_leave(&call);
+		if (error)
+			return read_failed(s, pages_of(offset + done), error);
+		/* The caller's memory may be managed itself: touched with signals let in. */
+		memcpy((char *)buffer + done, bytes + at, n);
+		done += n;
+	}
+	return 0;
+}
+
+/* --------------------------------------------------------------- clone */
+
+static int make_clone(struct quire_region *s, struct quire_region **out)
+{
+	int error;
+
+	s->heirs++;
+	error = region_make(s->q, s->bytes, s->name, s, out);
+	if (error)
+		s->heirs--;
+	return error;
+}
+
+int quire_snapshot_clone(quire_snapshot_t *snapshot, quire_region_t **out)
+{
+	struct quire_region *s = record_of(snapshot), *made = NULL;
+	struct call call;
+	int error;
+
+	if (!out || !is_valid(snapshot))
+		return error_set(EINVAL, "no such snapshot, or a NULL result");
+	call_enter(&call);
+	lock_acquire(&s->q->snapshot_lock);
+	error = make_clone(s, &made);
+	lock_release(&s->q->snapshot_lock);
+	call_leave(&call);
+	if (!error)
+		*out = made;
+	return error;
+}
+
+/* ------------------------------------------------------------ rollback */
+
+/* Has the page changed between a and b, both of one region, a the older; b NULL: until now? */
+static bool has_changed(const struct quire_region *a, const struct quire_region *b, uint64_t page)
+{
+	for (; a && a->is_snapshot && a != b; a = newer(a))
+		if (cow_has_own(a, page))
+			return true;
+	return false;
+}
+
+/* May any page of the leaf have? */
+static bool leaf_may_differ(const struct quire_region *a, const struct quire_region *b,
+                            uint64_t page)
+{
+	for (; a && a->is_snapshot && a != b; a = newer(a))
+		if (region_leaf_touched(a, page))
+			return true;
+	return false;
+}
+
+/* => a buffer, by a credit; BUFFER_NONE: nothing can be evicted */
+static uint32_t buffer_for_copy(struct quire_region *r)
+{
+	struct fault f = { .region = r, .may_sleep = true };
+	uint32_t buffer = BUFFER_NONE;
+
+	do {
+		if (f.credit)
+			buffer = stage_get(&r->q->pager, false);
+	} while (buffer == BUFFER_NONE && fault_wait_to_copy(&f) == FAULT_WAITING);
+	if (f.credit && buffer == BUFFER_NONE)
+		credits_put(&r->q->pager, 1);
+	return buffer;
+}
+
+/* One page that differs becomes what it was. */
+static int roll_page(struct quire_region *r, struct quire_region *s, uint64_t page)
+{
+	uint32_t buffer = BUFFER_NONE;
+	struct content c;
+	uint64_t own;
+	int error = lineage_content(s, page, NULL, true, &c);
+
+	if (error == -ENOBUFS) {
+		buffer = buffer_for_copy(r);
+		if (buffer == BUFFER_NONE)
+			return -ENOMEM;
+		error = lineage_content(s, page, buffer_address(&r->q->pager, buffer), true, &c);
+		if (error) {
+			stage_drop(&r->q->pager, buffer);
+			return error;
+		}
+	} else if (error) {
+		return error;
+	}
+	own = lineage_own(r, page, &c, buffer);
+	error = discard_for(r, page, own);
+	if (error)
+		lineage_disown(r, own);
+	return error;
+}
+
+/* => snapshot lock, pin lock */
+static int roll_back(struct quire_region *r, struct quire_region *s)
+{
+	int error = 0;
+
+	if (counted(&r->counters.pinned))
+		for (uint64_t page = next_pinned(r, 0, true); page < r->pages;
+		     page = next_pinned(r, page + 1, true))
+			if (has_changed(s, NULL, page))
+				return -EBUSY;
+	for (uint64_t page = 0; page < r->pages && !error; page++) {
+		if (!leaf_may_differ(s, NULL, page))
+			page |= LEAF_ENTRIES - 1;
+		else if (has_changed(s, NULL, page))
+			error = roll_page(r, s, page);
+	}
+	return error;
+}
+
+int quire_snapshot_rollback(quire_snapshot_t *snapshot)
+{
+	struct quire_region *s = record_of(snapshot), *r;
+	struct call call;
+	int error = -ENOENT;
+
+	if (!is_valid(snapshot))
+		return invalid();
+	call_enter(&call);
+	lock_acquire(&s->q->snapshot_lock);
+	lock_acquire(&s->q->pin_lock);
+	r = region_of(s);
+	if (r)
+		error = roll_back(r, s);
+	lock_release(&s->q->pin_lock);
+	lock_release(&s->q->snapshot_lock);
+	forgive(s->q);
+	call_leave(&call);
+	if (error == -ENOENT)
+		return error_set(EINVAL, "the region of the snapshot has been destroyed");
+	if (error == -EBUSY)
+		return error_set(EBUSY, "a page that has changed is pinned");
+	return error ? error_set(-error, "some pages could not be rolled back: %s",
+	                         strerror(-error)) :
+	               0;
+}
+
+/* ---------------------------------------------------------------- diff */
+
+/* => a is b, or the older of two of one region */
+static bool comes_before(const struct quire_region *a, const struct quire_region *b)
+{
+	while (a && a != b)
+		a = newer(a);
+	return a != NULL;
+}
+
+struct range {
+	quire_diff_fn call;
+	void *arg;
+	uint64_t first, n; /* pages */
+};
+
+/* => what the callback says, if it is called */
+static int add_page(struct range *g, uint64_t page, bool differs)
+{
+	int result = 0;
+
+	if (g->n && (!differs || g->first + g->n != page)) {
+		result = g->call(g->arg, g->first << PAGE_SHIFT, g->n << PAGE_SHIFT);
+		g->n = 0;
+	}
+	if (differs && g->n++ == 0)
+		g->first = page;
+	return result;
+}
+
+/* Bit i of differs: page i of the leaf has changed between a and b. */
+static void compare_leaf(const struct quire_region *a, const struct quire_region *b, uint64_t page,
+                         uint64_t differs[LEAF_ENTRIES / 64])
+{
+	uint64_t n = MIN(LEAF_ENTRIES, a->pages - page);
+	struct call call;
+
+	memset(differs, 0, LEAF_ENTRIES / 8);
+	call_enter(&call);
+	lock_acquire(&a->q->lineage_lock);
+	if (leaf_may_differ(a, b, page))
+		for (uint64_t i = 0; i < n; i++)
+			if (has_changed(a, b, page + i))
+				differs[i / 64] |= UINT64_C(1) << i % 64;
+	lock_release(&a->q->lineage_lock);
+	call_leave(&call);
+}
+
+int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two,
+                        quire_diff_fn call, void *arg)
+{
+	const struct quire_region *a = record_of(one), *b = record_of(two);
+	struct range range = { .call = call, .arg = arg };
+	int result = 0;
+
+	if (!is_valid(one) || !is_valid(two) || !call)
+		return error_set(EINVAL, "no such snapshot, or a NULL function");
+	if (comes_before(b, a)) {
+		a = b;
+		b = record_of(one);
+	} else if (!comes_before(a, b)) {
+		return error_set(EINVAL, "the snapshots are not of the same region");
+	}
+	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES) {
+		uint64_t differs[LEAF_ENTRIES / 64];
+
+		compare_leaf(a, b, page, differs);
+		for (uint64_t i = 0; i < MIN(LEAF_ENTRIES, a->pages - page) && !result; i++)
+			result = add_page(&range, page + i, differs[i / 64] >> i % 64 & 1);
+	}
+	return result ? result : add_page(&range, a->pages, false);
+}
