@@ -59,7 +59,7 @@ lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 # What finds libc's own functions behind ours is for the shared library only.
 archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj))
 
-program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/container
+program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/snapshot tests/container
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
 main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
 common_src := $(filter-out $(main_src),$(program_src))
@@ -73,6 +73,7 @@ unit := $(call programs,tests/unit)
 integration := $(call programs,tests/integration)
 stress := $(call programs,tests/stress)
 guard := $(call programs,tests/guard)
+snapshot := $(call programs,tests/snapshot)
 container := $(call programs,tests/container)
 demos := $(call programs,demos)
 bench := $(call programs,bench)
@@ -109,7 +110,7 @@ libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
 tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
-tests: $(unit) $(integration) $(stress) $(guard) $(container)
+tests: $(unit) $(integration) $(stress) $(guard) $(snapshot) $(container)
 
 # Everything is rebuilt when the compiler or its flags change.
 flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
@@ -169,6 +170,7 @@ $(eval $(call program,tests/unit,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a
 $(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
 $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,tests/guard,$(BUILD)/libquire.a,$(static)))
+$(eval $(call program,tests/snapshot,$(BUILD)/libquire.a,$(static)))
 $(eval $(call program,tests/container,,))
 $(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,bench,$(BUILD)/libquire.a,$(static) -lm))

@@ -92,8 +92,8 @@ static void every_state(void)
 	CHECK_EQ(wrong, 0);
 	for (uint64_t page = 0; page < PAGES; page++) {
 		bool gone = page == 1 || (page > 100 && page < 200);
-		uint64_t now = gone          ? 0 :
-		               page % 2 == 0 ? page + 5000 :
+		uint64_t now = gone             ? 0 :
+		               page % 2 == 0    ? page + 5000 :
 		               page < PAGES / 2 ? page + 1 :
 		                                  0;
 
@@ -367,9 +367,9 @@ static void misuse(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(every_state), UNIT(copied_once), UNIT(clones), UNIT(rolled_back),
-		UNIT(differences), UNIT(one_instant), UNIT(pinned), UNIT(misuse),
-		UNIT_END,
+		UNIT(every_state), UNIT(copied_once), UNIT(clones),
+		UNIT(rolled_back), UNIT(differences), UNIT(one_instant),
+		UNIT(pinned),      UNIT(misuse),      UNIT_END,
 	};
 
 	return unit_main(argc, argv, "snapshot", tests);
