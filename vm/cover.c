@@ -29,6 +29,7 @@ struct cover {
 	char *base;
 	uint64_t pages, leaf_count;
 	uint32_t seams;
+	bool cleaning;                 /* our own limit does not count */
 	_Atomic uint64_t record_pages; /* of leaves, that were written to */
 	uint64_t *recorded;            /* bit a page of records */
 	uint64_t open[]; /* bit a leaf: it is not PROT_NONE as a whole; with guard pages only */
@@ -140,7 +141,7 @@ static _Atomic uint32_t all_seams;
 
 static bool is_crowded(const struct cover *c, uint32_t more)
 {
-	return atomic_load(&all_seams) + more > c->limits->seams_max;
+	return !c->cleaning && atomic_load(&all_seams) + more > c->limits->seams_max;
 }
 
 static bool seams_are_short(const struct cover *c)
@@ -445,23 +446,42 @@ int cover_dirty(struct cover *c, char *page, unsigned n)
 	return prepare_range(c, page_of(c, page), n, true);
 }
 
-/* Pages of one leaf, some of them shown. The lock is held. */
-static int clean_leaf(struct cover *c, uint64_t first, uint64_t end)
+/*
+ * What of [at, end), in one leaf, is made read-only by one call: all of it, where what is
+ * hidden may have any protection; else what is shown, in a row. => its end, and where it begins
+ */
+static uint64_t next_to_clean(struct cover *c, uint64_t *at, uint64_t end)
 {
-	const struct leaf *leaf = leaf_of(c, first);
-	int error = 0;
+	const struct leaf *leaf = leaf_of(c, *at);
+	uint64_t to;
 
-	for (uint64_t at = first, to; at < end && !error; at = to) {
-		int done;
+	if (c->limits->guards)
+		return end;
+	while (*at < end && !get(leaf->shown, *at % LEAF_ENTRIES))
+		++*at;
+	for (to = *at; to < end && get(leaf->shown, to % LEAF_ENTRIES); to++)
+		;
+	return to;
+}
 
-		to = part_end(c, at, end);
-		if (!get(leaf->shown, at % LEAF_ENTRIES))
-			continue;
-		done = prepare(c, at, to, false);
-		if (done < (int)(to - at))
-			error = done < 0 ? done : -ENGINE_CROWDED;
+/* Pages of one leaf, some of them shown. The lock is held. */
+static int clean_leaf(struct cover *c, uint64_t at, uint64_t end)
+{
+	struct leaf *leaf = leaf_of(c, at);
+
+	for (uint64_t to; at < end; at = to) {
+		int error = 0;
+
+		to = next_to_clean(c, &at, end);
+		if (at < to && !(alike(c, at, to) == to && protection_of(c, at) == READABLE))
+			error = change(c, at, to, READABLE);
+		if (error && change_singly(c, at, at, to, to, READABLE, error) < (int)(to - at))
+			return -ENGINE_CROWDED;
+		for (uint64_t page = at; page < to; page++)
+			if (get(leaf->shown, page % LEAF_ENTRIES))
+				put(leaf->dirty, page % LEAF_ENTRIES, false);
 	}
-	return error;
+	return 0;
 }
 
 int cover_clean(struct cover *c, char *page, size_t n)
@@ -474,8 +494,12 @@ int cover_clean(struct cover *c, char *page, size_t n)
 
 		to = MIN(end, (leaf + 1) * LEAF_ENTRIES);
 		lock_acquire(&c->lock);
-		if (get(c->recorded, leaf / LEAVES_A_PAGE) && !shows_nothing(&c->leaves[leaf]))
+		/* In the end there are fewer seams, or two more. */
+		c->cleaning = true;
+		if (get(c->recorded, leaf / LEAVES_A_PAGE) && !shows_nothing(&c->leaves[leaf]) &&
+		    (!c->limits->guards || is_open(c, leaf)))
 			error = clean_leaf(c, at, to);
+		c->cleaning = false;
 		lock_release(&c->lock);
 	}
 	return error;

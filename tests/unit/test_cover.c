@@ -316,6 +316,32 @@ static void fixed(void)
 	}
 }
 
+/* All that is shown becomes read-only, what is hidden stays so, and what is beside it as it was. */
+static void cleaned(void)
+{
+	FOR_BOTH
+	{
+		CHECK_EQ(cover_show(c, at(0), 3, true), 3);
+		CHECK_EQ(cover_show(c, at(4), 2, false), 2);
+		CHECK_EQ(cover_show(c, at(7), 2, true), 2);
+		CHECK_EQ(cover_show(c, at(LEAF_ENTRIES + 5), 2, true), 2);
+		CHECK_EQ(cover_clean(c, at(1), 7), 0);
+		CHECK_ACCESS(0, "wrr rr rw ");
+		CHECK_ACCESS(LEAF_ENTRIES + 5, "ww");
+		CHECK_EQ(cover_clean(c, at(0), PAGES), 0);
+		CHECK_ACCESS(0, "rrr rr rr ");
+		CHECK_ACCESS(LEAF_ENTRIES + 4, " rr ");
+		CHECK_EQ(cover_dirty(c, at(2), 1), 1);
+		CHECK_ACCESS(0, "rrw rr rr ");
+		/* What the program made read-only does not become writable by the way. */
+		CHECK_EQ(cover_protect(c, at(2), 1, true), 0);
+		CHECK_EQ(cover_clean(c, at(2), 1), 0);
+		CHECK_EQ(cover_protect(c, at(2), 1, false), 0);
+		CHECK_ACCESS(0, "rrr rr rr ");
+		check_seams();
+	}
+}
+
 /* Locked memory takes no guard pages: the lock goes. */
 static void locked(void)
 {
@@ -342,6 +368,8 @@ static void random_walk(void)
 	unit_seed();
 	FOR_BOTH
 	{
+		uint32_t beyond = 0; /* the limit: by the ends of what was made read-only at once */
+
 		memset(wants, ' ', sizeof wants);
 		memset(read_only, 0, sizeof read_only);
 		if (unit_below(2))
@@ -357,6 +385,13 @@ static void random_walk(void)
 
 				if (cover_protect(c, at(page), k, ro) == 0)
 					memset(&read_only[page], ro, k);
+			} else if (unit_below(40) == 0) {
+				size_t much = 1 + unit_below(PAGES - page);
+
+				CHECK_EQ(cover_clean(c, at(page), much), 0);
+				beyond += 2;
+				for (size_t j = page; j < page + much; j++)
+					wants[j] = wants[j] == 'w' ? 'r' : wants[j];
 			} else if (wants[page] == ' ') {
 				int done = cover_show(c, at(page), (unsigned)k, dirty);
 
@@ -371,7 +406,7 @@ static void random_walk(void)
 				hide(page, (unsigned)k);
 				memset(&wants[page], ' ', k);
 			}
-			CHECK(limits.seams <= limits.seams_max || !limits.guards);
+			CHECK(limits.seams <= limits.seams_max + beyond || !limits.guards);
 			if (i % 1000)
 				continue;
 			for (size_t p = 0; p < PAGES; p++) {
@@ -393,8 +428,8 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(shown_and_hidden), UNIT(bytes_stay), UNIT(scattered), UNIT(wildcards),
-		UNIT(crowded),          UNIT(half_done),  UNIT(fixed),     UNIT(random_walk),
-		UNIT(locked),           UNIT_END
+		UNIT(crowded),          UNIT(half_done),  UNIT(fixed),     UNIT(cleaned),
+		UNIT(random_walk),      UNIT(locked),     UNIT_END
 	};
 
 	if (unit_valgrind())
