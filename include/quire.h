@@ -421,8 +421,9 @@ typedef int (*quire_diff_fn)(void *arg, size_t offset, size_t length);
 
 /*
  * Call with each range (whole pages, rising, none touching the next) in which two snapshots of a
- * region differ. By bookkeeping, no page is read: a page that was written, but with what it held, or
- * was rolled back to that, is said to differ. call may use the library, but not destroy
+ * region differ. By bookkeeping: a page that was written, but with what it held, or was rolled back
+ * to that, is said to differ. Read and compared are only pages that became writable beside one that
+ * was written. call may use the library, but not destroy
  * snapshots of the region.
  * -EINVAL  they are not of the same region
  */

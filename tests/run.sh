@@ -181,6 +181,13 @@ traffic() {
 	run "$name" $((seconds * 3 + 60)) env "$@" "$BUILD/tests/guard/traffic" -t "$seconds"
 }
 
+# model NAME SECONDS ENV...: random sequences of operations on snapshots, compared with plain memory.
+model() {
+	local name=$1 seconds=$2
+	shift 2
+	run "$name" $((seconds * 3 + 400)) env "$@" "$BUILD/tests/snapshot/model" -t "$seconds"
+}
+
 # memcheck: the unit programs under valgrind, which is slow and runs one thread at a time. What it
 # cannot follow leaves itself out (unit_valgrind in unit.h). Of leaks, those count that nothing
 # points to any more.
@@ -223,6 +230,7 @@ cell() {
 	done
 	stress "matrix/$label/stress" 4 "$@"
 	! calls_matter "$label" || traffic "matrix/$label/traffic" 3 "$@"
+	model "matrix/$label/model" 2 "$@"
 }
 
 soak_cell() {
@@ -232,6 +240,7 @@ soak_cell() {
 	[[ $label != *tmpfs || -w /dev/shm ]] || return
 	stress "soak/$label" 30 "$@"
 	traffic "soak/$label/traffic" 20 "$@"
+	model "soak/$label/model" 20 "$@"
 }
 
 # The memory controller's directory, of cgroup version 1 or 2; nothing if it cannot be used.
@@ -281,7 +290,7 @@ container() {
 	cp -L "$BUILD"/libquire.so* "$stage"
 	cp "$BUILD"/tests/integration/* "$stage/tests/integration"
 	cp "$BUILD/tests/container/confine" "$BUILD/tests/stress/stress" \
-		"$BUILD/tests/guard/traffic" "$stage"
+		"$BUILD/tests/guard/traffic" "$BUILD/tests/snapshot/model" "$stage"
 	[ ! -x "$BUILD/demos/patterns" ] || cp "$BUILD/demos/patterns" "$stage"
 	chmod -R a+rX "$stage"
 	confine=("$stage/confine" -e "$error")
@@ -303,6 +312,7 @@ container() {
 	done
 	run "container/$error/stress" 75 "${confine[@]}" "$stage/stress" -t 4
 	run "container/$error/traffic" 75 "${confine[@]}" "$stage/traffic" -t 4
+	run "container/$error/model" 400 "${confine[@]}" "$stage/model" -t 4
 	# A heap several times as large as the cgroup.
 	if [ -x "$stage/patterns" ]; then
 		run "container/$error/heap" 75 "${confine[@]}" "$stage/patterns" \
@@ -332,6 +342,7 @@ for group in "${groups[@]}"; do
 		for engine in uffd-signal uffd sigsegv; do
 			stress "stress/$engine" 5 QUIRE_ENGINE=$engine
 			traffic "traffic/$engine" 5 QUIRE_ENGINE=$engine
+			model "model/$engine" 5 QUIRE_ENGINE=$engine
 		done ;;
 	valgrind) memcheck ;;
 	soak)

@@ -102,6 +102,15 @@ size_t cover_metadata(const struct cover *c)
 	return (size_t)(pages << PAGE_SHIFT) + round_up(c->self.bytes, PAGE_BYTES);
 }
 
+/*
+ * Were its records ever written? All that were not are zeros; but to read them may take memory
+ * (a kernel without a shared page of zeros), which nobody has counted.
+ */
+static bool is_recorded(const struct cover *c, uint64_t page)
+{
+	return get(c->recorded, page / LEAF_ENTRIES / LEAVES_A_PAGE);
+}
+
 static bool is_open(const struct cover *c, uint64_t leaf)
 {
 	return get(c->open, leaf);
@@ -116,6 +125,8 @@ static enum protection protection_of(struct cover *c, uint64_t page)
 	const struct leaf *leaf = leaf_of(c, page);
 	uint64_t i = page % LEAF_ENTRIES;
 
+	if (!is_recorded(c, page))
+		return NONE;
 	if (c->limits->guards ? !is_open(c, page / LEAF_ENTRIES) : !get(leaf->shown, i))
 		return NONE;
 	return get(leaf->sealed, i) ? READABLE : WRITABLE;
@@ -496,7 +507,7 @@ int cover_clean(struct cover *c, char *page, size_t n)
 		lock_acquire(&c->lock);
 		/* In the end there are fewer seams, or two more. */
 		c->cleaning = true;
-		if (get(c->recorded, leaf / LEAVES_A_PAGE) && !shows_nothing(&c->leaves[leaf]) &&
+		if (is_recorded(c, at) && !shows_nothing(&c->leaves[leaf]) &&
 		    (!c->limits->guards || is_open(c, leaf)))
 			error = clean_leaf(c, at, to);
 		c->cleaning = false;
@@ -511,8 +522,8 @@ bool cover_is_shown(struct cover *c, const char *page, bool *dirty)
 	bool shown;
 
 	lock_acquire(&c->lock);
-	shown = get(leaf_of(c, at)->shown, at % LEAF_ENTRIES);
-	*dirty = get(leaf_of(c, at)->dirty, at % LEAF_ENTRIES);
+	shown = is_recorded(c, at) && get(leaf_of(c, at)->shown, at % LEAF_ENTRIES);
+	*dirty = shown && get(leaf_of(c, at)->dirty, at % LEAF_ENTRIES);
 	lock_release(&c->lock);
 	return shown;
 }
@@ -697,7 +708,7 @@ bool cover_is_fixed(struct cover *c, const char *page)
 	bool fixed;
 
 	lock_acquire(&c->lock);
-	fixed = get(leaf_of(c, at)->fixed, at % LEAF_ENTRIES);
+	fixed = is_recorded(c, at) && get(leaf_of(c, at)->fixed, at % LEAF_ENTRIES);
 	lock_release(&c->lock);
 	return fixed;
 }

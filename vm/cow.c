@@ -100,10 +100,10 @@ static void keep(struct quire_region *r, uint64_t page, uint64_t value)
 	atomic_store(region_entry(r->target, page), value);
 }
 
-void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot)
+void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot, bool maybe)
 {
 	REGION_COUNT(r->target, swapped, 1);
-	keep(r, page, entry_slot(r->q, slot));
+	keep(r, page, entry_make(ENTRY_SLOT, slot) | (maybe ? ENTRY_MAYBE : 0));
 }
 
 /* The buffer's name is changed last: until then who finds it by its old name finds our entry held. */
@@ -114,15 +114,15 @@ void cow_keep_buffer(struct quire_region *r, uint64_t page, uint32_t buffer)
 	buffer_rename(&r->q->pager, buffer, PAGE_ID(r->target->id, page));
 }
 
-void cow_keep_zeros(struct quire_region *r, uint64_t page)
+void cow_keep_zeros(struct quire_region *r, uint64_t page, bool maybe)
 {
-	keep(r, page, ENTRY_ZERO);
+	keep(r, page, ENTRY_ZERO | (maybe ? ENTRY_MAYBE : 0));
 }
 
-void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot)
+void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot, bool maybe)
 {
 	if (cow_is_shared(r, page) && cow_reserve(r, page))
-		cow_keep_slot(r, page, slot);
+		cow_keep_slot(r, page, slot, maybe);
 	else
 		swapfile_unref(r->q->swap, slot);
 }

@@ -52,10 +52,12 @@ bool cow_has_own(const struct quire_region *snapshot, uint64_t page);
  * Of the page, which is shared, the target keeps the contents from now on.
  * => inside the gate; W; cow_reserve succeeded for the page
  */
-void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot); /* with its reference */
+/* maybe: it becomes writable, but nobody has written to it yet, nor is about to */
+void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot,
+                   bool maybe); /* with its reference */
 void cow_keep_buffer(struct quire_region *r, uint64_t page,
                      uint32_t buffer); /* in standby, not claimed */
-void cow_keep_zeros(struct quire_region *r, uint64_t page);
+void cow_keep_zeros(struct quire_region *r, uint64_t page, bool maybe);
 /* See that the target has room for the page's entry. => false: no memory */
 bool cow_reserve(struct quire_region *r, uint64_t page);
 
@@ -65,6 +67,6 @@ bool cow_reserve(struct quire_region *r, uint64_t page);
  * stays shared: only what was discarded behind our back comes here without cow_reserve.)
  * => inside the gate; W
  */
-void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot);
+void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot, bool maybe);
 
 #endif

@@ -39,7 +39,7 @@ static int drop_run(struct quire_region *r, struct run *run, bool gone, uint64_t
 		slot_t slot = q->pager.frames[run->frames[i]].slot;
 
 		if (slot != SLOT_NONE)
-			cow_drop_slot(r, run->first + i, slot);
+			cow_drop_slot(r, run->first + i, slot, false);
 		lose_pins(q, run->frames[i]);
 	}
 	if (!error) {
@@ -114,7 +114,7 @@ static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool 
 	}
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
-	cow_drop_slot(r, page, entry_payload(held));
+	cow_drop_slot(r, page, entry_payload(held), false);
 	entry_publish(r, page, after);
 	return 0;
 }
@@ -147,7 +147,7 @@ static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uin
 		stage_drop(p, buffer);
 		if (t.result != TAKE_DONE && t.result != TAKE_GONE)
 			return -EBUSY;
-		cow_keep_zeros(r, page);
+		cow_keep_zeros(r, page, true);
 	} else {
 		stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
 		cow_keep_buffer(r, page, buffer);
@@ -232,7 +232,7 @@ static int discard_one(struct discard *d, uint64_t page, uint64_t e)
 			return -ENODATA;
 		}
 		if (cow_is_shared(r, page))
-			cow_keep_zeros(r, page);
+			cow_keep_zeros(r, page, true);
 		entry_publish(r, page, d->after);
 		return 0;
 	}

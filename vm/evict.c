@@ -140,7 +140,7 @@ static uint32_t settle_slot(struct quire_region *r, uint64_t page, slot_t slot, 
 	struct quire *q = r->q;
 
 	if (gone) {
-		cow_drop_slot(r, page, slot);
+		cow_drop_slot(r, page, slot, false);
 		entry_publish(r, page, entry_zeros(r));
 		return 1;
 	}
@@ -168,7 +168,7 @@ static uint32_t settle_buffer(struct quire_region *r, page_id id, slot_t slot,
 	/* A clean page, too, may be zeros: the program discarded it while it was copied. */
 	if (tp->result == TAKE_GONE || page_is_zero(tp->buffer)) {
 		if (slot != SLOT_NONE)
-			cow_drop_slot(r, page, slot);
+			cow_drop_slot(r, page, slot, false);
 		if (tp->result == TAKE_DONE) {
 			REGION_COUNT(r, zero_drops, 1);
 		}
@@ -190,7 +190,7 @@ static uint32_t settle(struct quire *q, struct victim *t, const struct take_page
 
 	if (tp->result == TAKE_ZEROS && slot != SLOT_NONE) {
 		/* What is there is not what the slot holds (E3). */
-		cow_drop_slot(r, PAGE_ID_PAGE(t->id), slot);
+		cow_drop_slot(r, PAGE_ID_PAGE(t->id), slot, false);
 		p->frames[t->frame].slot = SLOT_NONE;
 	}
 	if (tp->result == TAKE_KEPT || tp->result == TAKE_ZEROS || tp->result == TAKE_LATER) {

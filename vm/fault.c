@@ -176,9 +176,9 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 	}
 	REGION_COUNT(r, pages_in, 1);
 	cow_enter(r);
-	/* Without room for what the snapshot is to keep, the page does not become writable. */
-	if (cow_is_shared(r, f->page) && !cow_reserve(r, f->page))
-		writable = false;
+	/* Shared with a snapshot it is not made writable without need; nor without room for what that keeps. */
+	if (cow_is_shared(r, f->page))
+		writable = f->write && cow_reserve(r, f->page);
 	n = q->engine.ops->map(&q->engine, r, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
 	if (n == 1) {
@@ -186,7 +186,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 		uncount(&r->counters.swapped, 1);
 		uncount(&q->counters.swapped, 1);
 		if (writable)
-			cow_drop_slot(r, f->page, slot);
+			cow_drop_slot(r, f->page, slot, false);
 		else
 			q->pager.frames[frame].slot = slot;
 		region_count_resident(r, 1);

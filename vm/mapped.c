@@ -60,7 +60,7 @@ static enum fault_result first_write(struct fault *f)
 		struct frame *frame = &q->pager.frames[entry_payload(e)];
 
 		if (i < (uint32_t)done) {
-			cow_drop_slot(r, f->page + i, frame->slot);
+			cow_drop_slot(r, f->page + i, frame->slot, i > 0);
 			frame->slot = SLOT_NONE;
 		}
 		if (i == 0 && done)
@@ -90,9 +90,9 @@ static enum fault_result mapped_already(struct fault *f)
 	if (n == 1) {
 		/* It was not there: the program discarded it, and zeros are its contents. */
 		if (frame->slot != SLOT_NONE)
-			cow_drop_slot(r, f->page, frame->slot);
+			cow_drop_slot(r, f->page, frame->slot, false);
 		else if (shared)
-			cow_keep_zeros(r, f->page);
+			cow_keep_zeros(r, f->page, true);
 		frame->slot = SLOT_NONE;
 		REGION_COUNT(r, zero_fills, 1);
 	} else if (n == -EEXIST) {
@@ -196,7 +196,7 @@ static enum fault_result copy(struct fault *f)
 		return fault_give_up(f, FAULT_REFUSED);
 	}
 	if (page_is_zero(buffer_address(p, buffer))) {
-		cow_keep_zeros(r, f->page);
+		cow_keep_zeros(r, f->page, false);
 		stage_drop(p, buffer);
 	} else {
 		stage_fill(p, buffer, PAGE_ID(r->target->id, f->page), SLOT_NONE, BUFFER_DIRTY);

@@ -113,7 +113,7 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 		else
 			buffer_claim(&q->pager, id, &slot);
 		if (slot != SLOT_NONE && writable)
-			cow_drop_slot(r, s->first + from + i, slot);
+			cow_drop_slot(r, s->first + from + i, slot, false);
 		else
 			q->pager.frames[frames[i]].slot = slot;
 		entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
@@ -187,7 +187,7 @@ static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from
 }
 
 /*
- * Is page i to be mapped writable? What is shared with a snapshot need not be, though it is
+ * Is page i to be mapped writable? What is shared with a snapshot is not without need, though it be
  * dirty; and it cannot, if there is no memory for the snapshot's entry. => inside the gate
  */
 static bool wants_writable(const struct fault *f, const struct rescue *s, uint32_t i, bool write)
@@ -195,7 +195,7 @@ static bool wants_writable(const struct fault *f, const struct rescue *s, uint32
 	struct quire_region *r = f->region;
 
 	if (cow_is_shared(r, s->first + i))
-		return write && cow_reserve(r, s->first + i);
+		return f->write && i == s->touched && cow_reserve(r, s->first + i);
 	return write || !is_clean(&r->q->pager, s->buffer + i);
 }
 

@@ -22,8 +22,6 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(sizeof(uint64_t) * 8 == 64, "a word of a leaf's bitmap");
-
 /* The handles of the public interface are records of regions. */
 static struct quire_region *record_of(const quire_snapshot_t *s)
 {
@@ -264,7 +262,7 @@ static void hand_over(struct quire_region *s, struct quire_region *o, uint64_t p
 		atomic_store(region_entry(o, page), e);
 		break;
 	default:
-		atomic_store(region_entry(o, page), ENTRY_ZERO);
+		atomic_store(region_entry(o, page), e & ~ENTRY_BUSY);
 		break;
 	}
 }
@@ -642,28 +640,77 @@ static int add_page(struct range *g, uint64_t page, bool differs)
 	return result;
 }
 
-/* Bit i of differs: page i of the leaf has changed between a and b. */
-static void compare_leaf(const struct quire_region *a, const struct quire_region *b, uint64_t page,
-                         uint64_t differs[LEAF_ENTRIES / 64])
+enum change { SAME, MAYBE, CHANGED };
+
+static enum change change_of(const struct quire_region *a, const struct quire_region *b,
+                             uint64_t page)
+{
+	enum change change = SAME;
+
+	for (; a != b && change != CHANGED; a = newer(a))
+		if (cow_has_own(a, page))
+			change = atomic_load(region_entry(a, page)) & ENTRY_MAYBE &&
+			                         entry_state(atomic_load(region_entry(a, page))) !=
+			                                 ENTRY_STANDBY ?
+			                 MAYBE :
+			                 CHANGED;
+	return change;
+}
+
+/* What has become of the pages of a leaf between a and b. => false: nothing of any */
+static bool compare_leaf(const struct quire_region *a, const struct quire_region *b, uint64_t page,
+                         unsigned char change[LEAF_ENTRIES])
 {
 	uint64_t n = MIN(LEAF_ENTRIES, a->pages - page);
 	struct call call;
+	bool some;
 
-	memset(differs, 0, LEAF_ENTRIES / 8);
 	call_enter(&call);
 	lock_acquire(&a->q->lineage_lock);
-	if (leaf_may_differ(a, b, page))
-		for (uint64_t i = 0; i < n; i++)
-			if (has_changed(a, b, page + i))
-				differs[i / 64] |= UINT64_C(1) << i % 64;
+	some = leaf_may_differ(a, b, page);
+	for (uint64_t i = 0; some && i < n; i++)
+		change[i] = (unsigned char)change_of(a, b, page + i);
 	lock_release(&a->q->lineage_lock);
 	call_leave(&call);
+	return some;
+}
+
+/* The page could be written, and it is not known whether it was. What cannot be read differs. */
+static bool bytes_differ(struct quire_region *a, struct quire_region *b, uint64_t page)
+{
+	_Alignas(PAGE_BYTES) char of_a[PAGE_BYTES];
+	_Alignas(PAGE_BYTES) char of_b[PAGE_BYTES];
+	struct call call;
+	bool differ;
+
+	call_enter(&call);
+	differ = read_page(a, page, of_a) != 0 || read_page(b, page, of_b) != 0 ||
+	         memcmp(of_a, of_b, PAGE_BYTES) != 0;
+	call_leave(&call);
+	return differ;
+}
+
+static int diff_leaf(struct quire_region *a, struct quire_region *b, uint64_t first,
+                     struct range *range)
+{
+	unsigned char change[LEAF_ENTRIES];
+	int result = 0;
+
+	if (!compare_leaf(a, b, first, change))
+		return add_page(range, first, false);
+	for (uint64_t i = 0; i < MIN(LEAF_ENTRIES, a->pages - first) && !result; i++) {
+		bool differs = change[i] == CHANGED ||
+		               (change[i] == MAYBE && bytes_differ(a, b, first + i));
+
+		result = add_page(range, first + i, differs);
+	}
+	return result;
 }
 
 int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two,
                         quire_diff_fn call, void *arg)
 {
-	const struct quire_region *a = record_of(one), *b = record_of(two);
+	struct quire_region *a = record_of(one), *b = record_of(two);
 	struct range range = { .call = call, .arg = arg };
 	int result = 0;
 
@@ -675,12 +722,7 @@ int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two
 	} else if (!comes_before(a, b)) {
 		return error_set(EINVAL, "the snapshots are not of the same region");
 	}
-	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES) {
-		uint64_t differs[LEAF_ENTRIES / 64];
-
-		compare_leaf(a, b, page, differs);
-		for (uint64_t i = 0; i < MIN(LEAF_ENTRIES, a->pages - page) && !result; i++)
-			result = add_page(&range, page + i, differs[i / 64] >> i % 64 & 1);
-	}
+	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES)
+		result = diff_leaf(a, b, page, &range);
 	return result ? result : add_page(&range, a->pages, false);
 }

@@ -112,14 +112,16 @@ static struct span around(struct fault *f)
 }
 
 /* Before the pages are written they are zeros, for the snapshots, too. => inside the gate; false: no memory */
-static bool keep_zeros(struct quire_region *r, uint64_t first, uint32_t n)
+static bool keep_zeros(const struct fault *f, uint64_t first, uint32_t n)
 {
+	struct quire_region *r = f->region;
+
 	for (uint64_t page = first; page < first + n; page++) {
 		if (!cow_is_shared(r, page))
 			continue;
 		if (!cow_reserve(r, page))
 			return false;
-		cow_keep_zeros(r, page);
+		cow_keep_zeros(r, page, page != f->page);
 	}
 	return true;
 }
@@ -133,7 +135,7 @@ static uint32_t fill_inside(struct fault *f, uint64_t first, uint32_t n)
 	page_id ids[CLUSTER_PAGES];
 	int result;
 
-	if (!keep_zeros(r, first, n)) {
+	if (!keep_zeros(f, first, n)) {
 		f->error = ENOMEM;
 		return 0;
 	}
