@@ -121,7 +121,7 @@ static bool keep_zeros(const struct fault *f, uint64_t first, uint32_t n)
 			continue;
 		if (!cow_reserve(r, page))
 			return false;
-		cow_keep_zeros(r, page, page != f->page);
+		cow_keep_zeros(r, page, page != f->page || !f->write);
 	}
 	return true;
 }
