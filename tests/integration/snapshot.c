@@ -266,55 +266,97 @@ static void differences(void)
 	end();
 }
 
-/* What a writer has written before another's word is seen, is in if that is. */
+/*
+ * Writers draw numbers from one counter, and each writes the one that it has drawn into the next of
+ * its pages. When a number is drawn its thread's earlier ones have been written: so if one is in
+ * an image, all are that were drawn before it, but for the last of each thread.
+ */
+#define WRITERS 2u
+#define RING 1500u
+#define DRAWS 40000u
+
+static struct writer {
+	pthread_t thread;
+	char *ring;
+	uint32_t draws[DRAWS]; /* the number of each draw */
+	_Atomic uint32_t count;
+} writers[WRITERS];
+static _Atomic uint32_t counter;
 static _Atomic bool stop;
 
-static void *writer(void *arg)
+static void *writer_main(void *arg)
 {
-	unsigned page = *(unsigned *)arg;
+	struct writer *w = arg;
 
-	for (uint64_t i = 1; !atomic_load(&stop); i++)
-		for (unsigned k = 0; k < 64; k++) {
-			/* The same number into all of its pages, in order. */
-			uint64_t *word = (uint64_t *)(void *)page_at(r, page + k * 16);
-
-			atomic_store((_Atomic uint64_t *)word, i);
-		}
+	for (uint32_t k = 0; k < DRAWS && !atomic_load(&stop); k++) {
+		w->draws[k] = atomic_fetch_add(&counter, 1) + 1;
+		atomic_store(&w->count, k + 1);
+		atomic_store((_Atomic uint32_t *)(void *)(w->ring + k % RING * PAGE), w->draws[k]);
+	}
 	return NULL;
+}
+
+static void read_image(quire_snapshot_t *s, uint32_t image[WRITERS * RING])
+{
+	for (size_t page = 0; page < WRITERS * RING; page++)
+		MUST(quire_snapshot_read(s, page * PAGE, &image[page], sizeof image[page]) == 0);
+}
+
+/* => draws that should be in the image, and are not */
+static unsigned missing(const uint32_t image[WRITERS * RING])
+{
+	uint32_t last = 0;
+	unsigned n = 0;
+
+	for (size_t page = 0; page < WRITERS * RING; page++)
+		last = image[page] > last ? image[page] : last;
+	for (unsigned i = 0; i < WRITERS; i++) {
+		uint32_t count = atomic_load(&writers[i].count);
+
+		for (uint32_t k = 0; k + 1 < count && writers[i].draws[k + 1] <= last; k++)
+			n += image[i * RING + k % RING] < writers[i].draws[k];
+	}
+	return n;
 }
 
 static void one_instant(void)
 {
-	pthread_t t[4];
-	unsigned first[4] = { 0, 1, 2, 3 }, wrong = 0;
+	static uint32_t image[WRITERS * RING], later[WRITERS * RING];
+	unsigned wrong = 0, thawed = 0;
 
-	begin();
-	atomic_store(&stop, false);
-	for (int i = 0; i < 4; i++)
-		MUST(pthread_create(&t[i], NULL, writer, &first[i]) == 0);
-	for (int round = 0; round < 40; round++) {
-		quire_snapshot_t *s = snapshot(r);
+	q = pager_open(24 * MIB);
+	r = region_create(q, WRITERS * RING * PAGE);
+	for (size_t page = 0; page < WRITERS * RING; page++)
+		put_in(r, page, 0);
+	for (int round = 0; round < 12; round++) {
+		quire_snapshot_t *s[2];
 
-		for (unsigned i = 0; i < 4; i++) {
-			uint64_t last = UINT64_MAX, top = 0;
-
-			for (unsigned k = 0; k < 64; k++) {
-				uint64_t word = 0;
-
-				MUST(quire_snapshot_read(s, (i + k * 16) * PAGE, &word, 8) == 0);
-				/* Falling by one at most, once. */
-				wrong += word > last;
-				top = k ? top : word;
-				wrong += word + 1 < top;
-				last = word;
-			}
+		atomic_store(&stop, false);
+		atomic_store(&counter, 0);
+		for (unsigned i = 0; i < WRITERS; i++) {
+			writers[i].ring = page_at(r, i * RING);
+			memset(writers[i].ring, 0, RING * PAGE);
+			atomic_store(&writers[i].count, 0);
 		}
-		CHECK_EQ(wrong, 0);
-		CHECK_EQ(quire_snapshot_destroy(s), 0);
+		for (unsigned i = 0; i < WRITERS; i++)
+			MUST(pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]) ==
+			     0);
+		sleep_seconds(0.002);
+		for (unsigned i = 0; i < 2; i++) {
+			s[i] = snapshot(r);
+			read_image(s[i], image);
+			wrong += missing(image);
+			read_image(s[i], later);
+			thawed += memcmp(image, later, sizeof image) != 0;
+		}
+		atomic_store(&stop, true);
+		for (unsigned i = 0; i < WRITERS; i++)
+			pthread_join(writers[i].thread, NULL);
+		for (unsigned i = 0; i < 2; i++)
+			CHECK_EQ(quire_snapshot_destroy(s[i]), 0);
 	}
-	atomic_store(&stop, true);
-	for (int i = 0; i < 4; i++)
-		pthread_join(t[i], NULL);
+	CHECK_EQ(wrong, 0);
+	CHECK_EQ(thawed, 0);
 	end();
 }
 
