@@ -273,7 +273,7 @@ static void differences(void)
  */
 #define WRITERS 2u
 #define RING 1500u
-#define DRAWS 40000u
+#define DRAWS 3000000u
 
 static struct writer {
 	pthread_t thread;

@@ -319,6 +319,40 @@ static int fake_unprotect(struct engine *e, struct quire_region *region, char *p
 	return end(fe, FAKE_UNPROTECT, page, n, error ? error : (int)n);
 }
 
+static int fake_save(struct engine *e, char *page, char *buffer)
+{
+	struct fake_engine *fe = fake_of(e);
+	struct fake_page *p;
+	char *bytes;
+	int error;
+
+	must_be_held(fe, "saved though its entry is not held", page, 1);
+	pthread_mutex_lock(&fe->mutex);
+	error = begin(fe, FAKE_SAVE, 1);
+	p = page_of(fe, page, &bytes);
+	if (!error && !p->present)
+		error = -ENOENT;
+	if (!error)
+		memcpy(buffer, bytes, PAGE_BYTES);
+	return end(fe, FAKE_SAVE, page, 1, error);
+}
+
+static int fake_protect_all(struct engine *e, struct quire_region *region, char *page, size_t n)
+{
+	struct fake_engine *fe = fake_of(e);
+	int error;
+
+	must_be_in(fe, region, page);
+	pthread_mutex_lock(&fe->mutex);
+	error = begin(fe, FAKE_PROTECT, (unsigned)n);
+	for (size_t i = 0; i < n && !error; i++) {
+		struct fake_page *p = page_of(fe, page + i * PAGE_BYTES, NULL);
+
+		p->wp = p->present;
+	}
+	return end(fe, FAKE_PROTECT, page, (unsigned)n, error);
+}
+
 /* What lies between a joined page and the one before it: held, and not writable. */
 static void protect_gap(struct fake_engine *fe, const struct take_page *pages, unsigned i)
 {
@@ -443,7 +477,7 @@ static void fake_close(struct engine *e)
 	.open = fake_open, .start = fake_start, .close = fake_close, .attach = fake_attach, \
 	.detach = fake_detach, .attach_buffers = fake_attach_buffers, .map = fake_map,      \
 	.map_zero = fake_map_zero, .place = fake_place, .unprotect = fake_unprotect,        \
-	.take = fake_take, .drop = fake_drop
+	.take = fake_take, .drop = fake_drop, .save = fake_save, .protect_all = fake_protect_all
 
 const struct engine_ops fake_in_thread = {
 	COMMON, .name = "fake-in-thread", .costs = "nothing", .in_thread = true, .joins = true,

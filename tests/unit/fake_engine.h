@@ -35,6 +35,8 @@ enum fake_call {
 	FAKE_TAKE, /* page by page: a refused one is TAKE_KEPT */
 	FAKE_DROP,
 	FAKE_POISON,
+	FAKE_SAVE,
+	FAKE_PROTECT,
 	FAKE_CALLS,
 	FAKE_WAKE = FAKE_CALLS, /* watched only */
 };
