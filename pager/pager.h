@@ -448,8 +448,10 @@ void buffer_release(struct pager *p, uint32_t id, bool moved);
 uint32_t stage_get(struct pager *p, bool empty);
 /* It holds the page now. */
 void stage_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state);
-/* It is not needed. */
+/* It is not needed; its memory stays, with the credit. */
 void stage_drop(struct pager *p, uint32_t id);
+/* The same, and the credit is the caller's again. */
+void stage_undo(struct pager *p, uint32_t id);
 /* Let what has been staged so far be written. => there was something */
 bool stage_flush(struct pager *p);
 

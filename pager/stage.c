@@ -79,6 +79,16 @@ void stage_drop(struct pager *p, uint32_t id)
 	buffer_release(p, id, false);
 }
 
+/* Memory that the kernel keeps (locked, before Linux 5.18) would have no credit: it keeps this one. */
+void stage_undo(struct pager *p, uint32_t id)
+{
+	bool dropped = kernel_drop(buffer_address(p, id), PAGE_BYTES) == 0;
+
+	buffer_release(p, id, dropped);
+	if (!dropped)
+		atomic_fetch_sub(&p->credits, 1);
+}
+
 bool stage_flush(struct pager *p)
 {
 	bool some;

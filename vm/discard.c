@@ -120,33 +120,32 @@ static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool 
 }
 
 /*
- * A dirty page that a snapshot shares: its bytes go into a buffer of the snapshot's.
- * => -EAGAIN: there is no memory for it just now; then as it was
+ * A dirty page that a snapshot shares: its bytes go into a buffer of the snapshot's, and its credit
+ * with them. => -EAGAIN: there is no buffer just now; then as it was
  */
-static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uint64_t after,
-                       bool *credit)
+static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uint64_t after)
 {
 	struct quire *q = r->q;
 	struct pager *p = &q->pager;
+	uint32_t buffer = stage_get(p, q->engine.uffd.move), frame = entry_payload(held);
 	struct take_page t = { .region = r,
 		               .page = region_page(r, page),
 		               .wanted = true,
 		               .dirty = true,
 		               .shared = true,
+		               .given_up = true,
 		               .backed = !q->engine.uffd.move };
-	uint32_t buffer, frame = entry_payload(held);
 
-	*credit = *credit || credits_try(p, 1);
-	buffer = *credit ? stage_get(p, q->engine.uffd.move) : BUFFER_NONE;
 	if (buffer == BUFFER_NONE)
 		return -EAGAIN;
-	*credit = false;
 	t.buffer = buffer_address(p, buffer);
 	q->engine.ops->take(&q->engine, &t, 1);
-	if (t.result != TAKE_DONE || page_is_zero(t.buffer)) {
+	if (t.result != TAKE_DONE && t.result != TAKE_GONE) {
+		stage_undo(p, buffer);
+		return -EBUSY;
+	}
+	if (t.result == TAKE_GONE || page_is_zero(t.buffer)) {
 		stage_drop(p, buffer);
-		if (t.result != TAKE_DONE && t.result != TAKE_GONE)
-			return -EBUSY;
 		cow_keep_zeros(r, page, true);
 	} else {
 		stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
@@ -158,7 +157,6 @@ static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uin
 	uncount(&q->counters.resident, 1);
 	REGION_COUNT(r, snapshot_copies, 1);
 	entry_publish(r, page, after);
-	credits_put(p, 1);
 	return 0;
 }
 
@@ -167,9 +165,9 @@ struct discard {
 	struct run run;
 	uint64_t after;      /* what the entries are then */
 	bool pins_too, gone; /* gone: all has been unmapped already */
-	bool leaving;        /* what is inherited is of no interest */
-	bool inside;         /* the gate, while a run is held and while a page is dealt with */
-	bool credit;         /* for a page that a snapshot keeps */
+	bool leaving; /* only what snapshots share; what is inherited they inherit without us */
+	bool inside;  /* the gate, while a run is held and while a page is dealt with */
+	struct patience patience;
 };
 
 static int finish_run(struct discard *d)
@@ -193,7 +191,7 @@ static int discard_mapped(struct discard *d, uint64_t page, uint64_t e)
 		return -EBUSY;
 	}
 	if (frame->slot == SLOT_NONE && cow_is_shared(r, page)) {
-		int error = keep_mapped(r, page, e, d->after, &d->credit);
+		int error = keep_mapped(r, page, e, d->after);
 
 		if (error)
 			entry_publish(r, page, e);
@@ -217,6 +215,10 @@ static int discard_one(struct discard *d, uint64_t page, uint64_t e)
 		entry_publish(r, page, e);
 		return -ENOMEM;
 	}
+	if (d->leaving && !cow_is_shared(r, page) && !d->gone) {
+		entry_publish(r, page, e);
+		return 0;
+	}
 	switch (entry_state(e)) {
 	case ENTRY_MAPPED:
 		return discard_mapped(d, page, e);
@@ -224,7 +226,8 @@ static int discard_one(struct discard *d, uint64_t page, uint64_t e)
 		drop_standby(r, page, entry_payload(e), d->after);
 		return 0;
 	case ENTRY_SLOT:
-		return drop_slot(r, page, e, d->gone, d->after);
+		/* A page that is poisoned goes with its region. */
+		return drop_slot(r, page, e, d->gone || d->leaving, d->after);
 	default:
 		/* The snapshot has it from the parent, by way of this entry. */
 		if (entry_state(e) == ENTRY_EMPTY && r->parent && cow_is_shared(r, page)) {
@@ -236,16 +239,6 @@ static int discard_one(struct discard *d, uint64_t page, uint64_t e)
 		entry_publish(r, page, d->after);
 		return 0;
 	}
-}
-
-/* No entry is held, nor the gate. => 0 or -ENOMEM */
-static int wait_to_keep(struct discard *d)
-{
-	struct fault f = { .region = d->r, .may_sleep = true, .credit = d->credit };
-	enum fault_result result = fault_wait_to_copy(&f);
-
-	d->credit = f.credit;
-	return result == FAULT_WAITING ? 0 : -ENOMEM;
 }
 
 /* Nothing is there to be discarded. */
@@ -265,7 +258,9 @@ static int prepare_again(struct discard *d, uint64_t page, int why)
 
 	if (error)
 		return error;
-	return why == -EAGAIN ? wait_to_keep(d) : lineage_inherit(d->r, page);
+	if (why == -ENODATA)
+		return lineage_inherit(d->r, page);
+	return reclaim_wait(&d->r->q->pager, &d->patience) ? 0 : -ENOMEM;
 }
 
 /* The entry is not to be had at once. => it is held, and no other is */
@@ -328,8 +323,6 @@ static int discard_pages(struct discard *d, uint64_t first, uint64_t end)
 			page++;
 	}
 	last = finish_run(d);
-	if (d->credit)
-		credits_put(&r->q->pager, 1);
 	return error ? error : last;
 }
 
@@ -359,11 +352,20 @@ void discard_unmapped(struct quire_region *r)
 	discard_pages(&d, 0, r->pages);
 }
 
+/* Room for all of it first: so that it does not fail half way for want of that. */
+static bool reserve_all(struct quire_region *r)
+{
+	for (uint64_t page = 0; page < r->pages; page += LEAF_ENTRIES)
+		if (region_leaf_touched(r, page) && !region_touch_leaf(r->target, page))
+			return false;
+	return true;
+}
+
 int discard_to_snapshots(struct quire_region *r)
 {
 	struct discard d = { .r = r, .after = ENTRY_EMPTY, .pins_too = true, .leaving = true };
 
-	return discard_pages(&d, 0, r->pages);
+	return reserve_all(r) ? discard_pages(&d, 0, r->pages) : -ENOMEM;
 }
 
 int discard_for(struct quire_region *r, uint64_t page, uint64_t after)
@@ -377,8 +379,6 @@ int discard_for(struct quire_region *r, uint64_t page, uint64_t after)
 			break;
 	}
 	last = finish_run(&d);
-	if (d.credit)
-		credits_put(&r->q->pager, 1);
 	return error ? error : last;
 }
 

@@ -40,8 +40,9 @@ struct take_page {
 	bool dirty;   /* not write-protected */
 	bool backed;  /* the buffer has memory, or a credit for it */
 	bool shared; /* dirty, but protected since a snapshot: nobody may have written to it since */
-	bool joined; /* what lies between it and the page before is held, and not dirty */
-	bool moved;  /* out: the buffer's memory is the page's own */
+	bool given_up; /* the program discards it: what the kernel still writes to it is nobody's */
+	bool joined;   /* what lies between it and the page before is held, and not dirty */
+	bool moved;    /* out: the buffer's memory is the page's own */
 	enum take_result result;
 };
 

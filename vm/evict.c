@@ -395,6 +395,32 @@ static void leave_gates(const struct batch *b)
 		region_put(b->page[i].region);
 }
 
+/*
+ * A victim that a snapshot shares, and that cannot be moved: a child of fork(2) has it, or the kernel
+ * has it pinned. Once the snapshot has a copy the page is our own to deal with. => inside the gate
+ */
+static void keep_copy(struct quire_region *r, uint64_t page)
+{
+	struct pager *p = &r->q->pager;
+	uint32_t buffer;
+
+	if (!cow_reserve(r, page) || !credits_try(p, 1))
+		return;
+	buffer = stage_get(p, false);
+	if (buffer == BUFFER_NONE) {
+		credits_put(p, 1);
+		return;
+	}
+	if (r->q->engine.ops->save(&r->q->engine, region_page(r, page),
+	                           buffer_address(p, buffer)) != 0) {
+		stage_drop(p, buffer);
+		return;
+	}
+	stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
+	cow_keep_buffer(r, page, buffer);
+	REGION_COUNT(r, snapshot_copies, 1);
+}
+
 /* The victims have left, or stay. => credits that are free */
 static uint32_t settle_all(struct quire *q, struct batch *b, const struct take_page *pages,
                            struct taken *taken)
@@ -404,11 +430,57 @@ static uint32_t settle_all(struct quire *q, struct batch *b, const struct take_p
 	for (uint32_t i = 0; i < b->n; i++) {
 		bool done = pages[i].result == TAKE_DONE || pages[i].result == TAKE_GONE;
 
+		if (pages[i].result == TAKE_KEPT && pages[i].shared)
+			keep_copy(b->page[i].region, PAGE_ID_PAGE(b->page[i].id));
 		taken->pages += done;
 		taken->freed += done && (!pages[i].buffer || pages[i].result == TAKE_GONE);
 		credits += settle(q, &b->page[i], &pages[i]);
 	}
 	return credits;
+}
+
+int evict_to_standby(struct quire_region *r, uint64_t page, uint64_t held)
+{
+	struct pager *p = &r->q->pager;
+	uint32_t buffer = stage_get(p, r->q->engine.uffd.move), frame = entry_payload(held);
+	slot_t slot = p->frames[frame].slot;
+	struct take_page t = { .region = r,
+		               .page = region_page(r, page),
+		               .wanted = true,
+		               .dirty = slot == SLOT_NONE,
+		               .backed = !r->q->engine.uffd.move };
+
+	/* The page's credit is the buffer's: for a moment it is there twice, if it has to be copied. */
+	if (buffer == BUFFER_NONE || p->frames[frame].pins) {
+		if (buffer != BUFFER_NONE)
+			stage_undo(p, buffer);
+		entry_publish(r, page, held);
+		return -EAGAIN;
+	}
+	t.buffer = buffer_address(p, buffer);
+	cow_enter(r);
+	t.shared = t.dirty && cow_is_shared(r, page);
+	r->q->engine.ops->take(&r->q->engine, &t, 1);
+	if (t.result == TAKE_DONE) {
+		count_evicted(r);
+		frames_leave(p, &frame, 1);
+		stage_fill(p, buffer, PAGE_ID(r->id, page), slot,
+		           slot == SLOT_NONE ? BUFFER_DIRTY : BUFFER_CLEAN);
+		region_count_standby(r, false);
+		entry_publish(r, page, entry_make(ENTRY_STANDBY, buffer));
+	} else if (t.result == TAKE_GONE) {
+		count_evicted(r);
+		frames_leave(p, &frame, 1);
+		if (slot != SLOT_NONE)
+			cow_drop_slot(r, page, slot, false);
+		stage_drop(p, buffer);
+		entry_publish(r, page, entry_zeros(r));
+	} else {
+		stage_undo(p, buffer);
+		entry_publish(r, page, held);
+	}
+	cow_leave(r);
+	return t.result == TAKE_DONE || t.result == TAKE_GONE ? 0 : -EAGAIN;
 }
 
 struct taken evict_batch(void *owner, bool clean_only)

@@ -141,7 +141,7 @@ enum fault_result fault_wait_to_copy(struct fault *f)
 	if (!f->may_sleep)
 		return FAULT_DEFERRED;
 	if (!f->credit) {
-		if (credits_get(p, 1) != 0)
+		if (credits_get_new(p, 1) != 0)
 			return FAULT_NOMEM;
 		f->credit = true;
 		return FAULT_WAITING;
@@ -178,7 +178,7 @@ static enum fault_result read_one(struct fault *f, uint32_t c)
 	cow_enter(r);
 	/* Shared with a snapshot it is not made writable without need; nor without room for what that keeps. */
 	if (cow_is_shared(r, f->page))
-		writable = f->write && cow_reserve(r, f->page);
+		writable = f->write && cow_reserve(r, f->page) && credits_try_new(&q->pager, 0);
 	n = q->engine.ops->map(&q->engine, r, region_page(r, f->page), run.base, 1, writable);
 	f->error = n < 0 ? -n : 0;
 	if (n == 1) {

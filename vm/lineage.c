@@ -7,13 +7,16 @@
 #include <errno.h>
 #include <string.h>
 
-/* An entry that is in somebody's hands. */
-struct busy {
+/* An entry that somebody holds, or that we hold. */
+struct place {
 	struct quire_region *region; /* with a user */
-	uint64_t page, seen;
+	uint64_t page, entry;
 };
 
 /* ------------------------------------------------------------- looking */
+
+/* What a look found beside 0 and an errno: contents in memory, whose entry is held now, at *place. */
+#define IN_MEMORY 1
 
 static int from_buffer(struct quire *q, uint32_t id, char *bytes, struct content *out)
 {
@@ -29,33 +32,42 @@ static int from_buffer(struct quire *q, uint32_t id, char *bytes, struct content
 	return 0;
 }
 
-static int from_memory(struct quire_region *r, uint64_t page, uint32_t frame, char *bytes,
-                       struct content *out)
+static void remember(struct place *place, struct quire_region *r, uint64_t page, uint64_t e)
 {
-	int error;
-
-	if (!bytes)
-		return -ENOBUFS;
-	error = r->q->engine.ops->save(&r->q->engine, region_page(r, page), bytes);
-	if (error == -ENOENT)
-		return 0; /* discarded: zeros */
-	out->kind = CONTENT_BYTES;
-	out->slot = r->q->pager.frames[frame].slot;
-	return error;
+	atomic_fetch_add(&r->users, 1);
+	*place = (struct place){ .region = r, .page = page, .entry = e };
 }
 
-static int look(struct quire_region *r, uint64_t page, char *bytes, struct content *out,
-                struct busy *busy);
+/* Does a snapshot on the way from s to r say something of the page by itself? */
+static struct quire_region *first_own(struct quire_region *s, const struct quire_region *r,
+                                      uint64_t page)
+{
+	for (; s != r && s->is_snapshot; s = s->parent)
+		if (cow_has_own(s, page))
+			return s;
+	return NULL;
+}
+
+/* Where a look that begins at s ends: what has the page, or the region; NULL: zeros. */
+static struct quire_region *end_of_way(struct quire_region *s, uint64_t page)
+{
+	while (s && s->is_snapshot && !cow_has_own(s, page))
+		s = s->parent;
+	return s;
+}
+
+static int look(struct quire_region *s, uint64_t page, char *bytes, struct content *out,
+                struct place *place);
 
 /* The entry is held, e. => lineage lock */
 static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *bytes,
-                   struct content *out, struct busy *busy)
+                   struct content *out, struct place *place)
 {
 	int error = 0;
 
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
-		return r->parent ? look(r->parent, page, bytes, out, busy) : 0;
+		return r->parent ? look(r->parent, page, bytes, out, place) : 0;
 	case ENTRY_SLOT:
 		out->kind = CONTENT_SLOT;
 		out->slot = entry_payload(e);
@@ -64,8 +76,10 @@ static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *byte
 		error = from_buffer(r->q, entry_payload(e), bytes, out);
 		break;
 	case ENTRY_MAPPED:
-		error = from_memory(r, page, entry_payload(e), bytes, out);
-		break;
+		if (!bytes)
+			return -ENOBUFS;
+		remember(place, r, page, e);
+		return IN_MEMORY;
 	default:
 		break;
 	}
@@ -74,64 +88,111 @@ static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *byte
 	return error;
 }
 
-/* => lineage lock; -EAGAIN: *busy */
-static int look(struct quire_region *r, uint64_t page, char *bytes, struct content *out,
-                struct busy *busy)
+/* => lineage lock; -EAGAIN: somebody holds *place; IN_MEMORY: we do */
+static int look(struct quire_region *s, uint64_t page, char *bytes, struct content *out,
+                struct place *place)
 {
-	uint64_t e;
-	int error;
+	for (;;) {
+		struct quire_region *r = end_of_way(s, page);
+		uint64_t e;
+		int error;
 
-	while (r->is_snapshot && !cow_has_own(r, page))
-		if ((r = r->parent) == NULL)
+		if (!r)
 			return 0;
-	/* A region's is held though it is EMPTY: who changes the page holds it (L2). */
-	if (!region_touch_leaf(r, page))
-		return -ENOMEM;
-	do {
+		/* A region's is held though it is EMPTY: who changes the page holds it (L2). */
+		if (!region_touch_leaf(r, page))
+			return -ENOMEM;
 		e = atomic_load(region_entry(r, page));
 		if (e & ENTRY_BUSY || entry_state(e) == ENTRY_READING) {
-			atomic_fetch_add(&r->users, 1);
-			*busy = (struct busy){ .region = r, .page = page, .seen = e };
+			remember(place, r, page, e);
 			return -EAGAIN;
 		}
-	} while (!entry_try(region_entry(r, page), e));
-	e &= ~ENTRY_MARKS;
-	error = look_at(r, page, e, bytes, out, busy);
-	entry_publish(r, page, e);
-	return error;
+		if (!entry_try(region_entry(r, page), e))
+			continue;
+		e &= ~ENTRY_MARKS;
+		/* Until it was held the page may have changed, and a snapshot been given what it was. */
+		error = first_own(s, r, page) ? -ESTALE : look_at(r, page, e, bytes, out, place);
+		if (error != IN_MEMORY || place->region != r)
+			entry_publish(r, page, e);
+		if (error != -ESTALE)
+			return error;
+	}
 }
 
-static void wait_for(const struct busy *b)
+/* ------------------------------------------------------------- waiting */
+
+static void wait_for(const struct place *b)
 {
-	if (entry_state(b->seen) == ENTRY_READING && !(b->seen & ENTRY_BUSY))
-		readin_wait(&b->region->q->pager, entry_payload(b->seen));
+	if (entry_state(b->entry) == ENTRY_READING && !(b->entry & ENTRY_BUSY))
+		readin_wait(&b->region->q->pager, entry_payload(b->entry));
 	else
-		entry_wait(region_entry(b->region, b->page), b->seen);
+		entry_wait(region_entry(b->region, b->page), b->entry);
+}
+
+/* The bytes of a mapped page, whose entry we hold; it is published. => 0 or -errno */
+static int from_memory(const struct place *at, char *bytes, struct content *out)
+{
+	struct quire *q = at->region->q;
+	struct frame *frame = &q->pager.frames[entry_payload(at->entry)];
+	int error = q->engine.ops->save(&q->engine, region_page(at->region, at->page), bytes);
+
+	if (!error) {
+		out->kind = CONTENT_BYTES;
+		out->slot = frame->slot;
+		if (out->slot != SLOT_NONE)
+			swapfile_ref(q->swap, out->slot);
+	}
+	entry_publish(at->region, at->page, at->entry);
+	return error == -ENOENT ? 0 : error; /* discarded: zeros */
+}
+
+static bool is_handler(const struct quire *q)
+{
+	return thread_is_ours && !q->engine.ops->in_thread;
+}
+
+/*
+ * One look, and what it takes to have the bytes. The lineage lock is not held while a page is
+ * touched: it may be gone, and the handler that is to say so may want the lock. A handler does
+ * not touch it at all: the page goes to standby, where the next look finds it.
+ */
+static int look_once(struct quire_region *r, uint64_t page, char *bytes, struct content *out,
+                     struct place *place)
+{
+	struct quire *q = r->q;
+	int error;
+
+	place->region = NULL;
+	*out = (struct content){ .kind = CONTENT_ZEROS, .slot = SLOT_NONE };
+	lock_acquire(&q->lineage_lock);
+	error = look(r, page, bytes, out, place);
+	lock_release(&q->lineage_lock);
+	if (error != IN_MEMORY)
+		return error;
+	if (!is_handler(q))
+		return from_memory(place, bytes, out);
+	error = evict_to_standby(place->region, place->page, place->entry);
+	return error ? error : -ESTALE;
 }
 
 int lineage_content(struct quire_region *r, uint64_t page, char *bytes, bool wait,
                     struct content *out)
 {
-	struct quire *q = r->q;
-	struct busy busy;
+	struct place place;
 	int error;
 
-	for (;;) {
-		*out = (struct content){ .kind = CONTENT_ZEROS, .slot = SLOT_NONE };
-		lock_acquire(&q->lineage_lock);
-		error = look(r, page, bytes, out, &busy);
-		lock_release(&q->lineage_lock);
-		if (error != -EAGAIN)
-			break;
-		if (wait)
-			wait_for(&busy);
-		region_put(busy.region);
-		if (!wait)
-			break;
-	}
+	do {
+		error = look_once(r, page, bytes, out, &place);
+		if (error == -EAGAIN && wait) {
+			wait_for(&place);
+			error = -ESTALE;
+		}
+		if (place.region)
+			region_put(place.region);
+	} while (error == -ESTALE);
 	if (!error && out->kind == CONTENT_BYTES && page_is_zero(bytes)) {
 		if (out->slot != SLOT_NONE)
-			swapfile_unref(q->swap, out->slot);
+			swapfile_unref(r->q->swap, out->slot);
 		*out = (struct content){ .kind = CONTENT_ZEROS, .slot = SLOT_NONE };
 	}
 	return error;
@@ -196,7 +257,7 @@ enum fault_result fault_inherit(struct fault *f)
 	int error = lineage_content(r->parent, f->page, NULL, f->may_sleep, &c);
 
 	if (error == -ENOBUFS) {
-		f->credit = f->credit || credits_try(p, 1);
+		f->credit = f->credit || credits_try_new(p, 1);
 		if (f->credit)
 			buffer = stage_get(p, false);
 		if (buffer == BUFFER_NONE) {

@@ -97,7 +97,7 @@ static enum fault_result mapped_already(struct fault *f)
 		REGION_COUNT(r, zero_fills, 1);
 	} else if (n == -EEXIST) {
 		/* Another thread was faster; or the page was protected beside a victim. */
-		if (f->write)
+		if (f->write && !shared)
 			f->error = -MIN(q->engine.ops->unprotect(&q->engine, r, page, 1), 0);
 		else if (q->engine.ops->wake)
 			q->engine.ops->wake(&q->engine, page, 1);
@@ -178,7 +178,7 @@ static enum fault_result copy(struct fault *f)
 
 	if (!cow_reserve(r, f->page))
 		return fault_give_up(f, FAULT_NOMEM);
-	f->credit = f->credit || credits_try(p, 1);
+	f->credit = f->credit || credits_try_new(p, 1);
 	buffer = f->credit ? stage_get(p, handler && r->q->engine.uffd.move) : BUFFER_NONE;
 	if (buffer == BUFFER_NONE)
 		return fault_give_up(f, FAULT_UNBACKED);

@@ -36,7 +36,8 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	ASSERT(slot != SLOT_NONE);
 	region_uncount_standby(r, ahead);
 	REGION_COUNT(r, swapped, 1);
-	entry_publish(r, page, entry_slot(q, slot));
+	/* A snapshot's has no stamp: nobody faults on it (and see ENTRY_MAYBE). */
+	entry_publish(r, page, r->is_snapshot ? entry_make(ENTRY_SLOT, slot) : entry_slot(q, slot));
 	buffer_release(&q->pager, buffer, false);
 	if (ahead) {
 		lock_acquire(&r->readahead_lock);

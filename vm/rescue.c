@@ -188,14 +188,16 @@ static uint32_t copy_part(struct fault *f, const struct rescue *s, uint32_t from
 
 /*
  * Is page i to be mapped writable? What is shared with a snapshot is not without need, though it be
- * dirty; and it cannot, if there is no memory for the snapshot's entry. => inside the gate
+ * dirty; and it cannot, if there is no memory for the snapshot's entry, or for a page more (P2).
+ * => inside the gate
  */
 static bool wants_writable(const struct fault *f, const struct rescue *s, uint32_t i, bool write)
 {
 	struct quire_region *r = f->region;
 
 	if (cow_is_shared(r, s->first + i))
-		return f->write && i == s->touched && cow_reserve(r, s->first + i);
+		return f->write && i == s->touched && cow_reserve(r, s->first + i) &&
+		       credits_try_new(&r->q->pager, 0);
 	return write || !is_clean(&r->q->pager, s->buffer + i);
 }
 

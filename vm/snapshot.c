@@ -165,7 +165,7 @@ static int take_image(struct quire_region *r, struct quire_region *s)
 
 	for (uint64_t page = next_pinned(r, 0, pins); page < r->pages && !error;
 	     page = next_pinned(r, page + 1, pins)) {
-		error = credits_get(p, 1);
+		error = credits_get_new(p, 1);
 		credits += !error;
 	}
 	if (!error) {
@@ -267,8 +267,17 @@ static void hand_over(struct quire_region *s, struct quire_region *o, uint64_t p
 	}
 }
 
-/* What s keeps and the next older one has from it. => 0; -ENOMEM: some has been moved, to no harm */
-static int merge_into_older(struct quire_region *s, struct quire_region *o)
+/* Room in o for all that s has. Leaves of s that are touched later are so by what o is asked to keep, too. */
+static bool reserve_older(const struct quire_region *s, struct quire_region *o)
+{
+	for (uint64_t page = 0; page < s->pages; page += LEAF_ENTRIES)
+		if (region_leaf_touched(s, page) && !region_touch_leaf(o, page))
+			return false;
+	return true;
+}
+
+/* What s keeps and the next older one has from it. => s is nobody's target any more */
+static void merge_into_older(struct quire_region *s, struct quire_region *o)
 {
 	struct quire *q = s->q;
 
@@ -283,7 +292,7 @@ static int merge_into_older(struct quire_region *s, struct quire_region *o)
 		if (!cow_has_own(s, page))
 			continue;
 		if (!region_touch_leaf(o, page))
-			return -ENOMEM;
+			assert_failed(__FILE__, __LINE__, "room has been made in the older one");
 		e = entry_hold(s, page);
 		lock_acquire(&q->lineage_lock);
 		wants = !cow_has_own(o, page);
@@ -293,17 +302,6 @@ static int merge_into_older(struct quire_region *s, struct quire_region *o)
 		/* Still something of its own: the region's page is not shared with the older one. */
 		entry_publish(s, page, wants ? ENTRY_ZERO : e);
 	}
-	return 0;
-}
-
-/* From now on r's pages are kept by t, or by nobody. */
-static void set_target(struct quire_region *r, struct quire_region *t)
-{
-	if (!r)
-		return;
-	cow_close(r);
-	r->target = t;
-	cow_open(r);
 }
 
 static void unlink_snapshot(struct quire_region *r, struct quire_region *s)
@@ -340,16 +338,21 @@ static int remove_snapshot(struct quire_region *s)
 	bool newest = r && r->newest == s;
 	/* The last of a clone's that has gone inherits in its place. */
 	struct quire_region *heir_of = !r && !newer(s) ? s->parent : NULL;
-	int error;
 
+	/* Before anything changes: from there on nothing fails. */
 	if (newest)
-		set_target(r, o);
-	error = o ? merge_into_older(s, o) : 0;
-	if (error) {
+		cow_close(r);
+	if (o && !reserve_older(s, o)) {
 		if (newest)
-			set_target(r, s);
-		return error;
+			cow_open(r);
+		return -ENOMEM;
 	}
+	if (newest)
+		r->target = o;
+	if (newest)
+		cow_open(r);
+	if (o)
+		merge_into_older(s, o);
 	unlink_snapshot(r, s);
 	snapshot_forget(s);
 	if (!o)
@@ -525,15 +528,17 @@ static bool leaf_may_differ(const struct quire_region *a, const struct quire_reg
 /* => a buffer, by a credit; BUFFER_NONE: nothing can be evicted */
 static uint32_t buffer_for_copy(struct quire_region *r)
 {
-	struct fault f = { .region = r, .may_sleep = true };
-	uint32_t buffer = BUFFER_NONE;
+	struct pager *p = &r->q->pager;
+	struct patience patience = { .since = 0 };
+	uint32_t buffer;
 
 	do {
-		if (f.credit)
-			buffer = stage_get(&r->q->pager, false);
-	} while (buffer == BUFFER_NONE && fault_wait_to_copy(&f) == FAULT_WAITING);
-	if (f.credit && buffer == BUFFER_NONE)
-		credits_put(&r->q->pager, 1);
+		if (credits_get(p, 1) != 0)
+			return BUFFER_NONE;
+		buffer = stage_get(p, false);
+		if (buffer == BUFFER_NONE)
+			credits_put(p, 1);
+	} while (buffer == BUFFER_NONE && reclaim_wait(p, &patience));
 	return buffer;
 }
 
@@ -569,6 +574,9 @@ static int roll_back(struct quire_region *r, struct quire_region *s)
 {
 	int error = 0;
 
+	/* A fault that has made a page writable may not have said so yet: it is inside the gate. */
+	cow_close(r);
+	cow_open(r);
 	if (counted(&r->counters.pinned))
 		for (uint64_t page = next_pinned(r, 0, true); page < r->pages;
 		     page = next_pinned(r, page + 1, true))
@@ -618,6 +626,26 @@ static bool comes_before(const struct quire_region *a, const struct quire_region
 	while (a && a != b)
 		a = newer(a);
 	return a != NULL;
+}
+
+/* The older one first. => false: they are not of one region */
+static bool put_in_order(struct quire_region **a, struct quire_region **b)
+{
+	struct quire_region *other = *a;
+	struct call call;
+	bool before, after;
+
+	call_enter(&call);
+	lock_acquire(&other->q->lineage_lock);
+	before = comes_before(*a, *b);
+	after = !before && comes_before(*b, *a);
+	lock_release(&other->q->lineage_lock);
+	call_leave(&call);
+	if (after) {
+		*a = *b;
+		*b = other;
+	}
+	return before || after;
 }
 
 struct range {
@@ -716,12 +744,8 @@ int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two
 
 	if (!is_valid(one) || !is_valid(two) || !call)
 		return error_set(EINVAL, "no such snapshot, or a NULL function");
-	if (comes_before(b, a)) {
-		a = b;
-		b = record_of(one);
-	} else if (!comes_before(a, b)) {
+	if (!put_in_order(&a, &b))
 		return error_set(EINVAL, "the snapshots are not of the same region");
-	}
 	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES)
 		result = diff_leaf(a, b, page, &range);
 	return result ? result : add_page(&range, a->pages, false);

@@ -183,8 +183,7 @@ static void move_run(struct engine *e, struct take_page *pages, bool *copy_it, u
 				owned = true;
 				continue;
 			}
-			/* Nobody has it pinned for writing: that would have been a write. */
-			copy_it[i] = pages[i].shared;
+			copy_it[i] = pages[i].given_up;
 			break;
 		case EINVAL:
 			/* The run crosses from one mapping into another. */

@@ -315,6 +315,11 @@ bool window_plan(struct quire_region *r, uint64_t page, bool write, struct ra_pl
 extern const struct page_owner vm_owner;
 /* page_owner.take */
 struct taken evict_batch(void *owner, bool clean_only);
+/*
+ * One page, whose entry is held, into standby: its credit goes with it. Waits for nothing.
+ * => publishes the entry; 0: it is in standby, or zeros; -EAGAIN: it stays
+ */
+int evict_to_standby(struct quire_region *r, uint64_t page, uint64_t held);
 /* The entry of a page that is unmapped and in its slot. */
 uint64_t entry_slot(const struct quire *q, slot_t slot);
 
