@@ -230,7 +230,7 @@ cell() {
 	done
 	stress "matrix/$label/stress" 4 "$@"
 	! calls_matter "$label" || traffic "matrix/$label/traffic" 3 "$@"
-	model "matrix/$label/model" 2 "$@"
+	[ -z "$everything" ] || model "matrix/$label/model" 3 "$@"
 }
 
 soak_cell() {

@@ -281,6 +281,29 @@ static enum fault_result read_slot(struct fault *f)
 
 /* -------------------------------------------------------------- serve */
 
+/*
+ * A write to a page that a snapshot shares makes new contents of it, for which there must be room (P2).
+ * Before it is brought in: a page that is mapped and may not be written is evicted, and brought in
+ * again, which is progress for who looks for it, for ever. The entry is held. => there is none
+ */
+static bool lacks_room(const struct fault *f)
+{
+	struct quire_region *r = f->region;
+	bool shared;
+
+	if (!f->write || f->credit || !r->target)
+		return false;
+	/* For the page and its buffer, with which it comes in; then there must be some still. */
+	if (credits_try_new(&r->q->pager, 2)) {
+		credits_put(&r->q->pager, 2);
+		return false;
+	}
+	cow_enter(r);
+	shared = cow_is_shared(r, f->page);
+	cow_leave(r);
+	return shared;
+}
+
 /* One stage. => FAULT_WAITING: look again, if the thread may sleep */
 static enum fault_result attempt(struct fault *f)
 {
@@ -306,6 +329,10 @@ static enum fault_result attempt(struct fault *f)
 	if (!entry_try(f->entry, e))
 		return attempt(f);
 	f->held = e & ~ENTRY_MARKS;
+	if ((entry_state(e) == ENTRY_STANDBY || entry_state(e) == ENTRY_SLOT) && lacks_room(f)) {
+		fault_give_up(f, FAULT_UNBACKED);
+		return fault_wait_to_copy(f);
+	}
 	switch (entry_state(e)) {
 	case ENTRY_EMPTY:
 		if (!f->region->parent)

@@ -25,7 +25,8 @@ static uint32_t hold_clean(struct fault *f, uint32_t window)
 		if (entry_state(e) != ENTRY_MAPPED || !entry_try(entry, e))
 			break;
 		if (r->q->pager.frames[entry_payload(e)].slot == SLOT_NONE ||
-		    (cow_is_shared(r, page) && !cow_reserve(r, page))) {
+		    (cow_is_shared(r, page) &&
+		     !(cow_reserve(r, page) && credits_try_new(&r->q->pager, 0)))) {
 			entry_publish(r, page, e);
 			break;
 		}
@@ -42,8 +43,13 @@ static enum fault_result first_write(struct fault *f)
 	uint32_t n = 0;
 	int done;
 
-	if (cow_is_shared(r, f->page) && !cow_reserve(r, f->page))
-		return fault_give_up(f, FAULT_NOMEM);
+	if (cow_is_shared(r, f->page)) {
+		if (!cow_reserve(r, f->page))
+			return fault_give_up(f, FAULT_NOMEM);
+		/* It keeps no slot to be written to: with a full swap file it stays for good (P2). */
+		if (!f->credit && !credits_try_new(&q->pager, 0))
+			return fault_give_up(f, FAULT_UNBACKED);
+	}
 	lock_acquire(&r->readahead_lock);
 	if (r->write_next == f->page)
 		r->write_window = MIN(MAX(r->write_window * 2, 1), CLUSTER_PAGES - 1);

@@ -128,21 +128,19 @@ static bool place_inside(struct fault *f, const struct rescue *s)
 {
 	struct quire_region *r = f->region;
 	struct pager *p = &r->q->pager;
-	bool shared = cow_is_shared(r, s->first);
 	struct engine *e = &r->q->engine;
 	struct buffer *b = buffer_of(p, s->buffer);
 	uint32_t state;
 	slot_t slot;
 
-	if (shared && !cow_reserve(r, s->first))
+	/* It would be writable, and the snapshot's slot not its own any more: new contents (P2). */
+	if (cow_is_shared(r, s->first))
 		return false;
 	if (!buffer_try_claim(p, s->buffer, &state, &slot))
 		return false;
 	/* A dirty one has none already. */
 	DEBUG_ASSERT(b->slot == slot);
-	/* What only the buffer has, and a snapshot too, must not become writable. */
-	if (!(shared && slot == SLOT_NONE) &&
-	    e->ops->place(e, region_page(r, s->first), buffer_address(p, s->buffer)) == 0) {
+	if (e->ops->place(e, region_page(r, s->first), buffer_address(p, s->buffer)) == 0) {
 		settle(f, s, 0, 1, true, true);
 		return true;
 	}

@@ -63,6 +63,20 @@ static bool refuse(struct handler *h, struct quire_region *r, const struct uffd_
 	return true;
 }
 
+/*
+ * A write that is refused to a page that is there, for want of a copy for a snapshot: only an absent
+ * page can be poisoned, so it goes to standby. => false: not now
+ */
+static bool make_absent(struct quire_region *r, uint64_t page)
+{
+	uint64_t e = atomic_load(region_entry(r, page));
+
+	if (!(e & ENTRY_BUSY) && entry_state(e) != ENTRY_MAPPED)
+		return true;
+	return entry_try(region_entry(r, page), e) &&
+	       evict_to_standby(r, page, e & ~ENTRY_MARKS) == 0;
+}
+
 /* patience: what is left of it if the fault was put off before, for want of memory; else zeros. */
 static void serve(struct handler *h, const struct uffd_access *a, struct patience patience)
 {
@@ -106,7 +120,7 @@ static void serve(struct handler *h, const struct uffd_access *a, struct patienc
 		refused = true;
 		break;
 	}
-	if (refused && !refuse(h, r, a))
+	if (refused && !(make_absent(r, f.page) && refuse(h, r, a)))
 		defer(h, a, anew);
 	region_put(r);
 }

@@ -328,7 +328,7 @@ static void one_instant(void)
 	r = region_create(q, WRITERS * RING * PAGE);
 	for (size_t page = 0; page < WRITERS * RING; page++)
 		put_in(r, page, 0);
-	for (int round = 0; round < 12; round++) {
+	for (int round = 0; round < (int)quick_or_full(3, 20); round++) {
 		quire_snapshot_t *s[2];
 
 		atomic_store(&stop, false);
