@@ -12,10 +12,12 @@
  *
  * L1  arrows, older, newest, heirs: lineage lock. They change only by calls that hold
  *     the snapshot lock.
- * L2  what a page inherits does not change while the entries on the way to it are held,
- *     or while the lineage lock is: who changes a region's page holds its entry (W of
- *     cow.h), who moves a snapshot's page to an older one has the lock.
- * L3  with the lineage lock held nobody waits: what is busy is waited for without it.
+ * L2  what a page inherits does not change while the entry of what has it is held: who
+ *     changes a region's page holds its entry (W of cow.h), who moves a snapshot's page to
+ *     an older one has the lineage lock. Until a region's entry is held one of the
+ *     snapshots may be given the page: so they are asked once more then.
+ * L3  with the lineage lock held nobody waits, nor touches a page: what is busy is waited
+ *     for, and what is in memory is read, without it.
  */
 #ifndef QUIRE_VM_LINEAGE_H
 #define QUIRE_VM_LINEAGE_H
