@@ -382,7 +382,7 @@ bool quire_handle_signal(int signal, void *info, void *context);
  * written during it, never a write without one that it depends on. Threads that write meanwhile
  * wait: about 0.2 us for each page in memory, whatever is on the swap file.
  *
- * Under the engines uffd-signal and sigsegv a page that is pinned is copied at once, and is in the
+ * A page that is pinned is copied at once. Under the engines uffd-signal and sigsegv it is in the
  * image as it was at some moment during the call. A transfer that the kernel has begun into the
  * region by itself (O_DIRECT, io_uring) must have ended.
  * -EINVAL  r is no region;  -ENOMEM  no memory, or too many regions and snapshots

@@ -476,6 +476,10 @@ int evict_to_standby(struct quire_region *r, uint64_t page, uint64_t held)
 		stage_drop(p, buffer);
 		entry_publish(r, page, entry_zeros(r));
 	} else {
+		if (t.result == TAKE_ZEROS && slot != SLOT_NONE) {
+			cow_drop_slot(r, page, slot, false);
+			p->frames[frame].slot = SLOT_NONE;
+		}
 		stage_undo(p, buffer);
 		entry_publish(r, page, held);
 	}

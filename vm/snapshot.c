@@ -61,15 +61,6 @@ static struct quire_region *region_of(struct quire_region *s)
 
 /* -------------------------------------------------------------- create */
 
-/*
- * Pages that the program has pinned, for the kernel to write to: where the kernel does not
- * wait for a fault they stay writable, so they are copied at once.
- */
-struct pinned {
-	uint64_t count, credits;
-	uint64_t next; /* of the region's pages, where the search goes on */
-};
-
 static bool is_pinned(struct quire_region *r, uint64_t page)
 {
 	uint64_t e = region_leaf_touched(r, page) ? atomic_load(region_entry(r, page)) : 0;
@@ -123,23 +114,31 @@ static int copy_pinned(struct quire_region *r, struct quire_region *s, uint64_t 
 	return 0;
 }
 
-/* => pin lock, the gate is closed; *credits of the caller's, one for each pinned page */
+/*
+ * => pin lock, the gate is closed; *credits of the caller's, one for each pinned page
+ *
+ * What is pinned the kernel may write to by itself, at any time from now on, so the image's copy is
+ * made here. Where a system call would fail on a page that is protected, that one never is.
+ */
 static int protect_and_copy(struct quire_region *r, struct quire_region *s, bool pins,
                             uint64_t *credits)
 {
 	struct engine *e = &r->q->engine;
-	int error = 0;
+	bool all = !e->ops->in_thread;
+	int error = all ? e->ops->protect_all(e, r, r->base, r->pages) : 0;
 
 	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
 		pin = next_pinned(r, page, pins);
-		if (pin > page)
+		if (pin > page && !all)
 			error = e->ops->protect_all(e, r, region_page(r, page), pin - page);
-		if (pin < r->pages && !error) {
-			/* It was pinned after they were counted? Not with the lock. */
-			ASSERT(*credits > 0);
-			--*credits;
-			error = copy_pinned(r, s, pin);
-		}
+		if (pin == r->pages || error)
+			break;
+		/* Pinned after they were counted? Not with the lock. */
+		ASSERT(*credits > 0);
+		--*credits;
+		error = copy_pinned(r, s, pin);
+		if (!error && all && e->ops->unprotect(e, r, region_page(r, pin), 1) != 1)
+			error = -EIO;
 	}
 	return error;
 }
@@ -159,7 +158,7 @@ static void link_newest(struct quire_region *r, struct quire_region *s)
 static int take_image(struct quire_region *r, struct quire_region *s)
 {
 	struct pager *p = &r->q->pager;
-	bool pins = r->q->engine.ops->in_thread && counted(&r->counters.pinned) > 0;
+	bool pins = counted(&r->counters.pinned) > 0;
 	uint64_t credits = 0;
 	int error = 0;
 
