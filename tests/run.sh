@@ -211,6 +211,16 @@ calls_matter() {
 	[[ $1 != uffd,* ]] && { [[ $1 == *,disk ]] || [ -n "$everything" ]; }
 }
 
+# of_pages LABEL PROGRAM: whether it is to be run in this cell. All are where each engine is first
+# met; elsewhere those that are about pages on their ways to the swap file and back.
+of_pages() {
+	[ -n "$everything" ] && return
+	case $1 in
+	uffd-signal,auto,uring,disk | sigsegv,auto,uring,disk) return ;;
+	esac
+	[[ " basics corrupt discard full snapshot " == *" $2 "* ]]
+}
+
 cell() {
 	local label=$1 name limit
 	shift
@@ -224,6 +234,7 @@ cell() {
 		in-thread) calls_matter "$label" || continue ;;
 		*) continue ;;
 		esac
+		of_pages "$label" "$name" || continue
 		limit=$(directive "tests/integration/$name.c" timeout)
 		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
 	done
