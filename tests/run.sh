@@ -214,9 +214,8 @@ calls_matter() {
 # of_pages LABEL PROGRAM: whether it is to be run in this cell. All are where each engine is first
 # met; elsewhere those that are about pages on their ways to the swap file and back.
 of_pages() {
-	[ -n "$everything" ] && return
-	case $1 in
-	uffd-signal,auto,uring,disk | sigsegv,auto,uring,disk) return ;;
+	case $everything,$1 in
+	1,* | ,uffd-signal,auto,uring,disk | ,sigsegv,auto,uring,disk) return 0 ;;
 	esac
 	[[ " basics corrupt discard full snapshot " == *" $2 "* ]]
 }
