@@ -219,7 +219,7 @@ test-tsan:
 	$(Q)if setarch -R true 2> /dev/null; then fixed='setarch -R'; fi; \
 		BUILD=$(BUILD)/tsan $$fixed tests/run.sh $(TESTS)
 
-# Every engine with every way of taking pages, kind of swap file and way of I/O: 12 minutes.
+# Every engine with every way of taking pages, kind of swap file and way of I/O: long.
 test-matrix: deps
 	$(remake) all tests
 	$(Q)BUILD=$(BUILD) tests/run.sh everything
@@ -281,7 +281,7 @@ help:
 	@echo 'make test-sanitize   unit tests and stress under ASan and UBSan'
 	@echo 'make test-tsan       the same under TSan'
 	@echo 'make test-valgrind   unit tests under valgrind, if that is installed'
-	@echo 'make test-matrix     the matrix of make test, each engine with each option (12 minutes)'
+	@echo 'make test-matrix     the matrix of make test, each engine with each option (long)'
 	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
 	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
 	@echo 'make bench-calls     what the guard costs system calls'

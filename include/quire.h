@@ -380,7 +380,7 @@ bool quire_handle_signal(int signal, void *info, void *context);
 /*
  * Take one of r, while threads write to it. What was written before the call is in; of what is
  * written during it, never a write without one that it depends on. Threads that write meanwhile
- * wait: about 0.2 us for each page in memory, whatever is on the swap file.
+ * wait: for a time that grows with the pages in memory, whatever is on the swap file.
  *
  * A page that is pinned is copied at once. Under the engines uffd-signal and sigsegv it is in the
  * image as it was at some moment during the call. A transfer that the kernel has begun into the

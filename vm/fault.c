@@ -291,17 +291,18 @@ static bool lacks_room(const struct fault *f)
 	struct quire_region *r = f->region;
 	bool shared;
 
-	if (!f->write || f->credit || !r->target)
+	if (!f->write || f->credit)
 		return false;
-	/* For the page and its buffer, with which it comes in; then there must be some still. */
-	if (credits_try_new(&r->q->pager, 2)) {
-		credits_put(&r->q->pager, 2);
-		return false;
-	}
 	cow_enter(r);
 	shared = cow_is_shared(r, f->page);
 	cow_leave(r);
-	return shared;
+	if (!shared)
+		return false;
+	/* For the page and its buffer, with which it comes in; then there must be some still. */
+	if (!credits_try_new(&r->q->pager, 2))
+		return true;
+	credits_put(&r->q->pager, 2);
+	return false;
 }
 
 /* One stage. => FAULT_WAITING: look again, if the thread may sleep */
