@@ -18,18 +18,18 @@
 /* Bit r: this thread holds a lock of rank r. */
 static SIGNAL_SAFE_TLS uint32_t held;
 
-static void note_acquire(const struct lock *l, bool ordered)
+static void note_acquire(uint8_t rank, bool ordered)
 {
-	if (l->rank == RANK_NONE)
+	if (rank == RANK_NONE)
 		return;
 	if (ordered)
-		ASSERT(held < (1u << l->rank));
-	held |= 1u << l->rank;
+		ASSERT(held < (1u << rank));
+	held |= 1u << rank;
 }
 
-static void note_release(const struct lock *l)
+static void note_release(uint8_t rank)
 {
-	held &= ~(l->rank == RANK_NONE ? 0 : 1u << l->rank);
+	held &= ~(rank == RANK_NONE ? 0 : 1u << rank);
 }
 
 bool lock_held(const struct lock *l)
@@ -37,15 +37,15 @@ bool lock_held(const struct lock *l)
 	return l->rank == RANK_NONE || (held & (1u << l->rank));
 }
 #else
-static void note_acquire(const struct lock *l, bool ordered)
+static void note_acquire(uint8_t rank, bool ordered)
 {
-	(void)l;
+	(void)rank;
 	(void)ordered;
 }
 
-static void note_release(const struct lock *l)
+static void note_release(uint8_t rank)
 {
-	(void)l;
+	(void)rank;
 }
 
 bool lock_held(const struct lock *l)
@@ -58,13 +58,6 @@ void lock_init(struct lock *l, enum lock_rank rank)
 {
 	atomic_init(&l->word, 0);
 	l->rank = (uint8_t)rank;
-	l->shared = 0;
-}
-
-void lock_init_shared(struct lock *l, enum lock_rank rank)
-{
-	lock_init(l, rank);
-	l->shared = 1;
 }
 
 bool futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns, bool shared)
@@ -95,7 +88,7 @@ bool lock_try(struct lock *l)
 	if (!atomic_compare_exchange_strong_explicit(&l->word, &free_word, 1, memory_order_acquire,
 	                                             memory_order_relaxed))
 		return false;
-	note_acquire(l, false);
+	note_acquire(l->rank, false);
 	return true;
 }
 
@@ -106,19 +99,69 @@ void lock_acquire(struct lock *l)
 
 		if (atomic_compare_exchange_weak_explicit(&l->word, &word, 1, memory_order_acquire,
 		                                          memory_order_relaxed)) {
-			note_acquire(l, true);
+			note_acquire(l->rank, true);
 			return;
 		}
 		cpu_relax();
 	}
 	while (atomic_exchange_explicit(&l->word, 2, memory_order_acquire) != 0)
-		futex_wait(&l->word, 2, 0, l->shared);
-	note_acquire(l, true);
+		futex_wait(&l->word, 2, 0, false);
+	note_acquire(l->rank, true);
 }
 
 void lock_release(struct lock *l)
 {
-	note_release(l);
+	note_release(l->rank);
 	if (atomic_exchange_explicit(&l->word, 0, memory_order_release) == 2)
-		futex_wake(&l->word, 1, l->shared);
+		futex_wake(&l->word, 1, false);
+}
+
+/* ---------------------------------------------- between processes */
+
+/* How long who waits believes that the holder lives. */
+#define BELIEVE_NS UINT64_C(50000000)
+
+void shared_lock_init(struct shared_lock *l, enum lock_rank rank)
+{
+	atomic_init(&l->word, 0);
+	l->rank = (uint8_t)rank;
+}
+
+bool shared_lock_acquire(struct shared_lock *l, uint32_t me, bool (*is_gone)(void *, uint32_t),
+                         void *arg)
+{
+	uint32_t mine = me + 1;
+	bool gone = false;
+
+	for (int i = 0;; i++) {
+		uint32_t word = 0;
+
+		if (atomic_compare_exchange_strong(&l->word, &word, mine))
+			break;
+		if (i < SPINS) {
+			cpu_relax();
+			continue;
+		}
+		/* Who has slept does not know whether others do. */
+		mine = (me + 1) | SHARED_LOCK_WAITERS;
+		if (!(word & SHARED_LOCK_WAITERS) &&
+		    !atomic_compare_exchange_strong(&l->word, &word, word | SHARED_LOCK_WAITERS))
+			continue;
+		word |= SHARED_LOCK_WAITERS;
+		if (futex_wait(&l->word, word, BELIEVE_NS, true) ||
+		    !is_gone(arg, (word & ~SHARED_LOCK_WAITERS) - 1))
+			continue;
+		gone = atomic_compare_exchange_strong(&l->word, &word, mine);
+		if (gone)
+			break;
+	}
+	note_acquire(l->rank, true);
+	return gone;
+}
+
+void shared_lock_release(struct shared_lock *l)
+{
+	note_release(l->rank);
+	if (atomic_exchange(&l->word, 0) & SHARED_LOCK_WAITERS)
+		futex_wake(&l->word, 1, true);
 }

@@ -7,6 +7,9 @@
  * one; public calls block signals while they hold one (vm/public.c), so a
  * signal handler that faults doesn't either.
  *
+ * A lock in memory that several processes share (after fork) says who holds it, for a
+ * process may be killed with it in hand: who waits for long asks whether that one lives.
+ *
  * The same words are used to wait for an event (futex_wait, futex_wake).
  */
 #ifndef QUIRE_BASE_LOCK_H
@@ -40,21 +43,37 @@ enum lock_rank {
 struct lock {
 	_Atomic uint32_t word; /* 0 free, 1 held, 2 held and waited for */
 	uint8_t rank;
-	uint8_t shared; /* between processes (after fork) */
 };
 
-#define LOCK_INIT(r)                                \
-	{                                           \
-		.word = 0, .rank = (r), .shared = 0 \
+#define LOCK_INIT(r)                   \
+	{                              \
+		.word = 0, .rank = (r) \
 	}
 
 void lock_init(struct lock *l, enum lock_rank rank);
-void lock_init_shared(struct lock *l, enum lock_rank rank);
 void lock_acquire(struct lock *l);
 bool lock_try(struct lock *l);
 void lock_release(struct lock *l);
 /* For assertions: debug builds know whether this thread holds a lock of that rank. */
 bool lock_held(const struct lock *l);
+
+/* In memory shared between processes, which are known by number. */
+struct shared_lock {
+	_Atomic uint32_t word; /* 0 free; the holder's number + 1, SHARED_LOCK_WAITERS */
+	uint8_t rank;
+};
+
+#define SHARED_LOCK_WAITERS (UINT32_C(1) << 31)
+
+void shared_lock_init(struct shared_lock *l, enum lock_rank rank);
+/*
+ * me: this process's number. is_gone: asked of the holder's, when that takes long.
+ * => true: the holder has gone with the lock in hand. It is ours, and what it guards may be
+ *    half done
+ */
+bool shared_lock_acquire(struct shared_lock *l, uint32_t me, bool (*is_gone)(void *, uint32_t),
+                         void *arg);
+void shared_lock_release(struct shared_lock *l);
 
 /* Sleep while *word == value, at most timeout_ns (0: for ever). => false: timed out */
 bool futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns, bool shared);

@@ -122,7 +122,8 @@ enum quire_error_kind {
 	QUIRE_ERROR_WRITE,     /* swap file: a write failed; its pages stay in memory */
 	QUIRE_ERROR_SWAP_FULL, /* no slot or no disk space; nothing is lost, pages stay */
 	QUIRE_ERROR_NO_MEMORY, /* no frame could be freed for an access (SIGBUS follows) */
-	QUIRE_ERROR_ENGINE     /* the kernel refused to install or remove a page */
+	QUIRE_ERROR_ENGINE,    /* the kernel refused to install or remove a page */
+	QUIRE_ERROR_FORK       /* in a child of fork(2): it could not be given the pager */
 };
 
 struct quire_error {

@@ -32,7 +32,7 @@ size_t pager_reserved(uint64_t budget_max, uint32_t cluster_max)
 	       cluster_max * (sizeof(struct cluster) + CLUSTER_PAGES * PAGE_BYTES);
 }
 
-static int open_queues(struct pager *p)
+int pager_open_queues(struct pager *p)
 {
 	int error = swap_queue_open(p->swap, WRITE_DEPTH, &p->writes);
 
@@ -86,7 +86,7 @@ int pager_open(struct pager *p, const struct pager_options *o)
 	lock_init(&p->reclaim_lock, RANK_RECLAIM);
 	lock_init(&p->reader.lock, RANK_READ);
 	budget_init(p, o->budget);
-	if ((error = open_records(p, o->budget)) || (error = open_queues(p))) {
+	if ((error = open_records(p, o->budget)) || (error = pager_open_queues(p))) {
 		pager_close(p);
 		p->owner_ops = NULL;
 		return error;

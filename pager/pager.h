@@ -13,6 +13,7 @@
  *   cluster.c    buffers: populated or not, free, in use, in standby
  *   stage.c      buffers that are filled one at a time
  *   run_pool.c   requests to the swap file, for the next two
+ *   fork.c       a pager in a child of fork
  *   reclaim.c    the reclaimer thread and one step of reclaim
  *   writeback.c  dirty standby buffers to the swap file, in slot order
  *   readin.c     reads in flight for readahead and for handler threads
@@ -288,6 +289,15 @@ void pager_stop(struct pager *p);
 /* The same, and all the rest. The owner's pages must be gone. */
 void pager_close(struct pager *p);
 uint64_t pager_metadata(const struct pager *p);
+/* Called by pager_open, and in a child of fork. => 0 or -errno with words */
+int pager_open_queues(struct pager *p);
+
+/*
+ * In a child of fork, which came at a standstill (base/quiesce.h): first, what was the parent's, then,
+ * with the swap file made this process's, the rest, but for the threads. => 0 or -errno with words
+ */
+void pager_fork_forget(struct pager *p);
+int pager_fork_in_child(struct pager *p);
 /* Clusters that a budget may need at most; and how many it should have at least. */
 uint32_t pager_clusters_for(uint64_t budget_max);
 uint32_t pager_clusters_least(uint64_t budget);

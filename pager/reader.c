@@ -16,6 +16,7 @@
  */
 #include "pager/readin.h"
 
+#include "base/quiesce.h"
 #include "base/thread.h"
 
 #include <errno.h>
@@ -148,8 +149,9 @@ static void *reader_main(void *argument)
 	for (;;) {
 		uint32_t seen = atomic_load(&r->posted);
 		struct read_post next;
-		bool added = false;
+		bool added = false, reaped;
 
+		service_enter();
 		while (atomic_load(&q->in_flight) < CLUSTER_PAGES && next_post(r, &next)) {
 			readin_add(p, q, first_run(p, q), next.cluster, next.n);
 			cluster_put(p, next.cluster);
@@ -158,7 +160,9 @@ static void *reader_main(void *argument)
 		if (added)
 			swap_queue_flush(q->io);
 		/* One at a time: what is posted meanwhile need not wait for the others' checksums. */
-		if (readin_reap(p, q, false))
+		reaped = readin_reap(p, q, false);
+		service_leave();
+		if (reaped)
 			continue;
 		if (atomic_load(&r->stop) && !atomic_load(&q->in_flight))
 			return NULL;

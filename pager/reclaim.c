@@ -17,6 +17,7 @@
  */
 #include "pager/pager.h"
 
+#include "base/quiesce.h"
 #include "base/thread.h"
 
 #include <sched.h>
@@ -235,9 +236,11 @@ static bool settle_writes(struct pager *p)
 	for (;;) {
 		uint32_t n;
 
+		service_enter();
 		reclaim_enter(p);
 		n = writeback_reap(p, true);
 		reclaim_leave(p);
+		service_leave();
 		if (n == 0)
 			return true;
 		if (atomic_load(&p->wake) || atomic_load(&p->stopping))
@@ -254,9 +257,11 @@ static void give_back(struct pager *p)
 {
 	if (!atomic_exchange(&p->give_back, false))
 		return;
+	service_enter();
 	reclaim_enter(p);
 	clusters_release(p, INT64_MAX, atomic_load(&p->budget) >= KEEP_FROM);
 	reclaim_leave(p);
+	service_leave();
 }
 
 /*
@@ -283,9 +288,11 @@ static void *reclaimer(void *argument)
 		while (progress && !atomic_load(&p->stopping) &&
 		       (atomic_load(&p->credits) < (int64_t)atomic_load(&p->high) ||
 		        atomic_load(&p->clusters_short))) {
+			service_enter();
 			reclaim_enter(p);
 			progress = reclaim_step(p);
 			reclaim_leave(p);
+			service_leave();
 			give_way(p);
 		}
 		/* Clearing wake may have undone the wake-up of who stops us: that says so first. */

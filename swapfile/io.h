@@ -37,6 +37,8 @@ struct io_ops {
 	 */
 	int (*attach)(int fd, void **arg);
 	void (*detach)(void *arg);
+	/* In a child of fork, instead: its threads, and what they hold, are the parent's. */
+	void (*desert)(void *arg);
 
 	/*
 	 * A ring that holds depth requests between prepare and reap. arg is what
@@ -46,6 +48,8 @@ struct io_ops {
 	int (*open)(void **ring, int fd, unsigned depth, unsigned flags, void *arg);
 	/* => nothing is in flight, or nobody cares for its buffers any more */
 	void (*close)(void *ring);
+	/* In a child of fork, instead: what is in flight is the parent's. */
+	void (*forget)(void *ring);
 
 	/* Note a request; it starts at the next submit. => false: depth of them are held already */
 	bool (*prepare)(void *ring, const struct io_request *request);

@@ -53,6 +53,16 @@ void look_close(struct look *l)
 		l->io->close(l->rings[--l->count].ring);
 }
 
+void look_open_again(struct look *l, void *arg)
+{
+	struct look old = *l;
+
+	while (old.count)
+		old.io->forget(old.rings[--old.count].ring);
+	if (old.io)
+		look_open(l, old.io, old.fd, arg, old.ns);
+}
+
 static struct look_ring *take(struct look *l)
 {
 	for (unsigned i = 0; i < l->count; i++) {

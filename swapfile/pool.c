@@ -306,12 +306,27 @@ static void pool_close(void *ring)
 	munmap(r, r->bytes);
 }
 
+static void pool_forget(void *ring)
+{
+	struct pool_ring *r = ring;
+
+	close(r->event);
+	munmap(r, r->bytes);
+}
+
+static void pool_desert(void *arg)
+{
+	munmap(arg, sizeof(struct pool));
+}
+
 const struct io_ops io_pool_ops = {
 	.name = "sync",
 	.attach = pool_attach,
 	.detach = pool_detach,
+	.desert = pool_desert,
 	.open = pool_open,
 	.close = pool_close,
+	.forget = pool_forget,
 	.prepare = pool_prepare,
 	.submit = pool_submit,
 	.wait = pool_wait,

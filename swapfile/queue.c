@@ -70,6 +70,13 @@ void swap_queue_close(struct swap_queue *q)
 	munmap(q, sizeof *q);
 }
 
+void swap_queue_forget(struct swap_queue *q)
+{
+	q->io->forget(q->ring);
+	atomic_fetch_sub(&q->s->queues, 1);
+	munmap(q, sizeof *q);
+}
+
 /* => the ring has room (Q1) */
 static void prepare(struct swap_queue *q, struct swap_run *run)
 {

@@ -3,10 +3,13 @@
  * swapfile/slots.h - which slots are free, how many refer to each, and what
  * each holds (its checksum).
  *
- * All of it lies in memory shared with children of fork(2), who drop their
- * references to the same slots. Each process makes the records usable as far as
- * it knows slots (arena_extend). Knows no file: the owner says how many slots
- * have room on the disk (slots_set_backed).
+ * A process and its children of fork(2) share the slots: they are its *members*, by
+ * number. The references to a slot are each member's own, in its own memory; what is shared
+ * is who holds a slot, that is, has any. So a fork copies a set of bits, whatever
+ * there are of references, and of a member that was killed it is known what it held
+ * (slots_reap). Each process makes the records usable as far as it knows slots
+ * (arena_extend). Knows no file: the owner says how many slots have room on the disk
+ * (slots_set_backed).
  */
 #ifndef QUIRE_SWAPFILE_SLOTS_H
 #define QUIRE_SWAPFILE_SLOTS_H
@@ -25,6 +28,9 @@
 #define SLOTS_CLUSTER 64u
 #define SLOTS_MAX ((uint64_t)1 << 28)
 #define SLOTS_REFERENCES_MAX UINT16_MAX
+/* Processes that can share them; where address space is limited, the fewer. */
+#define SLOTS_MEMBERS 256u
+#define SLOTS_MEMBERS_LEAST 8u
 
 /* An answer of slots_alloc: it would rather have more slots backed first. */
 #define SLOTS_GROW UINT32_MAX
@@ -37,24 +43,33 @@ _Static_assert(SLOTS_MAX / SLOTS_CLUSTER <= SUMMARY_MAX, "a summary holds all cl
  * without; (c) constant after slots_open.
  */
 struct slots_control {
-	struct lock lock;        /* RANK_SLOTS */
-	uint32_t cursor;         /* (l) where the last run ended */
-	_Atomic uint32_t extent; /* (w) slots ever in use */
-	_Atomic uint32_t backed; /* (w) slots with room on the disk */
-	_Atomic uint32_t used;   /* (w) slots with a reference */
+	struct shared_lock lock;       /* RANK_SLOTS */
+	uint32_t cursor;               /* (l) where the last run ended */
+	_Atomic uint32_t extent;       /* (w) slots ever in use */
+	_Atomic uint32_t backed;       /* (w) slots with room on the disk */
+	_Atomic uint32_t used;         /* (w) slots that are held */
+	_Atomic uint32_t members;      /* (w) */
+	bool is_member[SLOTS_MEMBERS]; /* (l) */
 };
 
 struct slots {
-	struct arena arena;            /* (l) control, summaries and taken */
-	struct arena reference_arena;  /* (l) */
-	struct arena sum_arena;        /* (l) */
-	struct slots_control *control; /* (c) */
-	uint32_t max;                  /* (c) slots there may ever be */
-	uint64_t *taken;               /* (l) bit: not to be given out */
-	struct summary vacant;         /* (l) clusters with a free slot */
-	struct summary empty;          /* (l) clusters that are all free */
-	_Atomic uint16_t *references;  /* (a) */
-	_Atomic uint32_t *sums;        /* (a) ordered by the content's own transfer */
+	struct arena arena;                      /* (l) control, summaries and taken */
+	struct arena holder_arena;               /* (l) */
+	struct arena sum_arena;                  /* (l) */
+	struct arena reference_arena;            /* (l) of this process */
+	struct arena held_arena;                 /* (c) */
+	struct arena held_arenas[SLOTS_MEMBERS]; /* (l) a part of it for each member */
+	struct slots_control *control;           /* (c) */
+	uint32_t max;                            /* (c) slots there may ever be */
+	uint32_t me, members_max;                /* (c) */
+	bool (*is_gone)(void *arg, uint32_t member);
+	void *arg;
+	uint64_t *taken;              /* (l) bit: not to be given out */
+	struct summary vacant;        /* (l) clusters with a free slot */
+	struct summary empty;         /* (l) clusters that are all free */
+	uint16_t *holders;            /* (l) members that hold it */
+	_Atomic uint32_t *sums;       /* (a) ordered by the content's own transfer */
+	_Atomic uint16_t *references; /* (a) of this process */
 };
 
 /*
@@ -64,6 +79,24 @@ struct slots {
  */
 int slots_open(struct slots *s, uint64_t max);
 void slots_close(struct slots *s);
+
+/* ---------------------------------------------------------------- members */
+
+/* Who can say whether a member's process has gone. Without it (NULL) none is believed to. */
+void slots_set_witness(struct slots *s, bool (*is_gone)(void *arg, uint32_t member), void *arg);
+/*
+ * A new member that holds what this one does: a child that is about to be forked, in which
+ * slots_become makes it this process's. Nobody else uses s meanwhile.
+ * => its number in *member; -ENFILE: there are too many; -ENOMEM
+ */
+int slots_fork(struct slots *s, uint32_t *member);
+void slots_become(struct slots *s, uint32_t member);
+/* It is not to be: what it holds is free. */
+void slots_disown(struct slots *s, uint32_t member);
+/* Take from members that have gone what they held. => there was one */
+bool slots_reap(struct slots *s);
+/* This process has no references any more. => it was the last member */
+bool slots_leave(struct slots *s);
 
 /*
  * Take up to want neighbouring free slots, one reference each.
@@ -84,7 +117,7 @@ unsigned slots_references(const struct slots *s, slot_t slot);
 /* Bytes of records that were ever touched. */
 uint64_t slots_metadata(const struct slots *s);
 
-/* Invariants S1 .. S5 of slots.c. No other thread may be dropping references. Walks the extent. */
+/* Invariants S1 .. S6 of slots.c. No other thread may be dropping references. Walks the extent. */
 bool slots_check(struct slots *s);
 
 static inline uint32_t slots_sum(const struct slots *s, slot_t slot)

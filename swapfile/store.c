@@ -134,6 +134,11 @@ static void leave_io(struct swapfile *s)
 		s->io->detach(s->io_arg);
 }
 
+static bool is_gone(void *family, uint32_t member)
+{
+	return family_is_gone(family, member);
+}
+
 static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 {
 	uint64_t limit;
@@ -152,6 +157,8 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		error = slots_open(&s->slots, limit);
 		if (error)
 			leave_io(s);
+		else
+			slots_set_witness(&s->slots, is_gone, &s->family);
 	}
 	if (error)
 		file_close(&s->file);
@@ -172,6 +179,7 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 		return error_set(ENOMEM, "no memory for the swap file");
 	checksum_init();
 	lock_init(&s->grow_lock, RANK_GROW);
+	family_init(&s->family);
 	error = open_parts(s, options);
 	if (error) {
 		munmap(s, sizeof *s);
@@ -191,7 +199,10 @@ void swapfile_close(struct swapfile *s)
 	ASSERT(atomic_load(&s->queues) == 0);
 	look_close(&s->look);
 	leave_io(s);
+	if (!slots_leave(&s->slots))
+		s->file.named = false; /* others have it still */
 	slots_close(&s->slots);
+	family_close(&s->family);
 	file_close(&s->file);
 	munmap(s, sizeof *s);
 }
@@ -211,6 +222,44 @@ bool swapfile_is_direct(const struct swapfile *s)
 	return s->file.direct;
 }
 
+/* ----------------------------------------------------------------- fork */
+
+int swapfile_fork(struct swapfile *s)
+{
+	int error = slots_fork(&s->slots, &s->child);
+
+	if (error)
+		return error;
+	/* If there will be no child after all, this member is gone once its description is closed. */
+	error = family_fork(&s->family, s->slots.me, s->child);
+	if (error)
+		slots_disown(&s->slots, s->child);
+	return error;
+}
+
+void swapfile_fork_in_parent(struct swapfile *s)
+{
+	family_in_parent(&s->family);
+}
+
+int swapfile_fork_in_child(struct swapfile *s)
+{
+	void *arg = s->io_arg;
+	int error;
+
+	family_in_child(&s->family);
+	slots_become(&s->slots, s->child);
+	if (s->io->attach) {
+		s->io->desert(s->io_arg);
+		error = s->io->attach(s->file.fd, &arg);
+		if (error)
+			return error;
+	}
+	s->io_arg = arg;
+	look_open_again(&s->look, arg);
+	return 0;
+}
+
 /* ---------------------------------------------------------------- slots */
 
 /*
@@ -224,7 +273,8 @@ static bool grow(struct swapfile *s, uint32_t had)
 
 	lock_acquire(&s->grow_lock);
 	backed = s->slots.control->backed;
-	grown = backed > had; /* another thread did */
+	/* Another thread did, or what somebody held who has gone is free. */
+	grown = backed > had || slots_reap(&s->slots);
 	if (!grown && now_ns() >= s->full_until) {
 		uint64_t from = (uint64_t)backed * PAGE_BYTES;
 		uint64_t most = (uint64_t)s->slots.max * PAGE_BYTES - from;
@@ -252,6 +302,8 @@ unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first)
 		uint32_t backed = s->slots.control->backed;
 		unsigned n = slots_alloc(&s->slots, want, may_grow, first);
 
+		if (n == 0 && slots_reap(&s->slots))
+			continue;
 		if (n != SLOTS_GROW)
 			return n;
 		may_grow = grow(s, backed);

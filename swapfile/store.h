@@ -6,6 +6,7 @@
 #define QUIRE_SWAPFILE_STORE_H
 
 #include "base/lock.h"
+#include "swapfile/family.h"
 #include "swapfile/file.h"
 #include "swapfile/io.h"
 #include "swapfile/look.h"
@@ -21,12 +22,14 @@
 struct swapfile {
 	struct file file;        /* (c), .preallocate (g) */
 	struct slots slots;      /* its own lock */
+	struct family family;    /* (c) but while forking */
 	const struct io_ops *io; /* (c) */
 	void *io_arg;            /* (c) */
 	struct look look;        /* its own */
 	struct lock grow_lock;   /* RANK_GROW: one thread lengthens the file */
 	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
 	_Atomic unsigned queues; /* (a) open queues */
+	uint32_t child;          /* while forking: its number among the slots' members */
 	char refused[400]; /* (c) the last way of I/O that does not work here, in words; or "" */
 };
 

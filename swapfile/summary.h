@@ -77,6 +77,16 @@ static inline void summary_remove(struct summary *s, uint32_t i)
 	}
 }
 
+/* Nothing below size is a member, whatever the levels say of each other. */
+static inline void summary_clear(struct summary *s, uint32_t size)
+{
+	for (unsigned k = 0; k < SUMMARY_LEVELS; k++) {
+		size = MIN((size + 63) / 64, s->words[k]);
+		for (uint32_t i = 0; i < size; i++)
+			s->level[k][i] = 0;
+	}
+}
+
 /* The least member not below from, or SUMMARY_NONE. */
 static inline uint32_t summary_next(const struct summary *s, uint32_t from)
 {

@@ -8,7 +8,8 @@
  *
  *   store.c     swapfile_open/close, what ties the others together; growth
  *   file.c      opening: named or unnamed file, lock, O_DIRECT probe; header.c
- *   slots.c     allocation in runs, reference counts (shared memory)
+ *   slots.c     allocation in runs, reference counts; who holds what (shared memory)
+ *   family.c    which processes share it, and whether they are still there
  *   checksum.c  of a slot's content
  *   run.c       one transfer from start to end: buffers, short transfers, retries
  *   transfer.c  runs on the calling thread; look.c  waiting awake
@@ -63,7 +64,7 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
  * it comes after all that cannot do without. => once; nobody else uses s just now
  */
 void swapfile_look_open(struct swapfile *s, uint64_t look_ns);
-/* => every queue is closed. A named file keeps its header page only. */
+/* => every queue is closed. A named file keeps its header page only, once nobody shares it. */
 void swapfile_close(struct swapfile *s);
 
 const char *swapfile_io_name(const struct swapfile *s); /* "uring" */
@@ -72,6 +73,27 @@ const char *swapfile_io_refused(const struct swapfile *s);
 /* => 0, or the errno with which io_uring is refused here */
 int swapfile_probe_uring(void);
 bool swapfile_is_direct(const struct swapfile *s); /* O_DIRECT in use */
+
+/* ----------------------------------------------------------------- fork
+ *
+ * A child of fork(2) shares the file: what its parent had a reference to it has one to, too,
+ * of its own. A slot is free when nobody has any more; what a process held that
+ * was killed, or executed another program, is taken from it by the others in time. The file
+ * stays until the last of them has closed it.
+ */
+
+/*
+ * Before the fork: nobody else uses s, but for requests in flight, which stay this process's.
+ * => 0; -ENFILE: too many processes share it; -errno: the child cannot have it
+ */
+int swapfile_fork(struct swapfile *s);
+/* After it, in this process; if swapfile_fork succeeded. */
+void swapfile_fork_in_parent(struct swapfile *s);
+/*
+ * And in the child, which has one thread, before it uses s. Its queues were given up by
+ * swap_queue_forget, and looking (swapfile_look_open) begins anew. => 0 or -errno
+ */
+int swapfile_fork_in_child(struct swapfile *s);
 
 /* ---------------------------------------------------------------- slots
  * Safe from any thread; no call sleeps longer than the allocator's lock, but
@@ -95,7 +117,7 @@ void swapfile_unref(struct swapfile *s, slot_t slot);
 void swapfile_unref_run(struct swapfile *s, slot_t first, unsigned count);
 unsigned swapfile_references(const struct swapfile *s, slot_t slot);
 
-uint64_t swapfile_used(const struct swapfile *s);     /* slots with a reference */
+uint64_t swapfile_used(const struct swapfile *s);     /* slots that any process holds */
 uint64_t swapfile_metadata(const struct swapfile *s); /* bytes of records touched */
 
 /* Invariants of the slots, for debug builds and tests; no reference may be dropped meanwhile. */
@@ -166,6 +188,8 @@ int swapfile_transfer(struct swapfile *s, struct swap_run *run);
 int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out);
 /* Waits for what is in flight. */
 void swap_queue_close(struct swap_queue *q);
+/* In a child of fork: what is in flight is the parent's. Its runs are nobody's here. */
+void swap_queue_forget(struct swap_queue *q);
 
 /* Prepare a run; it starts at the next flush, or reap that waits and may start. -EAGAIN: the queue is full. */
 int swap_queue_add(struct swap_queue *q, struct swap_run *run);

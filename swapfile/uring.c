@@ -148,6 +148,8 @@ const struct io_ops io_uring_ops = {
 	.name = "uring",
 	.open = uring_open,
 	.close = uring_close,
+	/* To unmap the ring and close a descriptor touches nothing of the parent's. */
+	.forget = uring_close,
 	.prepare = uring_prepare,
 	.submit = uring_submit,
 	.wait = uring_wait,

@@ -2,66 +2,24 @@
 /* vm/cow.c - see cow.h. */
 #include "vm/vm.h"
 
-/* How long threads wait at a closed gate before it has its purpose. */
-#define DRAIN_NS UINT64_C(5000000)
-
-/* -------------------------------------------------------------- the gate */
-
 void cow_enter(struct quire_region *r)
 {
-	struct cow_gate *g = &r->gate;
-
-	for (;;) {
-		atomic_fetch_add(&g->inside, 1);
-		if (likely(!atomic_load(&g->closed)))
-			return;
-		cow_leave(r);
-		futex_wait(&g->closed, 1, 0, false);
-	}
+	gate_enter(&r->gate);
 }
 
 void cow_leave(struct quire_region *r)
 {
-	struct cow_gate *g = &r->gate;
-
-	if (atomic_fetch_sub(&g->inside, 1) == 1 && unlikely(atomic_load(&g->closed)))
-		futex_wake(&g->inside, 1, false);
+	gate_leave(&r->gate);
 }
 
-/* => false: not all have left in time */
-static bool drain(struct cow_gate *g)
-{
-	uint64_t end = now_ns() + DRAIN_NS;
-	uint32_t inside;
-
-	while ((inside = atomic_load(&g->inside)) != 0) {
-		if (now_ns() >= end)
-			return false;
-		futex_wait(&g->inside, inside, DRAIN_NS, false);
-	}
-	return true;
-}
-
-/*
- * Somebody inside may wait for a handler of faults (he reads a page that the program
- * discards under his hands), and the handlers for the gate. So that is opened again when
- * it takes long.
- */
 void cow_close(struct quire_region *r)
 {
-	for (;;) {
-		atomic_store(&r->gate.closed, 1);
-		if (drain(&r->gate))
-			return;
-		cow_open(r);
-		pause_reclaim();
-	}
+	gate_close(&r->gate, 0);
 }
 
 void cow_open(struct quire_region *r)
 {
-	atomic_store(&r->gate.closed, 0);
-	futex_wake(&r->gate.closed, INT32_MAX, false);
+	gate_open(&r->gate);
 }
 
 /* -------------------------------------------------------------- sharing */

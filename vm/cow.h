@@ -30,11 +30,6 @@
 
 struct quire_region;
 
-struct cow_gate {
-	_Atomic uint32_t inside;
-	_Atomic uint32_t closed; /* futex */
-};
-
 /* Short. A thread may be inside the gates of several regions. Does not nest for one of them. */
 void cow_enter(struct quire_region *r);
 void cow_leave(struct quire_region *r);

@@ -105,6 +105,21 @@ struct engine_ops {
 	void (*replenished)(struct engine *e);
 	/* There is room again: accesses that were refused for want of it may be tried (NULL: always). */
 	void (*forgive)(struct engine *e);
+	/*
+	 * fork(2), at a standstill (base/quiesce.h): before it, if there is something to do; then
+	 * in this process, whether there is a child or not. => 0, or -errno: the child cannot have it
+	 */
+	int (*fork)(struct engine *e);
+	void (*fork_in_parent)(struct engine *e);
+	/*
+	 * And in the child: what the process has of the kernel anew, the descriptors among
+	 * it; start comes later. Then the buffers are attached, and each region: with its pages as
+	 * they were, and what is mapped clean, or shared with a snapshot, write-protected.
+	 */
+	int (*fork_in_child)(struct engine *e);
+	int (*attach_in_child)(struct engine *e, struct quire_region *r);
+	/* Regions are shared mappings: a child has them of attach_in_child alone. */
+	bool own_mappings;
 };
 
 /* State of the userfaultfd engines. */

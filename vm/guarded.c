@@ -3,6 +3,7 @@
 #include "vm/guarded.h"
 
 #include "base/kernel.h"
+#include "base/quiesce.h"
 #include "guard/guard.h"
 #include "vm/signals.h"
 #include "vm/vm.h"
@@ -20,13 +21,16 @@
 /* The same for both calls. => -EFAULT: no page of ours */
 static int with_page(void *page, int (*what)(quire_region_t *, size_t, size_t))
 {
-	struct quire_region *r = registry_find(page);
-	int error;
+	struct quire_region *r;
+	int error = -EFAULT;
 
-	if (!r)
-		return -EFAULT;
-	error = what(r, (size_t)((char *)page - r->base), PAGE_BYTES);
-	region_put(r);
+	work_enter();
+	r = registry_find(page);
+	if (r) {
+		error = what(r, (size_t)((char *)page - r->base), PAGE_BYTES);
+		region_put(r);
+	}
+	work_leave();
 	return error;
 }
 
@@ -42,13 +46,16 @@ static void unpin(void *page)
 
 static size_t extent(const void *address)
 {
-	struct quire_region *r = registry_find(address);
-	size_t bytes;
+	struct quire_region *r;
+	size_t bytes = 0;
 
-	if (!r)
-		return 0;
-	bytes = r->bytes - (size_t)((const char *)address - r->base);
-	region_put(r);
+	work_enter();
+	r = registry_find(address);
+	if (r) {
+		bytes = r->bytes - (size_t)((const char *)address - r->base);
+		region_put(r);
+	}
+	work_leave();
 	return bytes;
 }
 

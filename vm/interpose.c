@@ -12,6 +12,7 @@
 #include "vm/vm.h"
 
 #include "base/kernel.h"
+#include "base/quiesce.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -48,11 +49,15 @@ static int kernel_discard(uintptr_t from, uintptr_t end, int advice)
 /* Is any of it? */
 static bool is_managed(uintptr_t from, uintptr_t end)
 {
-	struct quire_region *r = registry_find_from((void *)from);
-	bool managed = r && (uintptr_t)r->base < end;
+	struct quire_region *r;
+	bool managed;
 
+	work_enter();
+	r = registry_find_from((void *)from);
+	managed = r && (uintptr_t)r->base < end;
 	if (r)
 		region_put(r);
+	work_leave();
 	return managed;
 }
 
@@ -68,6 +73,7 @@ int madvise(void *address, size_t length, int advice)
 	}
 	if (!discards(advice) || from % PAGE_BYTES || end <= from)
 		return (int)syscall(SYS_madvise, address, length, advice);
+	work_enter();
 	/* As the kernel: holes in the range are told of, but what is there is discarded. */
 	while (from < end && (error == 0 || error == -ENOMEM)) {
 		struct quire_region *r = registry_find_from((void *)from);
@@ -93,6 +99,7 @@ int madvise(void *address, size_t length, int advice)
 		}
 		error = now ? now : error;
 	}
+	work_leave();
 	if (error)
 		errno = -error;
 	return error ? -1 : 0;

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/kernel.h"
+#include "base/quiesce.h"
 #include "base/thread.h"
 
 #include <errno.h>
@@ -79,23 +80,38 @@ static uint64_t read_some(struct quire_region *r, uint64_t first, uint64_t end)
 	return next_slot(r, plan.start, end);
 }
 
-static void serve(struct prefetch *f, const struct prefetch_request *q)
+/* => where to go on; end: nowhere */
+static uint64_t serve_window(struct prefetch *f, uint32_t region, uint64_t at, uint64_t end)
 {
-	struct quire_region *r = region_get(f->q, q->region);
-	uint64_t end = r ? MIN(q->first + q->n, r->pages) : 0;
+	struct quire_region *r;
+	uint64_t next = end;
 
-	for (uint64_t at = q->first, tries = 0; r && at < end && tries < PATIENCE;) {
-		uint64_t stop = MIN(at + CLUSTER_PAGES - 1, end), next = read_some(r, at, stop);
-
-		if (atomic_load(&f->stop) || atomic_load(&r->alive) != REGION_ALIVE)
-			break;
-		tries = next == at ? tries + 1 : 0;
-		if (next < stop)
-			pause_for(f, PAUSE_NS);
-		at = next;
+	service_enter();
+	r = region_get(f->q, region);
+	if (r && atomic_load(&r->alive) == REGION_ALIVE && at < r->pages) {
+		end = MIN(end, r->pages);
+		next = read_some(r, at, MIN(at + CLUSTER_PAGES - 1, end));
 	}
 	if (r)
 		region_put(r);
+	service_leave();
+	return next;
+}
+
+static void serve(struct prefetch *f, const struct prefetch_request *q)
+{
+	uint64_t end = q->first + q->n;
+
+	for (uint64_t at = q->first, tries = 0; at < end && tries < PATIENCE;) {
+		uint64_t next = serve_window(f, q->region, at, end);
+
+		if (atomic_load(&f->stop))
+			break;
+		tries = next == at ? tries + 1 : 0;
+		if (next < MIN(at + CLUSTER_PAGES - 1, end))
+			pause_for(f, PAUSE_NS);
+		at = next;
+	}
 }
 
 static bool next(struct prefetch *f, struct prefetch_request *out)
@@ -174,6 +190,12 @@ void prefetch_cancel(struct prefetch *f, uint32_t region)
 	}
 	f->count = kept;
 	lock_release(&f->lock);
+}
+
+void prefetch_fork_in_child(struct prefetch *f)
+{
+	f->started = false;
+	f->count = 0;
 }
 
 void prefetch_stop(struct prefetch *f)

@@ -32,5 +32,7 @@ int prefetch_request(struct prefetch *f, uint32_t region, uint64_t first, uint64
 /* Forget the requests for a region that is being destroyed; one in service ends by itself. */
 void prefetch_cancel(struct prefetch *f, uint32_t region);
 void prefetch_stop(struct prefetch *f);
+/* In a child of fork: what was asked for is forgotten, as advice may be. */
+void prefetch_fork_in_child(struct prefetch *f);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/kernel.h"
+#include "base/quiesce.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -26,10 +27,12 @@ void call_enter(struct call *c)
 	uint64_t all = ~UINT64_C(0);
 
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, c->mask, (size_t)8);
+	work_enter();
 }
 
 void call_leave(const struct call *c)
 {
+	work_leave();
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, c->mask, NULL, (size_t)8);
 }
 
@@ -259,11 +262,15 @@ int quire_open(quire_t **out, const struct quire_options *options)
 		q->on_error = options->on_error;
 		q->on_error_arg = options->on_error_arg;
 	}
+	work_enter();
 	error = open_all(q, &config);
-	if (error)
+	if (error) {
 		close_all(q);
-	else
+	} else {
+		fork_list(q);
 		*out = q;
+	}
+	work_leave();
 	return error;
 }
 
@@ -274,9 +281,17 @@ int quire_close(quire_t *q)
 	if (!q)
 		return error_set(EINVAL, "a NULL pager");
 	call_enter(&call);
-	close_all(q);
+	fork_unlist(q);
+	/* In a child that could not have it nothing of it is ours to give back. */
+	if (!q->lost)
+		close_all(q);
 	call_leave(&call);
 	return 0;
+}
+
+int lost_error(void)
+{
+	return error_set(ENODEV, "this child of fork could not be given the pager");
 }
 
 int quire_set_memory(quire_t *q, size_t bytes)
@@ -287,6 +302,8 @@ int quire_set_memory(quire_t *q, size_t bytes)
 
 	if (!q)
 		return error_set(EINVAL, "a NULL pager");
+	if (q->lost)
+		return lost_error();
 	if (bytes < QUIRE_MEMORY_MIN)
 		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)",
 		                 bytes, (size_t)QUIRE_MEMORY_MIN);

@@ -128,6 +128,8 @@ static int give_addresses(struct quire_region *r)
 	if (error)
 		return error_set(-error, "engine %s does not take the range: %s",
 		                 q->engine.ops->name, strerror(-error));
+	/* A child has it only by our handlers (fork.c). */
+	kernel_madvise(r->mapping, r->mapping_bytes, MADV_DONTFORK);
 	name_mapping(r);
 	atomic_store(&r->alive, REGION_ALIVE);
 	if (registry_add(r) == 0)
@@ -168,6 +170,8 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
+	if (q->lost)
+		return lost_error();
 	if (options && options->size != sizeof *options && (options->size != 0 || options->name))
 		return error_set(EINVAL, "quire_region_options.size is %zu, not %zu", options->size,
 		                 sizeof *options);

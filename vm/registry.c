@@ -11,13 +11,12 @@
  *     which unlinks, clears alive and then waits for the users, misses nobody.
  * G2  region records stay mapped while their pager is open. The array itself
  *     is never unmapped.
- * G3  in a child of fork the process has no regions: the threads that were
- *     changing the array, or looking, are not there to finish.
+ * G3  who looks or changes is at work (base/quiesce.h): so in a child of fork the
+ *     array is whole. What the child could not be given leaves it (fork.c).
  */
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 struct range {
@@ -34,27 +33,6 @@ static _Atomic uint32_t range_count;
 static _Atomic uint32_t sequence; /* odd while the array changes */
 /* Readers between their look and their count; close waits for them (G2). */
 static _Atomic uint32_t lookers;
-
-/*
- * The child's calls on memory of its own, madvise (interpose.c) among them, come
- * here too, and so does a SIGBUS of its own making. It has one thread.
- */
-static void forget_in_child(void)
-{
-	lock_init(&registry_lock, RANK_REGISTRY);
-	atomic_store(&range_count, 0);
-	atomic_store(&lookers, 0);
-	/* Even, and not what it was for a look that the fork interrupted. */
-	atomic_store(&sequence, (atomic_load(&sequence) | 1) + 1);
-}
-
-static int fork_error;
-
-/* When the program is loaded, so that it comes before the fork handlers of others. */
-__attribute__((constructor)) static void watch_forks(void)
-{
-	fork_error = -pthread_atfork(NULL, NULL, forget_in_child);
-}
 
 static uint32_t position_of(const struct range *a, uint32_t n, uintptr_t address)
 {
@@ -150,7 +128,7 @@ int registry_add(struct quire_region *r)
 	uintptr_t base = (uintptr_t)r->base;
 	struct range *a;
 	uint32_t n, at;
-	int error = fork_error;
+	int error = fork_watch_error();
 
 	lock_acquire(&registry_lock);
 	if (!error && !arena.base)

@@ -4,11 +4,11 @@
 
 #include "base/chain.h"
 #include "base/error.h"
+#include "base/quiesce.h"
 #include "guard/guard.h"
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -29,17 +29,6 @@ static struct lock users_lock = LOCK_INIT(RANK_ENGINE);
 static struct answer *answer_to(int number)
 {
 	return &answers[number == SIGSEGV];
-}
-
-/* Who held it is not there to release it. The handlers stay: the child's own pagers use them. */
-static void forget_in_child(void)
-{
-	lock_init(&users_lock, RANK_ENGINE);
-}
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-	pthread_atfork(NULL, NULL, forget_in_child);
 }
 
 /* Was the access a write? */
@@ -112,15 +101,17 @@ static enum outcome serve_region(struct quire_region *r, const siginfo_t *info,
 static enum outcome serve(const siginfo_t *info, const ucontext_t *context)
 {
 	struct quire_region *r;
-	enum outcome outcome;
+	enum outcome outcome = NOT_OURS;
 
 	if (info->si_code <= 0) /* sent by kill(2) and its like */
 		return NOT_OURS;
+	work_enter();
 	r = registry_find(info->si_addr);
-	if (!r)
-		return NOT_OURS;
-	outcome = serve_region(r, info, context);
-	region_put(r);
+	if (r) {
+		outcome = serve_region(r, info, context);
+		region_put(r);
+	}
+	work_leave();
 	return outcome;
 }
 

@@ -240,7 +240,6 @@ static int sigsegv_attach(struct engine *e, struct quire_region *r, char *base, 
 		return -errno;
 	syscall(SYS_munlock, base, bytes);
 	kernel_madvise(base, bytes, MADV_NOHUGEPAGE);
-	kernel_madvise(base, bytes, MADV_DONTFORK);
 	error = cover_open(&r->cover, e->sigsegv.limits, base, pages_of(bytes));
 	return error;
 }
@@ -348,8 +347,16 @@ static int sigsegv_start(struct engine *e)
 	return error;
 }
 
+static int sigsegv_fork(struct engine *e)
+{
+	(void)e;
+	return -ENOTSUP;
+}
+
 const struct engine_ops engine_sigsegv = {
 	.name = "sigsegv",
+	.own_mappings = true,
+	.fork = sigsegv_fork,
 	.in_thread = true,
 	.signal = SIGSEGV,
 	.costs =

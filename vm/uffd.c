@@ -130,6 +130,23 @@ static int refuse(bool in_thread, int why)
 	                 strerror(why));
 }
 
+int uffd_descriptor(struct engine *e)
+{
+	struct uffd_state *u = &e->uffd;
+	uint64_t offered;
+	int why = 0, error;
+
+	u->fd = descriptor(u->features & NEEDED_SIGNAL, &why);
+	if (u->fd < 0)
+		return -why;
+	error = handshake(u->fd, u->features, &offered);
+	if (error) {
+		close(u->fd);
+		u->fd = -1;
+	}
+	return error;
+}
+
 int uffd_open(struct engine *e, bool in_thread)
 {
 	struct uffd_state *u = &e->uffd;
@@ -147,8 +164,7 @@ int uffd_open(struct engine *e, bool in_thread)
 		                 in_thread ? "write-protection or SIGBUS delivery" :
 		                             "write-protection or thread numbers");
 	u->features = needed | (offered & WANTED);
-	u->fd = descriptor(in_thread, &why);
-	if (u->fd < 0 || handshake(u->fd, u->features, &offered) != 0) {
+	if (uffd_descriptor(e) != 0) {
 		uffd_close(e);
 		return error_set(ENOTSUP, "userfaultfd: the handshake failed");
 	}

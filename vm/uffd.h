@@ -18,6 +18,10 @@ int uffd_open(struct engine *e, bool in_thread);
 /* The fields of userfaultfd. */
 void uffd_probe(struct quire_probe *out);
 void uffd_close(struct engine *e);
+/* Open e->uffd.fd, with the features that were found. => 0 or -errno */
+int uffd_descriptor(struct engine *e);
+int uffd_fork_in_child(struct engine *e);
+int uffd_attach_in_child(struct engine *e, struct quire_region *r);
 int uffd_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes);
 void uffd_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes);
 int uffd_attach_buffers(struct engine *e, char *base, size_t bytes);

@@ -19,6 +19,7 @@
 #include "vm/uffd_handler.h"
 
 #include "base/kernel.h"
+#include "base/quiesce.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -148,6 +149,9 @@ void handler_retry(struct handler *h)
 
 	/* Each puts back one at most, behind what has been looked at. */
 	h->deferred_count = 0;
+	if (n == 0)
+		return;
+	service_enter();
 	readin_batch_begin(&h->e->q->pager);
 	for (uint32_t i = 0; i < n; i++) {
 		struct deferred d = h->deferred[i];
@@ -155,6 +159,16 @@ void handler_retry(struct handler *h)
 		serve(h, &d.access, d.patience);
 	}
 	readin_batch_end(&h->e->q->pager);
+	service_leave();
+}
+
+void handler_forgive(struct handler *h, uint64_t now)
+{
+	if (!h->refusals->count)
+		return;
+	service_enter();
+	refusals_end(h->refusals, now);
+	service_leave();
 }
 
 uint32_t handler_receive(struct handler *h, void (*several)(struct handler *h))
@@ -163,6 +177,9 @@ uint32_t handler_receive(struct handler *h, void (*several)(struct handler *h))
 	ssize_t bytes = read(h->e->uffd.fd, m, sizeof m);
 	uint32_t n = bytes > 0 ? (uint32_t)((size_t)bytes / sizeof m[0]) : 0;
 
+	if (n == 0)
+		return 0;
+	service_enter();
 	if (n > 1) {
 		several(h);
 		readin_batch_begin(&h->e->q->pager);
@@ -171,18 +188,24 @@ uint32_t handler_receive(struct handler *h, void (*several)(struct handler *h))
 		message(h, &m[i]);
 	if (n > 1)
 		readin_batch_end(&h->e->q->pager);
+	service_leave();
 	return n;
 }
 
 bool handler_arrival(struct handler *h)
 {
-	for (uint32_t i = 0; i < READ_QUEUES; i++) {
+	bool arrived = false;
+
+	if (atomic_load_explicit(&h->e->q->pager.reading, memory_order_relaxed) == 0)
+		return false;
+	service_enter();
+	for (uint32_t i = 0; i < READ_QUEUES && !arrived; i++) {
 		uint32_t at = (h->queue + i) % READ_QUEUES;
 
-		if (readin_poll(&h->e->q->pager, at)) {
+		arrived = readin_poll(&h->e->q->pager, at);
+		if (arrived)
 			h->queue = at;
-			return true;
-		}
 	}
-	return false;
+	service_leave();
+	return arrived;
 }

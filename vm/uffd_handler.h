@@ -42,4 +42,7 @@ bool handler_arrival(struct handler *h);
 /* Try again what was put off. */
 void handler_retry(struct handler *h);
 
+/* Let accesses that were refused long ago be tried again. */
+void handler_forgive(struct handler *h, uint64_t now);
+
 #endif

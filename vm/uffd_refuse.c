@@ -154,6 +154,7 @@ static void uncover(struct engine *e, struct quire_region *r, char *at, int prot
 	memcpy(name + 6, r->name, REGION_NAME_BYTES);
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, at, PAGE_BYTES, name);
 	kernel_madvise(at, PAGE_BYTES, MADV_NOHUGEPAGE);
+	kernel_madvise(at, PAGE_BYTES, MADV_DONTFORK);
 	if (e->ops->attach(e, r, at, PAGE_BYTES) == 0)
 		mprotect(at, PAGE_BYTES, protection);
 }

@@ -17,7 +17,8 @@ static int signal_open(struct engine *e, struct quire *q)
 
 static int signal_start(struct engine *e)
 {
-	int error = signals_start(SIGBUS);
+	/* In a child of fork it is there already. */
+	int error = e->uffd.handler ? 0 : signals_start(SIGBUS);
 
 	e->uffd.handler = error ? NULL : e;
 	return error;
@@ -52,4 +53,6 @@ const struct engine_ops engine_uffd_signal = {
 	.save = uffd_save,
 	.protect_all = uffd_protect_all,
 	.drop = uffd_drop,
+	.fork_in_child = uffd_fork_in_child,
+	.attach_in_child = uffd_attach_in_child,
 };

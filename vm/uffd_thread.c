@@ -313,8 +313,7 @@ static void stay_awake(struct member *m)
 			last = meet(&m->crew->last, last);
 		if (now >= last + (reads ? q->look_ns : q->spin_ns))
 			return;
-		if (m->crew->refusals.count)
-			refusals_end(&m->crew->refusals, now);
+		handler_forgive(&m->handler, now);
 		/* After a page has arrived its thread may want this CPU. */
 		if (m->crew->paired && !some && !expects_something(m)) {
 			keep_apart(m, now);
@@ -343,8 +342,7 @@ static void *member_main(void *argument)
 		if (!busy)
 			sleep_for_work(m);
 		handler_retry(h);
-		if (m->crew->refusals.count)
-			refusals_end(&m->crew->refusals, now_ns());
+		handler_forgive(h, now_ns());
 	}
 	return NULL;
 }
@@ -376,21 +374,49 @@ static int member_start(struct crew *crew, struct engine *e)
 	return error;
 }
 
-static int crew_start(struct engine *e)
+/* => *out: nobody is in it yet */
+static int crew_new(struct engine *e, struct crew **out)
 {
-	unsigned wanted = MIN(MAX(cpu_count(), 1u), HANDLERS_MAX);
 	struct arena a;
-	struct crew *crew;
-	int error = arena_open(&a, sizeof *crew, false, "quire handlers");
+	int error = arena_open(&a, sizeof **out, false, "quire handlers");
 
 	if (error)
 		return error;
-	crew = a.base;
-	crew->self = a;
+	*out = a.base;
+	(*out)->self = a;
+	refusals_open(&(*out)->refusals, e);
+	return 0;
+}
+
+/* In a child of fork: those in it are the parent's. Its refusals are poisoned pages here, too. */
+static void crew_dismiss(struct crew *crew)
+{
+	for (uint32_t i = 0; i < crew->count; i++) {
+		close(crew->member[i].event);
+		memset(&crew->member[i], 0, sizeof crew->member[i]);
+	}
+	atomic_store(&crew->count, 0);
+	atomic_store(&crew->latest, NULL);
+}
+
+static int crew_start(struct engine *e)
+{
+	unsigned wanted = MIN(MAX(cpu_count(), 1u), HANDLERS_MAX);
+	struct crew *crew = e->uffd.handler;
+	int error = 0;
+
+	if (crew)
+		crew_dismiss(crew);
+	else
+		error = crew_new(e, &crew);
+	if (error)
+		return error;
 	trial_init(&crew->trial, APART_NS);
-	refusals_open(&crew->refusals, e);
 	error = member_start(crew, e);
 	if (error) {
+		struct arena a = crew->self;
+
+		e->uffd.handler = NULL;
 		arena_close(&a);
 		return error_set(-error, "no handler thread: %s%s", strerror(-error), arena_hint());
 	}
@@ -468,4 +494,6 @@ const struct engine_ops engine_uffd = {
 	.wake = uffd_wake,
 	.replenished = crew_replenished,
 	.forgive = crew_forgive,
+	.fork_in_child = uffd_fork_in_child,
+	.attach_in_child = uffd_attach_in_child,
 };

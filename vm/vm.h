@@ -16,6 +16,7 @@
  *   cow.c       what snapshots keep of pages that change
  *   lineage.c   whose contents a page without own ones has
  *   snapshot.c  snapshots, clones, rollback: the public calls
+ *   fork.c      children of fork(2)    uffd_fork.c   their userfaultfd
  *   advise.c    advice, protection      pin.c  pins      prefetch.c  WILLNEED
  *   engine.c    choosing an engine
  *   uffd.c, uffd_take.c            the primitives of userfaultfd
@@ -35,6 +36,7 @@
 
 #include "base/arena.h"
 #include "base/counters.h"
+#include "base/gate.h"
 #include "base/histogram.h"
 #include "base/lock.h"
 #include "pager/pager.h"
@@ -72,7 +74,7 @@ struct quire_region {
 	 */
 	_Atomic uint32_t users;
 	_Atomic uint32_t alive; /* enum region_life */
-	struct cow_gate gate;
+	struct gate gate;       /* cow.h */
 	char *base;
 	uint64_t pages;
 	size_t bytes;
@@ -138,6 +140,9 @@ struct quire {
 	uint32_t readahead_max; /* pages */
 	char swap_path[256];
 	char choice[ENGINE_WORDS + 500]; /* quire_choice */
+	struct quire *next_open;         /* fork.c: another pager of the process */
+	int fork_error;                  /* 0: the child that is being forked has it */
+	bool lost;                       /* this process is a child that could not have it */
 };
 
 /* ------------------------------------------------------------- entries */
@@ -353,6 +358,14 @@ int region_make(struct quire *q, size_t bytes, const char *name, struct quire_re
 void region_forget(struct quire_region *r);
 /* => 0, or -EINVAL with words */
 int range_check(const struct quire_region *r, size_t offset, size_t length);
+
+/* The pagers of this process, for its children: fork.c */
+void fork_list(struct quire *q);
+void fork_unlist(struct quire *q);
+/* A call on a pager that is lost. => -ENODEV with words */
+int lost_error(void);
+/* => 0, or -errno: forks go unnoticed */
+int fork_watch_error(void);
 
 /* Options: options.c */
 struct quire_config {

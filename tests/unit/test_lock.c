@@ -92,30 +92,73 @@ static void sleeps_and_wakes(void)
 	CHECK_EQ(atomic_load(&lock.word), 0);
 }
 
+static bool nobody_has(void *arg, uint32_t who)
+{
+	(void)arg;
+	(void)who;
+	return false;
+}
+
+struct between {
+	struct shared_lock lock;
+	uint64_t n;
+};
+
 static void between_processes(void)
 {
-	struct shared {
-		struct lock lock;
-		uint64_t n;
-	} * s;
+	struct between *s;
 	struct arena a;
 	int status;
 	pid_t child;
 
 	REQUIRE_EQ(arena_open(&a, sizeof *s, true, NULL), 0);
 	s = a.base;
-	lock_init_shared(&s->lock, RANK_SLOTS);
+	shared_lock_init(&s->lock, RANK_SLOTS);
 	child = fork();
 	REQUIRE(child >= 0);
 	for (int i = 0; i < ROUNDS; i++) {
-		lock_acquire(&s->lock);
+		if (shared_lock_acquire(&s->lock, child == 0, nobody_has, NULL))
+			_exit(1);
 		s->n++;
-		lock_release(&s->lock);
+		shared_lock_release(&s->lock);
 	}
 	if (child == 0)
 		_exit(0);
-	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
 	CHECK_EQ(s->n, 2 * ROUNDS);
+	CHECK_EQ(atomic_load(&s->lock.word), 0);
+	arena_close(&a);
+}
+
+static bool five_has(void *arg, uint32_t who)
+{
+	++*(unsigned *)arg;
+	return who == 5;
+}
+
+/* The holder ends with it in hand: whoever waits is told, and only he. */
+static void holder_gone(void)
+{
+	struct between *s;
+	struct arena a;
+	unsigned asked = 0;
+	int status;
+	pid_t child;
+
+	REQUIRE_EQ(arena_open(&a, sizeof *s, true, NULL), 0);
+	s = a.base;
+	shared_lock_init(&s->lock, RANK_SLOTS);
+	child = fork();
+	REQUIRE(child >= 0);
+	if (child == 0)
+		_exit(shared_lock_acquire(&s->lock, 5, nobody_has, NULL));
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	CHECK(shared_lock_acquire(&s->lock, 0, five_has, &asked));
+	CHECK_EQ(asked, 1);
+	shared_lock_release(&s->lock);
+	CHECK(!shared_lock_acquire(&s->lock, 0, five_has, &asked));
+	CHECK_EQ(asked, 1);
+	shared_lock_release(&s->lock);
 	arena_close(&a);
 }
 
@@ -196,6 +239,7 @@ int main(int argc, char **argv)
 		UNIT(try),
 		UNIT(sleeps_and_wakes),
 		UNIT(between_processes),
+		UNIT(holder_gone),
 		UNIT(waits),
 		UNIT(ranks),
 		UNIT_END,

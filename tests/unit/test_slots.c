@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/unit/test_slots.c - swapfile/slots.c and summary.h: who is given which
- * slot, reference counts, sharing with a child, and a random run against a
- * plain array.
+ * slot, reference counts, and a random run against a plain array. Who shares them:
+ * test_members.c.
  */
 #include "swapfile/slots.h"
 #include "tests/unit/unit.h"
@@ -263,7 +263,7 @@ static void misuse_is_fatal(void)
 	REQUIRE_EQ(slots_alloc(&s, 1, false, &first), 1);
 	CHECK_EQ(first, 1);
 	CHECK_EQ(fate(ref_once_more, &s), 0);
-	for (unsigned i = 2; i < SLOTS_REFERENCES_MAX; i++)
+	for (unsigned i = 1; i < SLOTS_REFERENCES_MAX; i++)
 		slots_ref(&s, first);
 	CHECK_EQ(slots_references(&s, first), SLOTS_REFERENCES_MAX);
 	CHECK_EQ(fate(ref_once_more, &s), SIGABRT);
@@ -272,34 +272,6 @@ static void misuse_is_fatal(void)
 	slots_close(&s);
 }
 
-static void child_work(struct slots *s)
-{
-	slot_t first;
-
-	slots_unref(s, 1, 1);
-	slots_ref(s, 2);
-	if (slots_alloc(s, 8, false, &first) != 8 || first != 9)
-		_exit(1);
-	slots_set_sum(s, 9, 12345);
-}
-
-static void shared_with_a_child(void)
-{
-	struct slots s = open_backed(1000);
-	slot_t first;
-
-	REQUIRE_EQ(slots_alloc(&s, 8, false, &first), 8);
-	CHECK_EQ(fate(child_work, &s), 0);
-	CHECK_EQ(slots_references(&s, 1), 0);
-	CHECK_EQ(slots_references(&s, 2), 2);
-	CHECK_EQ(slots_references(&s, 9), 1);
-	CHECK_EQ(slots_sum(&s, 9), 12345);
-	CHECK_EQ(s.control->used, 15);
-	CHECK(slots_check(&s));
-	slots_close(&s);
-}
-
-/* The kernel makes no more of the records usable: mprotect fails from here on. */
 static void forbid_more(void)
 {
 	struct sock_filter code[] = {
@@ -362,13 +334,22 @@ static void take_many(struct slots *s)
 	slots_unref(s, first, SWAP_RUN_MAX);
 }
 
+static void take_many_as_child(struct slots *s)
+{
+	slots_become(s, 1);
+	take_many(s);
+}
+
 /* A child extends the records; its parent comes to them later, farther than it had been. */
 static void extended_by_a_child(void)
 {
 	struct slots s = open_backed(1 << 24);
+	uint32_t child;
 	slot_t first;
 
-	CHECK_EQ(fate(take_many, &s), 0);
+	REQUIRE_EQ(slots_fork(&s, &child), 0);
+	CHECK_EQ(child, 1);
+	CHECK_EQ(fate(take_many_as_child, &s), 0);
 	CHECK(s.control->extent > 99000);
 	REQUIRE_EQ(slots_alloc(&s, SWAP_RUN_MAX, false, &first), SWAP_RUN_MAX);
 	CHECK(first > 90000);
@@ -506,8 +487,9 @@ static uint64_t resident_part(const struct arena *a)
 
 static uint64_t resident(const struct slots *s)
 {
-	return resident_part(&s->arena) + resident_part(&s->reference_arena) +
-	       resident_part(&s->sum_arena);
+	return resident_part(&s->arena) + resident_part(&s->holder_arena) +
+	       resident_part(&s->reference_arena) + resident_part(&s->sum_arena) +
+	       resident_part(&s->held_arenas[0]);
 }
 
 static void a_tebibyte_costs_what_is_used(void)
@@ -523,8 +505,8 @@ static void a_tebibyte_costs_what_is_used(void)
 	for (slot_t i = 1; i < first; i++)
 		slots_set_sum(&s, i, i);
 	CHECK(resident(&s) <= slots_metadata(&s));
-	/* About six bytes and a bit a slot. */
-	CHECK(slots_metadata(&s) <= (uint64_t)s.control->extent * 7 + 16 * PAGE_BYTES);
+	/* About eight bytes and two bits a slot. */
+	CHECK(slots_metadata(&s) <= (uint64_t)s.control->extent * 9 + 16 * PAGE_BYTES);
 	slots_close(&s);
 }
 
@@ -578,7 +560,6 @@ int main(int argc, char **argv)
 		UNIT(fragments_when_the_limit_is_reached),
 		UNIT(counts_references),
 		UNIT(misuse_is_fatal),
-		UNIT(shared_with_a_child),
 		UNIT(extended_by_a_child),
 		UNIT(no_room_for_records),
 		UNIT(random_against_model),

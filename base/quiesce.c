@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* base/quiesce.c - see quiesce.h. */
+#include "base/quiesce.h"
+
+#include "base/base.h"
+#include "base/gate.h"
+
+static struct gate work, service;
+
+static SIGNAL_SAFE_TLS struct {
+	uint32_t depth;  /* pieces of work that this thread is in */
+	bool is_quiet;   /* between begin and end: the gates are closed for others */
+	bool in_service; /* of ours, in a step */
+} self;
+
+/* What is done in service, faults of our own threads included, is of one piece. */
+void work_enter(void)
+{
+	if (self.in_service)
+		return;
+	if (self.depth++ == 0 && !self.is_quiet)
+		gate_enter(&work);
+}
+
+void work_leave(void)
+{
+	if (self.in_service)
+		return;
+	if (--self.depth == 0 && !self.is_quiet)
+		gate_leave(&work);
+}
+
+void service_enter(void)
+{
+	gate_enter(&service);
+	self.in_service = true;
+}
+
+void service_leave(void)
+{
+	self.in_service = false;
+	gate_leave(&service);
+}
+
+/*
+ * Both are opened again when the second cannot be closed: a thread of ours may wait for one that
+ * waits at the first.
+ */
+void quiesce_begin(void)
+{
+	uint32_t own = self.depth > 0;
+
+	do
+		gate_close(&work, own);
+	while (!gate_try_close(&service, 0) && (gate_open(&work), true));
+	self.is_quiet = true;
+}
+
+void quiesce_end(void)
+{
+	self.is_quiet = false;
+	gate_open(&service);
+	gate_open(&work);
+}
+
+/* Others may have been at the gates, inside for the moment that it takes to see that they are closed. */
+void quiesce_end_in_child(void)
+{
+	atomic_store(&work.inside, self.depth > 0);
+	atomic_store(&service.inside, 0);
+	quiesce_end();
+}

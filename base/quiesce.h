@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base/quiesce.h - a moment at which nobody is at work, for fork.
+ *
+ * A child of fork(2) has one thread. What another was doing at that moment stays half done
+ * there for ever: a lock is held, an entry busy, a list open. So the thread that forks first waits
+ * until everybody is between two pieces of work, and keeps them there.
+ *
+ * Two kinds of threads, in the whole process: those of the program, in a call of ours or in
+ * a fault (work), and our own (service), which the former may wait for. So the program's are
+ * stopped first. What a thread waits for outside of both - a sleep until there is
+ * something to do - may go on.
+ */
+#ifndef QUIRE_BASE_QUIESCE_H
+#define QUIRE_BASE_QUIESCE_H
+
+#include <stdint.h>
+
+/* A thread of the program's, or any that is not at service. Nests. Async-signal-safe. */
+void work_enter(void);
+void work_leave(void);
+
+/* A thread of ours, for one step. Does not nest, nor lie inside work. */
+void service_enter(void);
+void service_leave(void);
+
+/* Wait until nobody but this thread is at work, and keep it so until the other call, by the same thread. */
+void quiesce_begin(void);
+void quiesce_end(void);
+/* The same in the child, where nobody else is. */
+void quiesce_end_in_child(void);
+
+#endif

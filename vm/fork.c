@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm/fork.c - children of fork(2): each has the memory as it was at that moment, and a
+ * pager of its own from then on.
+ *
+ * Records are private memory, which the kernel shares copy-on-write like all else. What
+ * it does not give the child, or gives it wrongly, is made here by handlers of
+ * pthread_atfork(3):
+ *
+ *   before        everybody is brought to a standstill (base/quiesce.h), so records are
+ *                 whole; the child is made a holder of all slots that this process holds;
+ *                 regions, which a child does not get otherwise, are allowed to it
+ *   in the child  descriptors, rings, registrations and threads anew; what was in flight
+ *                 counts as never begun (pager/fork.c)
+ *
+ * A child that is made without these handlers (_Fork(3), clone(2)) has no regions: an access
+ * there is SIGSEGV, never a wrong byte. vfork(2) and posix_spawn(3) share memory with
+ * their parent and are no matter of ours.
+ *
+ * K1  Between the two halves no thread but the one that forks uses a pager, of this process or
+ *     of its child, and that one touches no managed memory: our handlers come last
+ *     before the fork and first after it, being registered when the program is loaded.
+ * K2  A slot that the child's tables name is held for the child before the fork.
+ */
+#include "vm/vm.h"
+
+#include "base/error.h"
+#include "base/kernel.h"
+#include "base/quiesce.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Changed at work, read at a standstill. */
+static struct quire *open_pagers;
+static struct lock list_lock = LOCK_INIT(RANK_NONE);
+
+/* One fork at a time. */
+static struct lock fork_lock = LOCK_INIT(RANK_NONE);
+static uint64_t fork_mask; /* of the thread that forks; fork lock */
+
+void fork_list(struct quire *q)
+{
+	lock_acquire(&list_lock);
+	q->next_open = open_pagers;
+	open_pagers = q;
+	lock_release(&list_lock);
+}
+
+void fork_unlist(struct quire *q)
+{
+	struct quire **at = &open_pagers;
+
+	lock_acquire(&list_lock);
+	while (*at && *at != q)
+		at = &(*at)->next_open;
+	if (*at)
+		*at = q->next_open;
+	lock_release(&list_lock);
+}
+
+/* -------------------------------------------------------------- before */
+
+/* Will a child have the pages? */
+static int allow_mappings(struct quire *q, bool allow)
+{
+	int advice = allow ? MADV_DOFORK : MADV_DONTFORK, error = 0;
+
+	if (q->engine.ops->own_mappings)
+		return 0;
+	for (uint32_t i = 0; i < regions_used(q); i++) {
+		struct quire_region *r = &q->regions[i];
+
+		if (r->mapping && kernel_madvise(r->mapping, r->mapping_bytes, advice) != 0)
+			error = -errno;
+	}
+	return error;
+}
+
+static int prepare_one(struct quire *q)
+{
+	const struct engine_ops *ops = q->engine.ops;
+	int error = allow_mappings(q, true);
+
+	if (!error)
+		error = ops->fork ? ops->fork(&q->engine) : 0;
+	if (!error) {
+		error = swapfile_fork(q->swap);
+		if (error && ops->fork_in_parent)
+			ops->fork_in_parent(&q->engine);
+	}
+	if (error)
+		allow_mappings(q, false);
+	return error;
+}
+
+static void prepare(void)
+{
+	uint64_t all = ~UINT64_C(0), mask;
+
+	/* A handler of the program's may touch managed memory: not between the halves (K1). */
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof mask);
+	lock_acquire(&fork_lock);
+	fork_mask = mask;
+	quiesce_begin();
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		if (!q->lost)
+			q->fork_error = prepare_one(q);
+}
+
+static void finish(void)
+{
+	uint64_t mask = fork_mask;
+
+	lock_release(&fork_lock);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+}
+
+/* -------------------------------------------------------- in the parent */
+
+static void parent_one(struct quire *q)
+{
+	if (q->lost || q->fork_error)
+		return;
+	swapfile_fork_in_parent(q->swap);
+	if (q->engine.ops->fork_in_parent)
+		q->engine.ops->fork_in_parent(&q->engine);
+	allow_mappings(q, false);
+}
+
+static void in_parent(void)
+{
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		parent_one(q);
+	quiesce_end();
+	finish();
+}
+
+/* --------------------------------------------------------- in the child */
+
+/* The child cannot have it. Its addresses stay taken, and out of reach. */
+static void lose(struct quire *q, int error)
+{
+	struct quire_error e = {
+		.kind = QUIRE_ERROR_FORK,
+		.error = -error,
+		.message = "a child of fork could not be given the pager: its memory is "
+			   "inaccessible there",
+	};
+
+	q->lost = true;
+	for (uint32_t i = 0; i < regions_used(q); i++) {
+		struct quire_region *r = &q->regions[i];
+
+		if (r->mapping) {
+			mmap(r->mapping, r->mapping_bytes, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+			registry_remove(r);
+		}
+		atomic_store(&r->alive, REGION_GONE);
+	}
+	if (q->on_error)
+		q->on_error(q->on_error_arg, &e);
+}
+
+static int attach_all(struct quire *q)
+{
+	const struct engine_ops *ops = q->engine.ops;
+	int error = ops->attach_buffers(&q->engine, q->buffer_arena.base, q->buffer_arena.bytes);
+
+	for (uint32_t i = 0; i < regions_used(q) && !error; i++)
+		if (q->regions[i].mapping)
+			error = ops->attach_in_child(&q->engine, &q->regions[i]);
+	return error;
+}
+
+/* First what the child's other handlers may need at once: their own memory may be managed. */
+static int remake(struct quire *q)
+{
+	const struct engine_ops *ops = q->engine.ops;
+	bool reader = q->pager.reader.started;
+	int error;
+
+	pager_fork_forget(&q->pager);
+	prefetch_fork_in_child(&q->prefetch);
+	if ((error = swapfile_fork_in_child(q->swap)) || (error = ops->fork_in_child(&q->engine)) ||
+	    (error = attach_all(q)) || (error = pager_fork_in_child(&q->pager)) ||
+	    (reader && (error = reader_start(&q->pager))) || (error = ops->start(&q->engine)))
+		return error;
+	return reclaimer_start(&q->pager);
+}
+
+static void child_one(struct quire *q)
+{
+	int error = q->fork_error;
+
+	if (q->lost)
+		return;
+	if (!error)
+		error = remake(q);
+	if (error)
+		lose(q, error);
+	else
+		allow_mappings(q, false);
+}
+
+static void in_child(void)
+{
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		child_one(q);
+	quiesce_end_in_child();
+	finish();
+}
+
+static int watch_error;
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	watch_error = -pthread_atfork(prepare, in_parent, in_child);
+}
+
+int fork_watch_error(void)
+{
+	return watch_error;
+}
