@@ -47,7 +47,8 @@ static const struct option options[] = {
 static void help(void)
 {
 	puts("Usage: bench/run [OPTION]...\n"
-	     "Compare Quire with the kernel's own swap and with what the disk can do.\n\n"
+	     "Compare Quire with the kernel's own swap and with what the disk can do,\n"
+	     "and its snapshots with fork.\n\n"
 	     "  --region SIZE      the memory under test (1G); SIZE takes K, M, G\n"
 	     "  --memory SIZE      the budget of each contender (256M)\n"
 	     "  --rounds N         repeat all N times and show medians (3)\n"
@@ -266,7 +267,9 @@ static bool book(const struct settings *s, const struct job *job, enum contender
 	if (who == KERNEL)
 		return false;
 	figure_add(F_OVER, who, (out->peak - (double)out->metadata - (double)s->memory) / MIB);
-	if (job->shown != F_TOUCH_ORDER && job->shown != F_TOUCH_RANDOM)
+	/* These touch a part of the region only. */
+	if (job->shown != F_TOUCH_ORDER && job->shown != F_TOUCH_RANDOM &&
+	    job->shown != F_SNAP_CREATE)
 		figure_add(F_METADATA, who, 100.0 * (double)out->metadata / (double)s->region);
 	return false;
 }

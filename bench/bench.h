@@ -6,6 +6,7 @@
  *   child.c    one measurement in a process of its own; samples its memory
  *   memory.c   the memory under test: a Quire region, or a plain mapping
  *   work.c     the workloads; every word that is read is checked
+ *   snapshot.c the workloads with snapshots: Quire's, or fork and its copy-on-write
  *   raw.c      what the disk itself can do
  *   swap.c     the kernel's turn: a swap file and a memory cgroup, made and removed
  *   figures.c  the list of figures, their values, medians and targets
@@ -62,6 +63,9 @@ enum figure {
 	F_READ_1, F_READ_1_MISS, F_READ_N, F_READ_N_MISS,
 	F_RMW_1, F_RMW_1_MISS, F_RMW_N, F_RMW_N_MISS,
 	F_SCAN_READ, F_SCAN_WRITE,
+	F_SNAP_CREATE, F_SNAP_STALL, F_SNAP_STALL_MAX,
+	F_SNAP_ORDER, F_SNAP_ORDER_RATIO, F_SNAP_RANDOM, F_SNAP_RANDOM_RATIO,
+	F_SNAP_BEYOND, F_SNAP_MEMORY,
 	F_RESIDENT, F_OVER, F_METADATA, F_OPEN, F_IDLE,
 	F_DEPTH_32, F_CHECK,
 	F_MINOR_P50, F_MINOR_P99, F_MINOR_P999,
@@ -101,7 +105,7 @@ bool target_met(const struct target *t, enum contender who, double ratio);
 
 /* -------------------------------------------------------------- one job */
 
-#define OUTCOME_FIGURES 40
+#define OUTCOME_FIGURES 64
 
 /* What a child hands to its parent, in shared memory. */
 struct outcome {
@@ -163,6 +167,20 @@ uint64_t memory_misses(const struct memory *m);
 /* Yield what Quire's statistics say about latencies: first is the row of p50. */
 void memory_latencies(const struct memory *m, bool major, enum figure first);
 
+/* ----------------------------------------------------------- workloads */
+
+/* What an update adds: odd, so that how often a word was updated can be told from it. */
+#define STEP 0x9e3779b97f4a7c15u
+uint64_t step_inverse(void); /* 1 / STEP modulo 2^64 */
+void fill(struct memory *m); /* the word at index i is mix(i) */
+/* The numbers of all pages, in order or shuffled; to be freed. */
+uint32_t *page_order(size_t pages, bool at_random);
+_Noreturn void wrong_word(const char *what, uint64_t i, uint64_t got, uint64_t want);
+void snapshot(const struct settings *s, enum contender who); /* the job */
+size_t snapshot_created(const struct settings *s);           /* bytes that it takes one of */
+size_t snapshot_written(const struct settings *s);           /* bytes that it writes after one */
+size_t snapshot_beyond(const struct settings *s); /* so many that they and the copies do not fit */
+
 /* ------------------------------------------------------------ raw limits */
 
 /* The file under dir that the raw limits are measured on; it has no name. Returns 0 or -errno. */
@@ -191,6 +209,21 @@ static inline uint64_t mix(uint64_t i)
 	x ^= x >> 29;
 	x *= 0x94d049bb133111ebu;
 	return x ^ (x >> 32);
+}
+
+static inline uint64_t xorshift(uint64_t *state)
+{
+	uint64_t x = *state;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return *state = x;
+}
+
+static inline uint64_t below(uint64_t *state, uint64_t n)
+{
+	return (uint64_t)(((unsigned __int128)xorshift(state) * n) >> 64);
 }
 
 /* ---------------------------------------------------------------- output */

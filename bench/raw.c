@@ -92,13 +92,7 @@ bool raw_is_direct(void)
 
 static uint64_t next_offset(uint64_t *rng, size_t size)
 {
-	uint64_t x = *rng;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	*rng = x;
-	return (uint64_t)(((unsigned __int128)x * (size / PAGE)) >> 64) * PAGE;
+	return below(rng, size / PAGE) * PAGE;
 }
 
 /* Thousand random 4 KiB reads a second, one at a time. */

@@ -239,6 +239,11 @@ void report_print(FILE *f, const struct settings *s, unsigned failures)
 	        "outside the cgroup.\nFill, scans: raw limit is the disk in order, 4 requests of "
 	        "1 MiB in flight (write, read).\nk/s: thousand accesses a second; an update reads, "
 	        "adds and writes one word.\n");
+	fprintf(f,
+	        "Snapshots: of %zu MiB, all resident and dirty; first writes: to each page of %zu "
+	        "MiB once,\nof %zu MiB where the copies exceed the budget; the kernel's is fork, "
+	        "its child waiting.\n",
+	        snapshot_created(s) / MIB, snapshot_written(s) / MIB, snapshot_beyond(s) / MIB);
 	for (unsigned w = 0; w < CONTENDERS; w++)
 		if (absent_reason(w))
 			fprintf(f, "SKIPPED: %s: %s\n", contender_name[w], absent_reason(w));
@@ -255,6 +260,7 @@ void report_print(FILE *f, const struct settings *s, unsigned failures)
 	for (unsigned w = 0; w < CONTENDERS; w++)
 		fprintf(f, " %12s", contender_name[w]);
 	rows(f, "\nWorkloads", F_TOUCH_ORDER, F_SCAN_WRITE);
+	rows(f, "Snapshots (kernel: fork and its copy-on-write)", F_SNAP_CREATE, F_SNAP_MEMORY);
 	rows(f, "Footprint (resident, metadata, idle: the greatest; opening: median)", F_RESIDENT,
 	     F_IDLE);
 	rows(f, "Raw", F_DEPTH_32, F_CHECK);

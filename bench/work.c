@@ -21,10 +21,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define STEP 0x9e3779b97f4a7c15u
 #define THREADS_MAX 64
 
-static _Noreturn void wrong_word(const char *what, uint64_t i, uint64_t got, uint64_t want)
+_Noreturn void wrong_word(const char *what, uint64_t i, uint64_t got, uint64_t want)
 {
 	give_up(OUT_WRONG, "WRONG WORD while %s: page %llu, word %llu: read %016llx, not %016llx",
 	        what, (unsigned long long)(i / PAGE_WORDS), (unsigned long long)(i % PAGE_WORDS),
@@ -32,7 +31,7 @@ static _Noreturn void wrong_word(const char *what, uint64_t i, uint64_t got, uin
 }
 
 /* 1 / STEP modulo 2^64, by Newton's iteration. */
-static uint64_t step_inverse(void)
+uint64_t step_inverse(void)
 {
 	uint64_t x = STEP;
 
@@ -41,19 +40,23 @@ static uint64_t step_inverse(void)
 	return x;
 }
 
-static uint64_t xorshift(uint64_t *state)
+uint32_t *page_order(size_t pages, bool at_random)
 {
-	uint64_t x = *state;
+	uint32_t *order = malloc(pages * sizeof *order);
+	uint64_t rng = 88172645463325252u;
 
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return *state = x;
-}
+	if (!order)
+		give_up(OUT_FAILED, "malloc");
+	for (size_t i = 0; i < pages; i++)
+		order[i] = (uint32_t)i;
+	for (size_t i = pages - 1; at_random && i > 0; i--) {
+		size_t j = below(&rng, i + 1);
+		uint32_t t = order[i];
 
-static uint64_t below(uint64_t *state, uint64_t n)
-{
-	return (uint64_t)(((unsigned __int128)xorshift(state) * n) >> 64);
+		order[i] = order[j];
+		order[j] = t;
+	}
+	return order;
 }
 
 static double mb_per_s(const struct memory *m, double seconds)
@@ -67,21 +70,9 @@ static void touch(const struct settings *s, enum contender who, bool at_random)
 {
 	/* Half the budget: nothing is evicted. */
 	size_t pages = s->memory / 2 / PAGE;
-	uint32_t *order = malloc(pages * sizeof *order);
-	uint64_t rng = 88172645463325252u;
+	uint32_t *order = page_order(pages, at_random);
 	struct memory m;
 
-	if (!order)
-		give_up(OUT_FAILED, "malloc");
-	for (size_t i = 0; i < pages; i++)
-		order[i] = (uint32_t)i;
-	for (size_t i = pages - 1; at_random && i > 0; i--) {
-		size_t j = below(&rng, i + 1);
-		uint32_t t = order[i];
-
-		order[i] = order[j];
-		order[j] = t;
-	}
 	/* It is over in a moment, so several times, each with new memory. */
 	for (unsigned turn = 0; turn < 5; turn++) {
 		memory_open(&m, who, s, pages * PAGE);
@@ -119,7 +110,7 @@ static void touch_random(const struct settings *s, enum contender who)
 
 /* -------------------------------------------------------- fill and scans */
 
-static void fill(struct memory *m)
+void fill(struct memory *m)
 {
 	uint64_t *w = m->words;
 
@@ -385,6 +376,7 @@ const struct job jobs[] = {
 	{ "check", "check of words in memory", check_speed, 1u << RAW, F_CHECK, true },
 	{ "touch", "first touch in order", touch_order, ALL, F_TOUCH_ORDER, false },
 	{ "touch-random", "first touch at random", touch_random, ALL, F_TOUCH_RANDOM, false },
+	{ "snapshot", "snapshot or fork, then writes", snapshot, PAGED, F_SNAP_CREATE, false },
 	{ "scan", "fill, then scan reading", fill_and_scan, ALL, F_SCAN_READ, false },
 	{ "scan-write", "scan writing", scan_write, PAGED, F_SCAN_WRITE, false },
 	{ "read1", "random read, 1 thread", read_1, ALL, F_READ_1, false },
