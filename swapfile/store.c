@@ -248,6 +248,7 @@ int swapfile_fork_in_child(struct swapfile *s)
 	int error;
 
 	family_in_child(&s->family);
+	s->parent = s->slots.me;
 	slots_become(&s->slots, s->child);
 	if (s->io->attach) {
 		s->io->desert(s->io_arg);
@@ -258,6 +259,21 @@ int swapfile_fork_in_child(struct swapfile *s)
 	s->io_arg = arg;
 	look_open_again(&s->look, arg);
 	return 0;
+}
+
+uint32_t swapfile_child(const struct swapfile *s)
+{
+	return s->child;
+}
+
+uint32_t swapfile_parent(const struct swapfile *s)
+{
+	return s->parent;
+}
+
+bool swapfile_is_gone(const struct swapfile *s, uint32_t process)
+{
+	return family_is_gone(&s->family, process);
 }
 
 /* ---------------------------------------------------------------- slots */

@@ -30,6 +30,7 @@ struct swapfile {
 	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
 	_Atomic unsigned queues; /* (a) open queues */
 	uint32_t child;          /* while forking: its number among the slots' members */
+	uint32_t parent;         /* (c) of who forked this process */
 	char refused[400]; /* (c) the last way of I/O that does not work here, in words; or "" */
 };
 

@@ -95,6 +95,15 @@ void swapfile_fork_in_parent(struct swapfile *s);
  */
 int swapfile_fork_in_child(struct swapfile *s);
 
+/*
+ * The processes that share it have numbers: of the child that is being forked, of the
+ * process that forked this one (0 if there was none).
+ */
+uint32_t swapfile_child(const struct swapfile *s);
+uint32_t swapfile_parent(const struct swapfile *s);
+/* Has one of them ended, or executed another program? false: that is not known. Async-signal-safe. */
+bool swapfile_is_gone(const struct swapfile *s, uint32_t process);
+
 /* ---------------------------------------------------------------- slots
  * Safe from any thread; no call sleeps longer than the allocator's lock, but
  * swapfile_alloc, now and then, while the file grows.

@@ -749,6 +749,27 @@ int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t 
 	return 0;
 }
 
+int cover_inherit(struct cover *c, struct cover *old)
+{
+	int error = 0;
+
+	for (uint64_t page = 0, to; page < old->pages && !error; page = to) {
+		const struct leaf *leaf = leaf_of(old, page);
+		bool fixed;
+
+		to = MIN(round_up(page + 1, LEAF_ENTRIES), old->pages);
+		if (!is_recorded(old, page))
+			continue;
+		fixed = get(leaf->fixed, page % LEAF_ENTRIES);
+		for (uint64_t next = page + 1; next < to; next++)
+			if (get(leaf->fixed, next % LEAF_ENTRIES) != fixed)
+				to = next;
+		if (fixed)
+			error = cover_protect(c, at_page(c, page), to - page, true);
+	}
+	return error;
+}
+
 void cover_close(struct cover *c)
 {
 	struct arena self = c->self;

@@ -43,12 +43,19 @@ struct cover_limits {
 /* allow_guards: false does without. Probes; fd: a file that can be mapped, shared */
 void cover_limits_open(struct cover_limits *l, int fd, bool allow_guards);
 void cover_limits_close(struct cover_limits *l);
+/* In a child of fork: what is of this process anew. */
+void cover_limits_fork(struct cover_limits *l);
 /* guard_pages, process_madvise (of which it is asked for these only) and max_map_count. */
 void cover_probe(struct quire_probe *out, int fd);
 
 /* All of [base, base + pages), which is PROT_NONE, hidden. => 0 or -errno with words */
 int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t pages);
 void cover_close(struct cover *c);
+/*
+ * In a child of fork, of a new cover: what the program wants read-only in the old one is so
+ * in this. => 0 or -errno
+ */
+int cover_inherit(struct cover *c, struct cover *old);
 
 /*
  * Show n pages, whose bytes are in place, in order. dirty: for writing, too.

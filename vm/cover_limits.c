@@ -109,3 +109,12 @@ void cover_limits_close(struct cover_limits *l)
 		close(l->pidfd);
 	l->pidfd = -1;
 }
+
+void cover_limits_fork(struct cover_limits *l)
+{
+	if (l->pidfd < 0)
+		return;
+	/* The parent's: what is done through it is done to its memory. */
+	close(l->pidfd);
+	l->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+}

@@ -13,6 +13,7 @@
 #include "base/arena.h"
 #include "base/base.h"
 #include "base/lock.h"
+#include "vm/estate.h"
 
 #include <errno.h>
 
@@ -78,7 +79,7 @@ struct engine_ops {
 	 * unless it has no choice.
 	 * => -ENOENT: it is not there, the program has discarded it; or another -errno
 	 */
-	int (*save)(struct engine *e, char *page, char *buffer);
+	int (*save)(struct engine *e, struct quire_region *r, char *page, char *buffer);
 	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
 	int (*place)(struct engine *e, char *page, char *buffer);
 	/* => pages writable from now on (> 0), or -errno */
@@ -103,14 +104,18 @@ struct engine_ops {
 	void (*wake)(struct engine *e, char *page, unsigned n);
 	/* Credits are free again: serve what was put off (NULL if nothing ever is). */
 	void (*replenished)(struct engine *e);
+	/*
+	 * A page that is mapped was touched all the same, or is about to be: bring its bytes, if
+	 * they are elsewhere still (NULL: they never are). => 1: it did; 0: they are there; -errno
+	 */
+	int (*bring)(struct engine *e, struct quire_region *r, char *page);
 	/* There is room again: accesses that were refused for want of it may be tried (NULL: always). */
 	void (*forgive)(struct engine *e);
 	/*
-	 * fork(2), at a standstill (base/quiesce.h): before it, if there is something to do; then
-	 * in this process, whether there is a child or not. => 0, or -errno: the child cannot have it
+	 * fork(2), at a standstill (base/quiesce.h): before it, if there is something to do
+	 * (NULL: nothing). There may be no child after all. => 0, or -errno: it cannot have it
 	 */
 	int (*fork)(struct engine *e);
-	void (*fork_in_parent)(struct engine *e);
 	/*
 	 * And in the child: what the process has of the kernel anew, the descriptors among
 	 * it; start comes later. Then the buffers are attached, and each region: with its pages as
@@ -143,6 +148,7 @@ struct sigsegv_state {
 	bool started;
 	struct cover_limits *limits;
 	struct arena self; /* limits live in it */
+	struct estates estates;
 };
 
 #define ENGINE_WORDS 600

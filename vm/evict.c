@@ -411,7 +411,7 @@ static void keep_copy(struct quire_region *r, uint64_t page)
 		credits_put(p, 1);
 		return;
 	}
-	if (r->q->engine.ops->save(&r->q->engine, region_page(r, page),
+	if (r->q->engine.ops->save(&r->q->engine, r, region_page(r, page),
 	                           buffer_address(p, buffer)) != 0) {
 		stage_drop(p, buffer);
 		return;

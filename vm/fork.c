@@ -88,11 +88,12 @@ static int prepare_one(struct quire *q)
 	int error = allow_mappings(q, true);
 
 	if (!error)
-		error = ops->fork ? ops->fork(&q->engine) : 0;
-	if (!error) {
 		error = swapfile_fork(q->swap);
-		if (error && ops->fork_in_parent)
-			ops->fork_in_parent(&q->engine);
+	if (!error && ops->fork) {
+		error = ops->fork(&q->engine);
+		/* As if there had been no child: what is held for it is free again. */
+		if (error)
+			swapfile_fork_in_parent(q->swap);
 	}
 	if (error)
 		allow_mappings(q, false);
@@ -128,8 +129,6 @@ static void parent_one(struct quire *q)
 	if (q->lost || q->fork_error)
 		return;
 	swapfile_fork_in_parent(q->swap);
-	if (q->engine.ops->fork_in_parent)
-		q->engine.ops->fork_in_parent(&q->engine);
 	allow_mappings(q, false);
 }
 

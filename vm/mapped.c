@@ -119,7 +119,7 @@ static enum fault_result mapped_already(struct fault *f)
 static int save(struct quire_region *r, char *page, uint32_t buffer)
 {
 	struct engine *e = &r->q->engine;
-	int n = e->ops->save(e, page, buffer_address(&r->q->pager, buffer));
+	int n = e->ops->save(e, r, page, buffer_address(&r->q->pager, buffer));
 
 	if (n == 0)
 		n = e->ops->unprotect(e, r, page, 1);
@@ -214,12 +214,25 @@ static enum fault_result copy(struct fault *f)
 	return FAULT_DONE;
 }
 
+/* => 1: it is read-only now, and if that is not enough it will be touched again; -1: refused */
+static int bring(struct fault *f)
+{
+	struct engine *e = &f->region->q->engine;
+	int n = e->ops->bring ? e->ops->bring(e, f->region, region_page(f->region, f->page)) : 0;
+
+	f->error = -MIN(n, 0);
+	return n < 0 ? -1 : n;
+}
+
 enum fault_result fault_mapped(struct fault *f)
 {
 	struct quire_region *r = f->region;
 	bool clean = r->q->pager.frames[entry_payload(f->held)].slot != SLOT_NONE;
 	enum fault_result result;
+	int brought = bring(f);
 
+	if (brought)
+		return fault_give_up(f, brought < 0 ? FAULT_REFUSED : FAULT_DONE);
 	cow_enter(r);
 	if (f->write && clean)
 		result = first_write(f);

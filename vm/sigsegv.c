@@ -19,9 +19,12 @@
  * the file; one that comes later faults, and waits for the entry.
  *
  * A child of fork(2) has none of these mappings (MADV_DONTFORK): shared with it, they
- * would be changed by either. madvise(MADV_DONTNEED), but for the program's own that
+ * would be changed by either. It has a file of its own, and its bytes from ours as
+ * estate.h tells. madvise(MADV_DONTNEED), but for the program's own that
  * vm/interpose.c sees, unmaps pages of such a file and no more.
  */
+#include "vm/sigsegv.h"
+
 #include "vm/cover.h"
 #include "vm/signals.h"
 
@@ -47,10 +50,10 @@ static off_t offset_of(const char *page)
 
 /* ----------------------------------------------------- the pages' bytes */
 
-static int put_bytes(struct engine *e, char *page, const char *from, size_t bytes)
+int sigsegv_put(int fd, const char *page, const char *from, size_t bytes)
 {
 	while (bytes) {
-		ssize_t n = pwrite(e->sigsegv.fd, from, bytes, offset_of(page));
+		ssize_t n = pwrite(fd, from, bytes, offset_of(page));
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -62,10 +65,10 @@ static int put_bytes(struct engine *e, char *page, const char *from, size_t byte
 	return 0;
 }
 
-static int get_bytes(struct engine *e, const char *page, char *to, size_t bytes)
+int sigsegv_get(int fd, const char *page, char *to, size_t bytes)
 {
 	while (bytes) {
-		ssize_t n = pread(e->sigsegv.fd, to, bytes, offset_of(page));
+		ssize_t n = pread(fd, to, bytes, offset_of(page));
 
 		if (n == 0)
 			return -EIO;
@@ -77,6 +80,16 @@ static int get_bytes(struct engine *e, const char *page, char *to, size_t bytes)
 		bytes -= (size_t)n;
 	}
 	return 0;
+}
+
+int sigsegv_allow(int fd, const char *page, size_t bytes)
+{
+	int error;
+
+	do
+		error = fallocate(fd, 0, offset_of(page), (off_t)bytes) == 0 ? 0 : -errno;
+	while (error == -EINTR);
+	return error;
 }
 
 static int punch(struct engine *e, const char *page, size_t bytes)
@@ -97,7 +110,7 @@ static int sigsegv_map(struct engine *e, struct quire_region *r, char *page, con
 
 	if (cover_is_shown(r->cover, page, &dirty))
 		return -EEXIST;
-	done = put_bytes(e, page, from, (size_t)n << PAGE_SHIFT);
+	done = sigsegv_put(e->sigsegv.fd, page, from, (size_t)n << PAGE_SHIFT);
 	if (done == 0)
 		done = cover_show(r->cover, page, n, writable);
 	/* Its memory is not the caller's to spend. */
@@ -121,11 +134,28 @@ static int populate(char *page, unsigned n)
 	return -errno;
 }
 
+/* The page is awaited: hidden, its bytes owed (estate.h). => 1 or -errno */
+static int bring(struct engine *e, struct quire_region *r, char *page, bool dirty)
+{
+	int done = estate_fetch(e, r, page);
+
+	if (!done)
+		done = cover_show(r->cover, page, 1, dirty);
+	if (done == 1)
+		estate_arrived(e, r, page);
+	return done;
+}
+
+static int sigsegv_bring(struct engine *e, struct quire_region *r, char *page)
+{
+	return estate_awaits(e, r, page) ? bring(e, r, page, false) : 0;
+}
+
 static int sigsegv_populate(struct engine *e, struct quire_region *r, char *page)
 {
-	(void)e;
-	(void)r;
-	return populate(page, 1);
+	int error = sigsegv_bring(e, r, page);
+
+	return error < 0 ? error : populate(page, 1);
 }
 
 static int sigsegv_map_zero(struct engine *e, struct quire_region *r, char *page, unsigned n,
@@ -156,16 +186,33 @@ static int sigsegv_place(struct engine *e, char *page, char *buffer)
 
 static int sigsegv_unprotect(struct engine *e, struct quire_region *r, char *page, unsigned n)
 {
-	(void)e;
+	int error = estate_give(e, r, page, n);
+
+	if (error)
+		return error;
+	if (estate_awaits(e, r, page))
+		return bring(e, r, page, true);
+	for (unsigned i = 1; i < n; i++)
+		if (estate_awaits(e, r, page + ((size_t)i << PAGE_SHIFT)))
+			n = i;
 	return cover_dirty(r->cover, page, n);
 }
 
 /* Neighbours that are hidden now; those that are wanted have buffers that are neighbours. */
 static int deliver_run(struct engine *e, const struct take_page *t, size_t bytes)
 {
-	int error = t->wanted ? get_bytes(e, t->page, t->buffer, bytes) : 0;
+	size_t n = pages_of(bytes);
+	int error = estate_give(e, t->region, t->page, n);
 
-	return error ? error : punch(e, t->page, bytes);
+	for (size_t i = 0; i < n && !error; i++)
+		error = estate_fetch(e, t->region, t[i].page);
+	if (!error && t->wanted)
+		error = sigsegv_get(e->sigsegv.fd, t->page, t->buffer, bytes);
+	if (!error)
+		error = punch(e, t->page, bytes);
+	if (!error)
+		estate_forgo(e, t->region, t->page, n);
+	return error;
 }
 
 /* Where the buffers have no memory of their own yet, only one page is there twice at a time. */
@@ -184,7 +231,9 @@ static void deliver(struct engine *e, struct take_page *t, unsigned n)
 		    deliver_run(e, &t[i], (size_t)length << PAGE_SHIFT) == 0)
 			continue;
 		for (unsigned k = i; k < i + length; k++) {
-			cover_show(t[k].region->cover, t[k].page, 1, t[k].dirty && !t[k].shared);
+			if (!estate_awaits(e, t[k].region, t[k].page))
+				cover_show(t[k].region->cover, t[k].page, 1,
+				           t[k].dirty && !t[k].shared);
 			t[k].result = TAKE_KEPT;
 			if (t[k].wanted && !t[k].backed)
 				kernel_drop(t[k].buffer, PAGE_BYTES);
@@ -198,9 +247,11 @@ static void sigsegv_take(struct engine *e, struct take_page *t, unsigned n)
 	deliver(e, t, n);
 }
 
-static int sigsegv_save(struct engine *e, char *page, char *buffer)
+static int sigsegv_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
 {
-	return get_bytes(e, page, buffer, PAGE_BYTES);
+	int error = estate_fetch(e, r, page);
+
+	return error ? error : sigsegv_get(e->sigsegv.fd, page, buffer, PAGE_BYTES);
 }
 
 static int sigsegv_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n)
@@ -211,9 +262,14 @@ static int sigsegv_protect_all(struct engine *e, struct quire_region *r, char *p
 
 static int sigsegv_drop(struct engine *e, struct quire_region *r, char *page, size_t n)
 {
-	int error = cover_hide(r->cover, page, n);
+	int error = estate_give(e, r, page, n);
 
-	return error ? error : punch(e, page, n << PAGE_SHIFT);
+	if (!error)
+		error = cover_hide(r->cover, page, n);
+	if (error)
+		return error;
+	estate_forgo(e, r, page, n);
+	return punch(e, page, n << PAGE_SHIFT);
 }
 
 static bool sigsegv_forbids_write(struct quire_region *r, char *page)
@@ -246,6 +302,8 @@ static int sigsegv_attach(struct engine *e, struct quire_region *r, char *base, 
 
 static void sigsegv_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
 {
+	estate_give_up(e, r, base, pages_of(bytes));
+	estate_forgo(e, r, base, pages_of(bytes));
 	punch(e, base, bytes);
 	cover_close(r->cover);
 	r->cover = NULL;
@@ -261,7 +319,7 @@ static int sigsegv_attach_buffers(struct engine *e, char *base, size_t bytes)
 
 /* ------------------------------------------------------ open and close */
 
-static int open_file(void)
+int sigsegv_file(void)
 {
 	struct rlimit limit;
 	int fd;
@@ -289,7 +347,7 @@ static int refuse_huge_pages(struct engine *e)
 	struct stat st;
 	char byte = 1;
 
-	if (put_bytes(e, NULL, &byte, 1) != 0 || fstat(e->sigsegv.fd, &st) != 0)
+	if (sigsegv_put(e->sigsegv.fd, NULL, &byte, 1) != 0 || fstat(e->sigsegv.fd, &st) != 0)
 		return error_set(ENOTSUP, "a file in memory: %s", strerror(errno));
 	if ((uint64_t)st.st_blocks * 512 <= PAGE_BYTES)
 		return 0;
@@ -304,6 +362,7 @@ static void sigsegv_close(struct engine *e)
 
 	if (s->started)
 		signals_stop(SIGSEGV);
+	estates_close(e);
 	cover_limits_close(s->limits);
 	close(s->fd);
 	arena_close(&s->self);
@@ -317,7 +376,7 @@ static int sigsegv_open(struct engine *e, struct quire *q)
 
 	if (error)
 		return error;
-	s->fd = open_file();
+	s->fd = sigsegv_file();
 	if (s->fd < 0) {
 		arena_close(&s->self);
 		return s->fd;
@@ -341,22 +400,43 @@ static int sigsegv_open(struct engine *e, struct quire *q)
 
 static int sigsegv_start(struct engine *e)
 {
-	int error = signals_start(SIGSEGV);
+	/* In a child of fork it is there already. */
+	int error = e->sigsegv.started ? 0 : signals_start(SIGSEGV);
 
 	e->sigsegv.started = error == 0;
 	return error;
 }
 
-static int sigsegv_fork(struct engine *e)
+/* ----------------------------------------------------------------- fork */
+
+static int sigsegv_fork_in_child(struct engine *e)
 {
-	(void)e;
-	return -ENOTSUP;
+	cover_limits_fork(e->sigsegv.limits);
+	return estate_enter(e);
+}
+
+/* The addresses are free: the child has none of these mappings. */
+static int sigsegv_attach_in_child(struct engine *e, struct quire_region *r)
+{
+	struct cover *old = r->cover;
+	void *p = mmap(r->mapping, r->mapping_bytes, PROT_NONE,
+	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	int error;
+
+	if (p != r->mapping)
+		return p == MAP_FAILED ? -errno : -EEXIST;
+	syscall(SYS_munlock, r->mapping, r->mapping_bytes);
+	error = sigsegv_attach(e, r, r->base, r->bytes);
+	if (!error)
+		error = cover_inherit(r->cover, old);
+	cover_close(old);
+	kernel_madvise(r->mapping, r->mapping_bytes, MADV_DONTFORK);
+	return error;
 }
 
 const struct engine_ops engine_sigsegv = {
 	.name = "sigsegv",
 	.own_mappings = true,
-	.fork = sigsegv_fork,
 	.in_thread = true,
 	.signal = SIGSEGV,
 	.costs =
@@ -378,4 +458,8 @@ const struct engine_ops engine_sigsegv = {
 	.forbids_write = sigsegv_forbids_write,
 	.protect = sigsegv_protect,
 	.populate = sigsegv_populate,
+	.bring = sigsegv_bring,
+	.fork = estate_make,
+	.fork_in_child = sigsegv_fork_in_child,
+	.attach_in_child = sigsegv_attach_in_child,
 };

@@ -84,7 +84,7 @@ void uffd_reading_begin(struct engine *e, struct uffd_reader *me, struct take_pa
                         unsigned n);
 void uffd_reading_end(struct engine *e, struct uffd_reader *me);
 
-int uffd_save(struct engine *e, char *page, char *buffer);
+int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer);
 int uffd_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n);
 
 #endif

@@ -295,10 +295,10 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 	uffd_reading_end(e, &me);
 }
 
-int uffd_save(struct engine *e, char *page, char *buffer)
+int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
 {
 	struct iovec local = { buffer, PAGE_BYTES }, remote = { page, PAGE_BYTES };
-	struct take_page t = { .page = page, .buffer = buffer }, *list = &t;
+	struct take_page t = { .region = r, .page = page, .buffer = buffer }, *list = &t;
 	struct uffd_reader me;
 	long got;
 	int error;

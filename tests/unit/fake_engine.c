@@ -319,13 +319,14 @@ static int fake_unprotect(struct engine *e, struct quire_region *region, char *p
 	return end(fe, FAKE_UNPROTECT, page, n, error ? error : (int)n);
 }
 
-static int fake_save(struct engine *e, char *page, char *buffer)
+static int fake_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
 {
 	struct fake_engine *fe = fake_of(e);
 	struct fake_page *p;
 	char *bytes;
 	int error;
 
+	(void)r;
 	must_be_held(fe, "saved though its entry is not held", page, 1);
 	pthread_mutex_lock(&fe->mutex);
 	error = begin(fe, FAKE_SAVE, 1);
