@@ -7,7 +7,7 @@
  * folder knows pages by number and their bytes. It knows no region, page table
  * or address of the program. docs/IMAGE-FORMAT.md describes the files.
  *
- *   format.c    the header, index blocks and the root, byte by byte; checksums
+ *   header.c    the header, byte by byte; format.c: index blocks and the root; checksums
  *   file.c      whole reads and writes
  *   publish.c   a file that appears under its name when it is complete, or never
  *   writer.c    image_create .. image_commit
@@ -130,9 +130,9 @@ int image_create(struct image_writer *w, const char *path, const struct image_de
 
 /*
  * What page number page is; bytes NULL: zeros. Pages come in rising order, each
- * at most once. Zeros are found, and recorded in increments only. The bytes must
- * not change until it returns, and may be anywhere: they are read once to look
- * for zeros, once to compress, once for the checksum.
+ * at most once. Zeros are found, and recorded in increments only. The bytes may
+ * be anywhere (aligned to 8), but must not change until it returns: they are read
+ * to look for zeros, to compress, and for the checksum.
  * => -EINVAL: not rising, or beyond the end. -ENOSPC, -EDQUOT, -EIO; -EFBIG: the
  *    limit on the size of files (ulimit -f). After a failure all further calls
  *    fail alike; only image_abandon is left to do
