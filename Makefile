@@ -50,11 +50,11 @@ cflags := -std=gnu11 $(CFLAGS) $(warnings) $(san) -pthread
 # thread-local storage of a library opened late otherwise would: hence the TLS model.
 lib_flags := -fPIC -fvisibility=hidden -ftls-model=initial-exec -include include/export.h
 
-LIBS := -luring -luuid -pthread
+LIBS := -luring -luuid -llz4 -pthread
 
 # ------------------------------------------------------------------ sources
 
-lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c guard/*.c vm/*.c))
+lib_src := $(sort $(wildcard base/*.c swapfile/*.c image/*.c pager/*.c guard/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 # What finds libc's own functions behind ours is for the shared library only.
 archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj))
@@ -243,7 +243,7 @@ check-demos: demos
 check-fresh:
 	$(Q)scripts/check-fresh
 
-c_files = $(wildcard $(foreach d,include base swapfile pager guard vm $(program_dirs),$(d)/*.[ch]))
+c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm $(program_dirs),$(d)/*.[ch]))
 format:
 	$(Q)clang-format -i $(c_files)
 format-check:
