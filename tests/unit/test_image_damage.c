@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/unit/test_image_damage.c - images that are damaged, truncated, foreign or
+ * made up: each is found, with words, and nothing wrong is ever read from one.
+ */
+#include "tests/fuzz/repair.h"
+#include "tests/unit/image_fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* An increment of two leaves, with pages of each kind; as small as can be. */
+static struct model model;
+static unsigned char *good;
+static size_t size;
+
+static void make(void)
+{
+	struct image_description d = describe(300, 7, 3);
+
+	if (good)
+		return;
+	model_random(&model, 300, 0, 0, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		model.content[5 + i] = ZEROS + (unsigned char)i % 3;
+		model.seed[5 + i] = i;
+	}
+	model.content[299] = TEXT;
+	REQUIRE_EQ(model_write(&model, image_path("good"), &d), 0);
+	REQUIRE(model_matches(&model, image_path("good")));
+	good = file_load(image_path("good"), &size);
+}
+
+/* Whatever can be read of it is right. */
+static bool nothing_wrong(const struct image *im)
+{
+	static const unsigned some[] = { 0, 5, 6, 7, 8, 255, 256, 299 };
+	unsigned char bytes[PAGE_BYTES];
+
+	for (unsigned j = 0; j < ARRAY_LENGTH(some); j++) {
+		uint64_t i = some[j];
+		int kind = image_read_page(im, i, bytes);
+
+		if (kind == IMAGE_BYTES && !page_is(bytes, model.content[i], model.seed[i]))
+			return false;
+		if (kind != -EBADMSG && kind != image_kind(im, i))
+			return false;
+	}
+	return true;
+}
+
+/* Open and verify what is there. => the first error */
+static int check_file(const char *path)
+{
+	struct image im;
+	int error = image_open(&im, path);
+
+	if (error)
+		return error;
+	error = image_verify(&im, NULL, NULL);
+	CHECK(nothing_wrong(&im));
+	image_close(&im);
+	return error;
+}
+
+static int check_bytes(const unsigned char *bytes, size_t length)
+{
+	const char *path = image_path("tried");
+
+	file_store(path, bytes, length);
+	return check_file(path);
+}
+
+static bool said(const char *words)
+{
+	bool is = strstr(error_message(), words) != NULL;
+
+	if (!is)
+		printf("\"%s\" is not in: %s\n", words, error_message());
+	return is;
+}
+
+/* ------------------------------------------------------------ by chance */
+
+/* All that follows takes each byte; valgrind takes too long for that. */
+static size_t step(void)
+{
+	return unit_valgrind() ? 41 : 1;
+}
+
+/*
+ * Other bytes may decompress to the same page, as in a pattern the distance to
+ * what is copied may be any multiple of its length. Then nothing was lost.
+ */
+static bool is_no_loss(const char *path, size_t at)
+{
+	uint64_t root = format_get64(good + AT_ROOT),
+		 block = format_get_root(good + root, 0).offset;
+	bool data = (at >= FORMAT_HEADER_BYTES && at < block) ||
+	            (at >= block + FORMAT_BLOCK_BYTES &&
+	             at < format_get_root(good + root, 1).offset);
+
+	return data && model_matches(&model, path);
+}
+
+static void each_byte(void)
+{
+	const char *path = image_path("byte");
+	size_t lost = 0;
+	int fd;
+
+	unit_seed();
+	make();
+	file_store(path, good, size);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	REQUIRE(fd >= 0);
+	for (size_t i = 0; i < size; i += step()) {
+		unsigned char bad = good[i] ^ (unsigned char)(1 + unit_below(255));
+		int error;
+
+		REQUIRE_EQ(pwrite(fd, &bad, 1, (off_t)i), 1);
+		error = check_file(path);
+		if (error != (i < 8 ? -EBADF : -EBADMSG) && !(error == 0 && is_no_loss(path, i))) {
+			printf("byte %zu: %d\n", i, error);
+			lost++;
+		}
+		REQUIRE_EQ(pwrite(fd, good + i, 1, (off_t)i), 1);
+	}
+	close(fd);
+	CHECK_EQ(lost, 0);
+	CHECK_EQ(check_file(path), 0);
+}
+
+static void each_length(void)
+{
+	const char *path = image_path("length");
+	size_t missed = 0;
+
+	make();
+	file_store(path, good, size);
+	for (size_t length = size - 1; length < size; length -= step()) {
+		int error;
+
+		REQUIRE_EQ(truncate(path, (off_t)length), 0);
+		error = check_file(path);
+		if (error != (length < 8 ? -EBADF : -EBADMSG) ||
+		    (length >= 8 && !said("is truncated")))
+			missed++;
+	}
+	CHECK_EQ(missed, 0);
+	good[size] = 0;
+	CHECK_EQ(check_bytes(good, size + 1), -EBADMSG);
+	CHECK(said("bytes, and has"));
+}
+
+static void truncated_while_open(void)
+{
+	const char *path = image_path("shrinking");
+	unsigned char bytes[PAGE_BYTES];
+	struct image im;
+
+	make();
+	file_store(path, good, size);
+	REQUIRE_EQ(image_open(&im, path), 0);
+	REQUIRE_EQ(truncate(path, FORMAT_HEADER_BYTES + 10), 0);
+	CHECK_EQ(image_read_page(&im, 6, bytes), -EBADMSG);
+	CHECK_EQ(image_kind(&im, 299), -EBADMSG);
+	CHECK_EQ(image_verify(&im, NULL, NULL), -EBADMSG);
+	CHECK(said("became shorter"));
+	image_close(&im);
+}
+
+static void words_say_where(void)
+{
+	struct format_root_entry e;
+	char words[100];
+
+	make();
+	e = format_get_root(good + format_get64(good + AT_ROOT), 0);
+	good[e.offset + 5]++;
+	CHECK_EQ(check_bytes(good, size), -EBADMSG);
+	snprintf(words, sizeof words, "leaf 0, of the pages from 0 on (at byte %llu)",
+	         (unsigned long long)e.offset);
+	CHECK(said(words));
+	good[e.offset + 5]--;
+	good[FORMAT_HEADER_BYTES + 5]++;
+	CHECK_EQ(check_bytes(good, size), -EBADMSG);
+	CHECK(said("page 6 (") && said(" at byte 4096)"));
+	good[FORMAT_HEADER_BYTES + 5]--;
+	CHECK_EQ(check_bytes(good, size), 0);
+}
+
+/* ------------------------------------------------------------ on purpose */
+
+/* A number of the header is changed, and the checksum is right. */
+static void made_up_headers(void)
+{
+	static const struct {
+		unsigned at, bytes;
+		uint64_t value;
+		int error;
+	} tries[] = {
+		{ AT_VERSION, 4, 2, -ENOTSUP },
+		{ AT_PAGE_SIZE, 4, 16384, -ENOTSUP },
+		{ AT_FLAGS, 4, 1, -ENOTSUP },
+		{ AT_FLAGS_AFTER, 4, 1, -EBADMSG },
+		{ AT_MEMORY, 8, IMAGE_BYTES_MAX + 4096, -EFBIG },
+		{ AT_MEMORY, 8, UINT64_MAX - 4095, -EFBIG },
+		{ AT_MEMORY, 8, 0, -EBADMSG },
+		{ AT_MEMORY, 8, 300 * 4096 + 1, -EBADMSG },
+		{ AT_MEMORY, 8, 4096, -EBADMSG },
+		{ AT_MEMORY, 8, 299 * 4096, -EBADMSG },
+		{ AT_STORED, 8, 301, -EBADMSG },
+		{ AT_STORED, 8, 1, -EBADMSG },
+		{ AT_STORED, 8, UINT64_MAX, -EBADMSG },
+		{ AT_COMPRESSED, 8, 9, -EBADMSG },
+		{ AT_COMPRESSED, 8, UINT64_MAX, -EBADMSG },
+		{ AT_ZEROS, 8, 1, -EBADMSG },
+		{ AT_ZEROS, 8, UINT64_MAX - 1, -EBADMSG },
+		{ AT_DATA, 8, 0, -EBADMSG },
+		{ AT_DATA, 8, UINT64_MAX, -EBADMSG },
+		{ AT_LEAVES, 8, 0, -EBADMSG },
+		{ AT_LEAVES, 8, 3, -EBADMSG },
+		{ AT_LEAVES, 8, UINT64_MAX, -EBADMSG },
+		{ AT_ROOT, 8, 4096, -EBADMSG },
+		{ AT_ROOT_BYTES, 8, 24, -EBADMSG },
+		{ AT_ROOT_SUM, 8, 0, -EBADMSG },
+		{ AT_FILE, 8, UINT64_MAX, -EBADMSG },
+		{ AT_NAME + 31, 1, 'x', -EBADMSG },
+		{ AT_REST, 1, 1, -EBADMSG },
+		{ AT_SUM - 1, 1, 1, -EBADMSG },
+	};
+	unsigned char *bytes;
+
+	make();
+	bytes = malloc(size);
+	for (unsigned i = 0; i < ARRAY_LENGTH(tries); i++) {
+		memcpy(bytes, good, size);
+		for (unsigned j = 0; j < tries[i].bytes; j++)
+			bytes[tries[i].at + j] = (unsigned char)(tries[i].value >> 8 * j);
+		repair_header(bytes, size);
+		CHECK_EQ(check_bytes(bytes, size), tries[i].error);
+		if (check_bytes(bytes, size) != tries[i].error)
+			printf("try %u: %s\n", i, error_message());
+	}
+	memcpy(bytes, good, size);
+	memset(bytes + AT_BASE, 7, 16);
+	repair_header(bytes, size);
+	CHECK_EQ(check_bytes(bytes, size), -EBADMSG);
+	CHECK(said("its own base"));
+	memset(bytes + AT_BASE, 0, 16); /* full, with pages recorded as zeros */
+	repair_header(bytes, size);
+	CHECK_EQ(check_bytes(bytes, size), -EBADMSG);
+	memset(bytes + AT_BASE, 3, 16);
+	memset(bytes + AT_UUID, 0, 16);
+	repair_header(bytes, size);
+	CHECK_EQ(check_bytes(bytes, size), -EBADMSG);
+	CHECK(said("no UUID"));
+	free(bytes);
+}
+
+/* The same of a word of the root or an index block: entry and word; all checksums are right. */
+static void made_up_indexes(void)
+{
+	static const struct {
+		bool root;
+		unsigned entry, word;
+		uint64_t add;
+		const char *words;
+	} tries[] = {
+		{ true, 0, 0, 1, "not beyond the one before" },
+		{ true, 1, 0, 1, "beyond the end of the memory" },
+		{ true, 1, 0, UINT64_MAX, "not beyond the one before" },
+		{ true, 0, 1, 8192, "offset of its index block" },
+		{ true, 0, 1, 1, "not where the data before it ends" },
+		{ true, 1, 1, 1, "does not end where the root begins" },
+		{ true, 1, 1, UINT64_C(1) << 40, "offset of its index block" },
+		{ false, 0, 1, 1, "no data, and yet" },
+		{ false, 0, 0, 5, "no data, and yet" },
+		{ false, 5, 1, 1, "no data, and yet" },
+		{ false, 6, 0, 1, "not where the data before it ends" },
+		{ false, 6, 0, UINT64_MAX, "not where the data before it ends" },
+		{ false, 6, 0, UINT64_C(1) << 48, "not where the data before it ends" },
+		{ false, 7, 0, UINT64_MAX << 48, "cannot be" },
+		{ false, 7, 0, UINT64_C(1) << 48, "cannot be" },
+		{ false, 0, 0, UINT64_C(0xffff) << 48, "the header counts" },
+		{ false, 6, 1, 1, "page 6" },
+	};
+	unsigned char *bytes;
+	uint64_t root;
+
+	make();
+	bytes = malloc(size);
+	root = format_get64(good + AT_ROOT);
+	for (unsigned i = 0; i < ARRAY_LENGTH(tries); i++) {
+		uint64_t at = tries[i].root ? root + tries[i].entry * FORMAT_ROOT_ENTRY_BYTES :
+		                              format_get_root(good + root, 0).offset +
+		                                      tries[i].entry * FORMAT_ENTRY_BYTES;
+
+		memcpy(bytes, good, size);
+		at += tries[i].word * 8;
+		format_put64(bytes + at, format_get64(bytes + at) + tries[i].add);
+		repair_all(bytes, size);
+		CHECK_EQ(check_bytes(bytes, size), -EBADMSG);
+		if (!said(tries[i].words))
+			CHECK(!"the words");
+	}
+	free(bytes);
+}
+
+/* Two pages change places, with all that belongs to them but their numbers. */
+static void swapped_pages(void)
+{
+	struct image_description d = describe(2, 7, 0);
+	unsigned char *bytes, entry[8], page[PAGE_BYTES];
+	struct model two = { .pages = 2, .content = { NOISE, NOISE }, .seed = { 1, 2 } };
+	size_t length;
+	uint64_t block;
+
+	REQUIRE_EQ(model_write(&two, image_path("two"), &d), 0);
+	bytes = file_load(image_path("two"), &length);
+	block = format_get_root(bytes + format_get64(bytes + AT_ROOT), 0).offset;
+	memcpy(page, bytes + 4096, PAGE_BYTES);
+	memcpy(bytes + 4096, bytes + 8192, PAGE_BYTES);
+	memcpy(bytes + 8192, page, PAGE_BYTES);
+	memcpy(entry, bytes + block + 8, 8);
+	memcpy(bytes + block + 8, bytes + block + 24, 8);
+	memcpy(bytes + block + 24, entry, 8);
+	repair_all(bytes, length);
+	make();
+	CHECK_EQ(check_bytes(bytes, length), -EBADMSG);
+	CHECK(said("page 0 (4096 bytes at byte 4096)"));
+	free(bytes);
+}
+
+/* ------------------------------------------------------------ something else */
+
+static void foreign(void)
+{
+	struct image im;
+
+	make();
+	CHECK_EQ(check_bytes((const unsigned char *)"", 0), -EBADF);
+	CHECK_EQ(check_bytes((const unsigned char *)"QUIRESWP and more", 17), -EBADF);
+	CHECK(said("no image of Quire's"));
+	CHECK_EQ(check_file("/proc/self/exe"), -EBADF);
+	CHECK_EQ(check_file(image_dir()), -EBADF);
+	CHECK(said("no regular file"));
+	CHECK_EQ(check_file("/dev/null"), -EBADF);
+	REQUIRE_EQ(mkfifo(image_path("fifo"), 0600), 0);
+	CHECK_EQ(check_file(image_path("fifo")), -EBADF);
+	CHECK_EQ(check_file(image_path("missing")), -ENOENT);
+	CHECK_EQ(image_open_fd(&im, -1), -EBADF);
+	CHECK_EQ(check_file(""), -ENOENT);
+}
+
+/* The end of a long path is what tells it from others. */
+static void long_paths(void)
+{
+	char path[1000];
+	struct image im;
+
+	memset(path, 'd', sizeof path);
+	strcpy(path + sizeof path - 9, "/the_end");
+	CHECK(image_open(&im, path) < 0);
+	CHECK(said("d/the_end: ") && said("image ...ddd"));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = {
+		UNIT(each_byte),
+		UNIT(each_length),
+		UNIT(truncated_while_open),
+		UNIT(words_say_where),
+		UNIT(made_up_headers),
+		UNIT(made_up_indexes),
+		UNIT(swapped_pages),
+		UNIT(foreign),
+		UNIT(long_paths),
+		UNIT_END,
+	};
+
+	return unit_main(argc, argv, "image damage", tests);
+}
