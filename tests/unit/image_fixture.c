@@ -38,9 +38,9 @@ const char *image_dir(void)
 
 const char *image_path(const char *name)
 {
-	static char paths[8][300];
+	static char paths[32][300];
 	static unsigned next;
-	char *path = paths[next++ % 8];
+	char *path = paths[next++ % 32];
 
 	snprintf(path, sizeof paths[0], "%s/%s", image_dir(), name);
 	return path;
@@ -80,20 +80,6 @@ bool page_is(const unsigned char *bytes, enum content content, uint64_t seed)
 
 	page_fill(wanted, content, seed);
 	return memcmp(bytes, wanted, PAGE_BYTES) == 0;
-}
-
-void model_random(struct model *m, uint64_t pages, unsigned zeros, unsigned text, unsigned noise)
-{
-	m->pages = pages;
-	for (uint64_t i = 0; i < pages; i++) {
-		uint64_t die = unit_below(100);
-
-		m->content[i] = die < zeros                ? ZEROS :
-		                die < zeros + text         ? TEXT :
-		                die < zeros + text + noise ? NOISE :
-		                                             ABSENT;
-		m->seed[i] = unit_random();
-	}
 }
 
 void model_apply(struct model *m, const struct model *increment)

@@ -22,7 +22,7 @@ struct model {
 
 /* An empty folder, removed when the program ends. */
 const char *image_dir(void);
-/* A path in it; good until the eighth call after. */
+/* A path in it; good until the thirty-second call after. */
 const char *image_path(const char *name);
 /* Files in it, those with temporary names as well. */
 unsigned image_entries(void);
@@ -30,8 +30,25 @@ unsigned image_entries(void);
 void page_fill(unsigned char *bytes, enum content content, uint64_t seed);
 bool page_is(const unsigned char *bytes, enum content content, uint64_t seed);
 
-/* A mixture: of a hundred pages so many are of each kind, the rest ABSENT. */
-void model_random(struct model *m, uint64_t pages, unsigned zeros, unsigned text, unsigned noise);
+/*
+ * A mixture: of a hundred pages so many are of each kind, the rest ABSENT. Here,
+ * since the numbers are each source's own (unit.h).
+ */
+static inline void model_random(struct model *m, uint64_t pages, unsigned zeros, unsigned text,
+                                unsigned noise)
+{
+	m->pages = pages;
+	for (uint64_t i = 0; i < pages; i++) {
+		uint64_t die = unit_below(100);
+
+		m->content[i] = die < zeros                ? ZEROS :
+		                die < zeros + text         ? TEXT :
+		                die < zeros + text + noise ? NOISE :
+		                                             ABSENT;
+		m->seed[i] = unit_random();
+	}
+}
+
 /* What memory is when m was changed by an increment. */
 void model_apply(struct model *m, const struct model *increment);
 
