@@ -87,14 +87,12 @@ const char *format_block_fault(const unsigned char *block, uint64_t begin, uint6
 			return fault;
 		if (e.kind != IMAGE_ABSENT && *at >= pages)
 			return "it is beyond the end of the memory";
-		if (e.length > end - begin)
-			return "its data does not fit what is there for it";
 		begin += e.length;
 		some |= e.kind != IMAGE_ABSENT;
 	}
 	--*at;
 	if (begin != end)
-		return "there is data that is no page's";
+		return "the data of its leaf does not end where the index block begins";
 	return some ? NULL : "nothing is recorded in its leaf";
 }
 

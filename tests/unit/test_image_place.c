@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/unit/test_image_place.c - where an image may be written: odd paths, links,
- * what is no file; and the mode it gets there.
+ * what is no file; and the mode it gets there. What is no image.
  */
 #include "tests/unit/image_fixture.h"
 
@@ -100,12 +100,62 @@ static void modes(void)
 	CHECK_EQ(mode_after(0, 0440), 0440);
 }
 
+/* ------------------------------------------------------------ where no image is */
+
+static int check_file(const char *path)
+{
+	struct image im;
+	int error = image_open(&im, path);
+
+	image_close(&im);
+	return error;
+}
+
+static int check_bytes(const char *bytes, size_t length)
+{
+	file_store(image_path("tried"), bytes, length);
+	return check_file(image_path("tried"));
+}
+
+static bool said(const char *words)
+{
+	return strstr(error_message(), words) != NULL;
+}
+
+static void foreign(void)
+{
+	struct image im;
+
+	CHECK_EQ(check_bytes("", 0), -EBADF);
+	CHECK_EQ(check_bytes("QUIRESWP and more", 17), -EBADF);
+	CHECK(said("no image of Quire's"));
+	CHECK_EQ(check_file("/proc/self/exe"), -EBADF);
+	CHECK_EQ(check_file(image_dir()), -EBADF);
+	CHECK(said("no regular file"));
+	CHECK_EQ(check_file("/dev/null"), -EBADF);
+	REQUIRE_EQ(mkfifo(image_path("fifo"), 0600), 0);
+	CHECK_EQ(check_file(image_path("fifo")), -EBADF);
+	CHECK_EQ(check_file(image_path("missing")), -ENOENT);
+	CHECK_EQ(image_open_fd(&im, -1), -EBADF);
+	CHECK_EQ(check_file(""), -ENOENT);
+}
+
+/* The end of a long path is what tells it from others. */
+static void long_paths(void)
+{
+	char path[1000];
+	struct image im;
+
+	memset(path, 'd', sizeof path);
+	strcpy(path + sizeof path - 9, "/the_end");
+	CHECK(image_open(&im, path) < 0);
+	CHECK(said("d/the_end: ") && said("image ...ddd"));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(odd_paths),
-		UNIT(modes),
-		UNIT_END,
+		UNIT(odd_paths), UNIT(modes), UNIT(foreign), UNIT(long_paths), UNIT_END,
 	};
 
 	return unit_main(argc, argv, "image place", tests);
