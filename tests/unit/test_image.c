@@ -206,6 +206,27 @@ static void verifying_can_be_stopped(void)
 	image_close(&im);
 }
 
+/* In a handler of a fault the program's errno is not to be touched. */
+static void errors_leave_errno_alone(void)
+{
+	struct image_description d = describe(3, 7, 0);
+	struct model some = { .pages = 3, .content = { TEXT, NOISE } };
+	unsigned char bytes[PAGE_BYTES];
+	struct image im;
+
+	REQUIRE_EQ(model_write(&some, image_path("errno"), &d), 0);
+	REQUIRE_EQ(image_open(&im, image_path("errno")), 0);
+	close(im.fd);
+	errno = 12345;
+	CHECK_EQ(image_read_page(&im, 0, bytes), -EBADF);
+	CHECK_EQ(image_kind(&im, 1), -EBADF);
+	CHECK_EQ(errno, 12345);
+	CHECK_EQ(image_verify(&im, NULL, NULL), -EBADF);
+	CHECK(strstr(error_message(), "cannot be read"));
+	im.fd = -1;
+	image_close(&im);
+}
+
 /* ------------------------------------------------------------ threads and stack */
 
 static struct image shared;
@@ -331,6 +352,7 @@ int main(int argc, char **argv)
 		UNIT(more_than_buffers),
 		UNIT(seeking),
 		UNIT(verifying_can_be_stopped),
+		UNIT(errors_leave_errno_alone),
 		UNIT(many_threads),
 		UNIT(little_stack),
 		UNIT_END,

@@ -35,7 +35,7 @@ static int create_at(const char *path)
 static void odd_paths(void)
 {
 	struct image_description d = describe(600, 2, 0);
-	char name[300], here[4096], link[100] = "";
+	char name[3000], here[4096], link[100] = "";
 	struct stat st;
 
 	make();
