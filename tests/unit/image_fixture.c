@@ -3,6 +3,7 @@
 #include "tests/unit/image_fixture.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -183,6 +184,64 @@ bool model_matches(const struct model *m, const char *path)
 		printf("%s\n", error_message());
 	image_close(&im);
 	return good;
+}
+
+/* ------------------------------------------------------------ a sample */
+
+unsigned char *sample(struct model *m, size_t *size)
+{
+	struct image_description d = describe(300, 7, 3);
+
+	memset(m, 0, sizeof *m);
+	m->pages = 300;
+	for (unsigned i = 0; i < 4; i++) {
+		m->content[5 + i] = ZEROS + (unsigned char)i % 3;
+		m->seed[5 + i] = i;
+	}
+	m->content[299] = TEXT;
+	REQUIRE_EQ(model_write(m, image_path("sample"), &d), 0);
+	REQUIRE(model_matches(m, image_path("sample")));
+	return file_load(image_path("sample"), size);
+}
+
+/* Whatever can be read of it is right. */
+static bool nothing_wrong(const struct model *m, const struct image *im)
+{
+	static const unsigned some[] = { 0, 5, 6, 7, 8, 255, 256, 299 };
+	unsigned char bytes[PAGE_BYTES];
+
+	for (unsigned j = 0; j < sizeof some / sizeof *some; j++) {
+		uint64_t i = some[j];
+		int kind = image_read_page(im, i, bytes);
+
+		if (kind == IMAGE_BYTES && !page_is(bytes, m->content[i], m->seed[i]))
+			return false;
+		if (kind != -EBADMSG && kind != image_kind(im, i))
+			return false;
+	}
+	return true;
+}
+
+int image_check(const struct model *m, const char *path)
+{
+	struct image im;
+	int error = image_open(&im, path);
+
+	if (error)
+		return error;
+	error = image_verify(&im, NULL, NULL);
+	CHECK(nothing_wrong(m, &im));
+	image_close(&im);
+	return error;
+}
+
+bool said(const char *words)
+{
+	bool is = strstr(error_message(), words) != NULL;
+
+	if (!is)
+		printf("\"%s\" is not in: %s\n", words, error_message());
+	return is;
 }
 
 /* ------------------------------------------------------------ files */

@@ -59,6 +59,17 @@ int model_write(const struct model *m, const char *path, const struct image_desc
 /* Does the image say of each page what the model does? By number and in order; verifies it, too. */
 bool model_matches(const struct model *m, const char *path);
 
+/*
+ * An increment of two leaves with pages of each kind, as small as can be: of 300
+ * pages 5 and 8 are zeros, 6 is text, 7 noise, 299 text. => the file; m is what
+ * is in it
+ */
+unsigned char *sample(struct model *m, size_t *size);
+/* Open and verify what ought to be the sample. => the first error; nothing wrong is read from it */
+int image_check(const struct model *m, const char *path);
+/* Is that in error_message()? Prints it if not. */
+bool said(const char *words);
+
 /* All of a file; the caller frees it. */
 unsigned char *file_load(const char *path, size_t *size);
 void file_store(const char *path, const void *bytes, size_t size);

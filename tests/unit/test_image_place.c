@@ -117,11 +117,6 @@ static int check_bytes(const char *bytes, size_t length)
 	return check_file(image_path("tried"));
 }
 
-static bool said(const char *words)
-{
-	return strstr(error_message(), words) != NULL;
-}
-
 static void foreign(void)
 {
 	struct image im;
