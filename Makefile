@@ -25,6 +25,8 @@ INCLUDEDIR ?= $(PREFIX)/include
 
 CFLAGS ?= -O2 -g
 MINUTES ?= 10
+# Of make fuzz.
+SECONDS ?= 60
 # Of make test-sanitize and test-tsan.
 TESTS ?= unit stress
 
@@ -50,16 +52,16 @@ cflags := -std=gnu11 $(CFLAGS) $(warnings) $(san) -pthread
 # thread-local storage of a library opened late otherwise would: hence the TLS model.
 lib_flags := -fPIC -fvisibility=hidden -ftls-model=initial-exec -include include/export.h
 
-LIBS := -luring -luuid -pthread
+LIBS := -luring -luuid -llz4 -pthread
 
 # ------------------------------------------------------------------ sources
 
-lib_src := $(sort $(wildcard base/*.c swapfile/*.c pager/*.c guard/*.c vm/*.c))
+lib_src := $(sort $(wildcard base/*.c swapfile/*.c image/*.c pager/*.c guard/*.c vm/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 # What finds libc's own functions behind ours is for the shared library only.
 archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj))
 
-program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/snapshot tests/container
+program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/snapshot tests/container tests/fuzz
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
 main_src := $(if $(program_src),$(shell grep -l '^int main\>' $(program_src)))
 common_src := $(filter-out $(main_src),$(program_src))
@@ -75,6 +77,7 @@ stress := $(call programs,tests/stress)
 guard := $(call programs,tests/guard)
 snapshot := $(call programs,tests/snapshot)
 container := $(call programs,tests/container)
+replay := $(call programs,tests/fuzz)
 demos := $(call programs,demos)
 bench := $(call programs,bench)
 # The command is $(BUILD)/quire; its objects are those of tools/.
@@ -99,7 +102,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 # ------------------------------------------------------------------ building
 
 .PHONY: all libs tools demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
-	test-valgrind test-matrix soak bench bench-calls clang check-includes check-symbols check-demos check-fresh format \
+	test-valgrind test-matrix soak fuzz bench bench-calls clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -110,7 +113,7 @@ libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
 tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
-tests: $(unit) $(integration) $(stress) $(guard) $(snapshot) $(container)
+tests: $(unit) $(integration) $(stress) $(guard) $(snapshot) $(container) $(replay)
 
 # Everything is rebuilt when the compiler or its flags change.
 flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
@@ -172,6 +175,7 @@ $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,tests/guard,$(BUILD)/libquire.a,$(static)))
 $(eval $(call program,tests/snapshot,$(BUILD)/libquire.a,$(static)))
 $(eval $(call program,tests/container,,))
+$(eval $(call program,tests/fuzz,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a $(LIBS)))
 $(eval $(call program,demos,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,bench,$(BUILD)/libquire.a,$(static) -lm))
 
@@ -228,6 +232,16 @@ soak: deps
 	$(remake) tests
 	$(Q)BUILD=$(BUILD) tests/run.sh --minutes $(MINUTES) soak
 
+# What reads files, by clang's libFuzzer. New inputs are kept in $(BUILD)/fuzz; what fails, beside them.
+fuzz:
+	@mkdir -p $(BUILD)/fuzz/corpus
+	$(say) LD $(BUILD)/fuzz/image
+	$(Q)clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $(cppflags) \
+		-o $(BUILD)/fuzz/image tests/fuzz/image.c $(wildcard image/*.c) base/arena.c base/base.c \
+		base/error.c $(LIBS)
+	$(Q)$(BUILD)/fuzz/image -max_total_time=$(SECONDS) -max_len=65536 -artifact_prefix=$(BUILD)/fuzz/ \
+		$(BUILD)/fuzz/corpus tests/fuzz/corpus/image
+
 clang:
 	$(remake) CC=clang WERROR=1 BUILD=$(BUILD)/clang all tests
 
@@ -243,7 +257,7 @@ check-demos: demos
 check-fresh:
 	$(Q)scripts/check-fresh
 
-c_files = $(wildcard $(foreach d,include base swapfile pager guard vm $(program_dirs),$(d)/*.[ch]))
+c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm $(program_dirs),$(d)/*.[ch]))
 format:
 	$(Q)clang-format -i $(c_files)
 format-check:
@@ -283,6 +297,7 @@ help:
 	@echo 'make test-valgrind   unit tests under valgrind, if that is installed'
 	@echo 'make test-matrix     the matrix of make test, each engine with each option (long)'
 	@echo 'make soak MINUTES=n  stress with new seeds for n minutes'
+	@echo 'make fuzz SECONDS=n  image files by libFuzzer (clang) for n seconds'
 	@echo 'make bench           one table: Quire, the kernel, the disk (BENCHFLAGS=...)'
 	@echo 'make bench-calls     what the guard costs system calls'
 	@echo 'make clang           full build by clang, warnings are errors'

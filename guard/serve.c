@@ -36,15 +36,18 @@
 static long bare_syscall(long number, const unsigned long a[CALL_ARGS])
 {
 #if defined(__x86_64__)
-	register long r10 __asm__("r10") = (long)a[3];
-	register long r8 __asm__("r8") = (long)a[4];
-	register long r9 __asm__("r9") = (long)a[5];
+	/* All loads first: a sanitizer's are calls, which would not leave the registers alone. */
+	long a0 = (long)a[0], a1 = (long)a[1], a2 = (long)a[2];
+	long a3 = (long)a[3], a4 = (long)a[4], a5 = (long)a[5];
+	register long r10 __asm__("r10") = a3;
+	register long r8 __asm__("r8") = a4;
+	register long r9 __asm__("r9") = a5;
 	long result;
 
 	/* It may be restarted after a signal: by the instruction itself, so all is in registers. */
 	__asm__ volatile("syscall"
 	                 : "=a"(result)
-	                 : "0"(number), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
+	                 : "0"(number), "D"(a0), "S"(a1), "d"(a2), "r"(r10), "r"(r8), "r"(r9)
 	                 : "rcx", "r11", "memory");
 	return result;
 #else

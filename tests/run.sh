@@ -6,7 +6,7 @@
 #   tests/run.sh [--minutes N] [--only WORD] [GROUP...]
 #
 # Groups, in the order in which they run by default:
-#   checks        what the sources and the library must look like: scripts/check-*
+#   checks        what the sources and the library must look like: scripts/check-*; the fuzzer's inputs
 #   unit          tests/unit
 #   integration   tests/integration, once each, with the default options
 #   matrix        the programs that say so, a short stress, and system calls on paged memory (traffic),
@@ -336,7 +336,8 @@ for group in "${groups[@]}"; do
 		run checks/includes 60 scripts/check-includes
 		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so"
 		run checks/demos 60 scripts/check-demos "$BUILD/demos"
-		run checks/doctor 60 scripts/check-doctor "$BUILD" ;;
+		run checks/doctor 60 scripts/check-doctor "$BUILD"
+		run checks/corpus 60 "$BUILD/tests/fuzz/replay" tests/fuzz/corpus/image ;;
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;
