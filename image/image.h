@@ -152,6 +152,8 @@ int image_commit(struct image_writer *w, bool replace);
 
 /* => nothing is left behind. Harmless after image_commit, or an image_create that failed. */
 void image_abandon(struct image_writer *w);
+/* In a child of fork, whatever the parent was doing with it: the file is the parent's, and is left alone. */
+void image_forget(struct image_writer *w);
 
 /* ------------------------------------------------------------ reading
  * An open image does not change, and any number of threads may use it at once.
@@ -183,6 +185,9 @@ void image_close(struct image *im);
  *    undefined then
  */
 int image_read_page(const struct image *im, uint64_t page, void *bytes);
+
+/* Is anything recorded of a leaf's pages? Reads nothing. */
+bool image_has_leaf(const struct image *im, uint64_t number);
 
 /* => what kind of page it is, or -errno as above */
 int image_kind(const struct image *im, uint64_t page);

@@ -172,6 +172,13 @@ int image_read_slot(const struct image *im, uint64_t slot, struct image_leaf *le
 	return 0;
 }
 
+bool image_has_leaf(const struct image *im, uint64_t number)
+{
+	uint64_t slot = image_root_find(im, number);
+
+	return slot < im->header.leaves && format_get_root(im->root.base, slot).leaf == number;
+}
+
 int image_read_leaf(const struct image *im, uint64_t number, struct image_leaf *leaf)
 {
 	uint64_t slot = image_root_find(im, number);

@@ -19,6 +19,7 @@
 #include <lz4.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <uuid/uuid.h>
 
 /* The writer's memory: buffer, index block, state of the compressor. */
@@ -251,6 +252,15 @@ void image_abandon(struct image_writer *w)
 	output_close(&w->output);
 	arena_close(&w->memory);
 	arena_close(&w->root);
+}
+
+void image_forget(struct image_writer *w)
+{
+	if (w->output.fd >= 0)
+		close(w->output.fd);
+	if (w->output.directory >= 0)
+		close(w->output.directory);
+	w->output.fd = w->output.directory = -1;
 }
 
 /* What is left: the last leaf, the root, the header. => 0 or -errno */

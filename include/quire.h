@@ -35,10 +35,21 @@
  *                destroys it.  Calls are not async-signal-safe, but managed
  *                memory may be touched in a signal handler.  A call blocks the
  *                signals of its thread while it holds an internal lock.
- *   Forking      A child of fork(2) must not touch managed memory, nor give it to
- *                exec as an argument, nor use any handle of its parent's; its
- *                calls on other memory, madvise among them, work. posix_spawn,
- *                vfork, and exec without fork are unaffected.
+ *   Forking      A child of fork(2) has all of it, under the same handles: the memory
+ *                as it was at that instant, its snapshots, and pagers of its own
+ *                with the same budgets; from then on the two write apart. It may
+ *                go on after its parent has ended, and fork again. The swap
+ *                file, and its limit, they share: of each page there what only one
+ *                has is free when that one gives it up or ends. fork waits until all
+ *                threads are between two faults or calls, and they wait for it; up to
+ *                256 processes can share a swap file. What is pinned is so in the
+ *                child. What the child cannot be given (no descriptors, no memory)
+ *                it is told of by on_error, QUIRE_ERROR_FORK: then its accesses to
+ *                the pager's regions are SIGSEGV, and calls fail (ENODEV, EINVAL); so
+ *                are accesses in a child that was made without libc's fork
+ *                (_Fork, clone). posix_spawn, vfork, and exec are unaffected. A
+ *                handler that another library registered by pthread_atfork before
+ *                this one was loaded must not touch managed memory.
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros
@@ -436,6 +447,105 @@ int quire_snapshot_diff(const quire_snapshot_t *a, const quire_snapshot_t *b, qu
  * they have of it. -ENOMEM  no memory for the older one's records: it stays
  */
 int quire_snapshot_destroy(quire_snapshot_t *s);
+
+/* ---------------------------------------------------------------- images
+ *
+ * A snapshot can be saved to a file, an image: all of it, or only what differs from another
+ * snapshot (an increment). Each snapshot has a UUID, which its images bear; an increment names its
+ * base's. Pages of zeros cost nothing, the others are compressed (LZ4) where that pays, and each
+ * has a checksum. docs/IMAGE-FORMAT.md describes the file.
+ */
+
+/* The snapshot's UUID, 16 bytes: a new one's is made up when it is first asked for, or saved. */
+int quire_snapshot_uuid(quire_snapshot_t *s, unsigned char uuid[16]);
+
+/*
+ * Save s to the file at path while the program goes on; in the end the file is written
+ * to the disk and replaces what is at path, in one step: a crash leaves the old file or the new one,
+ * whole. base: only what differs from it; of the same length, of any region, or loaded. (Of
+ * snapshots of one region, and of a region that was cloned from base, it is known what may differ;
+ * else all is compared.) NULL: all.
+ * -EINVAL     no such snapshot, or another length
+ * -EISDIR, -EBADF   at path is something that is no regular file
+ * -ENOENT, -EACCES, -ENOSPC, -EFBIG and the like   from the file system
+ * -EIO, -EBADMSG    a page cannot be had
+ * -ENOMEM
+ */
+int quire_snapshot_save(quire_snapshot_t *s, const char *path, const quire_snapshot_t *base);
+
+/* The same on a thread of its own, of low priority. */
+typedef struct quire_save quire_save_t;
+
+struct quire_save_options {
+	size_t size; /* sizeof; 0 if all else is 0 */
+	/* At most so many bytes of memory are saved a second; 0: no limit. */
+	uint64_t bandwidth;
+	/*
+	 * Called on that thread now and then, and at the end: bytes of memory that were looked at, and
+	 * how many there are. => false: stop. It may use the library, but not wait for the save.
+	 */
+	bool (*progress)(void *arg, uint64_t done, uint64_t of);
+	void *arg;
+};
+
+/*
+ * Begin. The snapshots may be destroyed meanwhile: they stay until it has ended.
+ * -EINVAL, -ENOMEM, -EAGAIN (no thread); all else is told by quire_save_end
+ */
+int quire_save_begin(quire_snapshot_t *s, const char *path, const quire_snapshot_t *base,
+                     const struct quire_save_options *options, quire_save_t **out);
+/* How far it is, in bytes of memory; either may be NULL. => whether it has ended */
+bool quire_save_progress(const quire_save_t *save, uint64_t *done, uint64_t *of);
+/* Ask it to stop: unless it is complete already the file at path stays what it was. Does not wait. */
+void quire_save_cancel(quire_save_t *save);
+/*
+ * Wait for its end, and give up the handle. => as quire_snapshot_save; -ECANCELED;
+ * -ECHILD: in a child of fork, to which it is none
+ */
+int quire_save_end(quire_save_t *save);
+
+/*
+ * A snapshot from a file: to be read, cloned, saved, and a base of others. Takes milliseconds,
+ * whatever its length: pages are read from the file, and checked, when they are wanted, so it
+ * must not be changed; it may be removed, or replaced by another. An increment needs its base: a
+ * snapshot of q that was saved or loaded, which stays (without its handle) for as long as this one.
+ * -EBADF    no image, or no regular file
+ * -EBADMSG  damaged or truncated: the words say where
+ * -ENOTSUP  of a newer version;  -EFBIG  longer than a region can be
+ * -ESTALE   its base is no snapshot of q, or not of this length: the words name it
+ * -ENOENT, -EACCES, -ENOMEM and the like
+ */
+int quire_snapshot_load(quire_t *q, const char *path, quire_snapshot_t **out);
+
+/* What the file says of itself, which is checked, but for the pages. */
+struct quire_image {
+	unsigned char uuid[16];
+	unsigned char base[16]; /* all zero: a full image */
+	uint64_t length;        /* bytes of memory */
+	uint64_t stored;        /* pages whose bytes are in it */
+	uint64_t compressed;    /* of them */
+	uint64_t zeros;         /* pages that it says are zeros; increments only */
+	uint64_t file_bytes;
+	int64_t created; /* seconds since 1970 */
+	char name[32];   /* of the region */
+};
+
+/* The calls below need no pager. Errors: as quire_snapshot_load and quire_snapshot_save. */
+int quire_image_info(const char *path, struct quire_image *out);
+
+/* Called now and then; both count the same unit of work. => false: stop (-ECANCELED) */
+typedef bool (*quire_image_fn)(void *arg, uint64_t done, uint64_t of);
+
+/* Read all of it, and check it: -EBADMSG, with words that say where. call: or NULL */
+int quire_image_verify(const char *path, quire_image_fn call, void *arg);
+
+/*
+ * Make one image of a chain: paths[0], and increments each of which is to the one before. It is
+ * the last one's memory, under its UUID, and full if paths[0] is. It replaces what is at out, which
+ * may be one of them. -EINVAL  it is no chain: the words name the files
+ */
+int quire_image_merge(const char *const paths[], unsigned count, const char *out,
+                      quire_image_fn call, void *arg);
 
 /* ---------------------------------------------------------------- probing */
 

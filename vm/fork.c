@@ -206,6 +206,8 @@ static void child_one(struct quire *q)
 		lose(q, error);
 	else
 		allow_mappings(q, false);
+	if (!error)
+		saves_fork_in_child(q);
 }
 
 static void in_child(void)

@@ -15,8 +15,10 @@ struct place {
 
 /* ------------------------------------------------------------- looking */
 
-/* What a look found beside 0 and an errno: contents in memory, whose entry is held now, at *place. */
+/* What a look found beside 0 and an errno: contents in memory, whose entry is held now, at *place; */
 #define IN_MEMORY 1
+/* or that the snapshot at *place has them in its image, or it is not asked yet whether it does. */
+#define IN_IMAGE 2
 
 static int from_buffer(struct quire *q, uint32_t id, char *bytes, struct content *out)
 {
@@ -48,10 +50,10 @@ static struct quire_region *first_own(struct quire_region *s, const struct quire
 	return NULL;
 }
 
-/* Where a look that begins at s ends: what has the page, or the region; NULL: zeros. */
+/* Where a look that begins at s ends: what has the page, or an image, or the region; NULL: zeros. */
 static struct quire_region *end_of_way(struct quire_region *s, uint64_t page)
 {
-	while (s && s->is_snapshot && !cow_has_own(s, page))
+	while (s && s->is_snapshot && !s->image && !cow_has_own(s, page))
 		s = s->parent;
 	return s;
 }
@@ -88,7 +90,7 @@ static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *byte
 	return error;
 }
 
-/* => lineage lock; -EAGAIN: somebody holds *place; IN_MEMORY: we do */
+/* => lineage lock; -EAGAIN: somebody holds *place; IN_MEMORY: we do; IN_IMAGE */
 static int look(struct quire_region *s, uint64_t page, char *bytes, struct content *out,
                 struct place *place)
 {
@@ -99,6 +101,10 @@ static int look(struct quire_region *s, uint64_t page, char *bytes, struct conte
 
 		if (!r)
 			return 0;
+		if (r->image) {
+			remember(place, r, page, 0);
+			return IN_IMAGE;
+		}
 		/* A region's is held though it is EMPTY: who changes the page holds it (L2). */
 		if (!region_touch_leaf(r, page))
 			return -ENOMEM;
@@ -147,6 +153,18 @@ static int from_memory(const struct place *at, char *bytes, struct content *out)
 	return error == -ENOENT ? 0 : error; /* discarded: zeros */
 }
 
+/* The file is read without a lock. => IN_IMAGE: it says nothing of the page: the parent is to be asked */
+static int from_image(const struct quire_region *s, uint64_t page, char *bytes, struct content *out)
+{
+	int kind = bytes ? image_read_page(s->image, page, bytes) : -ENOBUFS;
+
+	if (kind == IMAGE_BYTES)
+		out->kind = CONTENT_BYTES;
+	else if (kind == IMAGE_ABSENT)
+		return IN_IMAGE;
+	return MIN(kind, 0);
+}
+
 static bool is_handler(const struct quire *q)
 {
 	return thread_is_ours && !q->engine.ops->in_thread;
@@ -168,6 +186,8 @@ static int look_once(struct quire_region *r, uint64_t page, char *bytes, struct 
 	lock_acquire(&q->lineage_lock);
 	error = look(r, page, bytes, out, place);
 	lock_release(&q->lineage_lock);
+	if (error == IN_IMAGE)
+		return from_image(place->region, page, bytes, out);
 	if (error != IN_MEMORY)
 		return error;
 	if (!is_handler(q))
@@ -179,6 +199,7 @@ static int look_once(struct quire_region *r, uint64_t page, char *bytes, struct 
 int lineage_content(struct quire_region *r, uint64_t page, char *bytes, bool wait,
                     struct content *out)
 {
+	struct quire *q = r->q;
 	struct place place;
 	int error;
 
@@ -188,15 +209,40 @@ int lineage_content(struct quire_region *r, uint64_t page, char *bytes, bool wai
 			wait_for(&place);
 			error = -ESTALE;
 		}
+		/* It stays: who inherits from it is the caller's. */
+		if (error == IN_IMAGE) {
+			r = place.region->parent;
+			error = r ? -ESTALE : 0;
+		}
 		if (place.region)
 			region_put(place.region);
 	} while (error == -ESTALE);
 	if (!error && out->kind == CONTENT_BYTES && page_is_zero(bytes)) {
 		if (out->slot != SLOT_NONE)
-			swapfile_unref(r->q->swap, out->slot);
+			swapfile_unref(q->swap, out->slot);
 		*out = (struct content){ .kind = CONTENT_ZEROS, .slot = SLOT_NONE };
 	}
 	return error;
+}
+
+bool lineage_leaf_is_same(struct quire_region *a, const struct quire_region *b, uint64_t page)
+{
+	struct quire *q = a->q;
+	bool same = true;
+
+	lock_acquire(&q->lineage_lock);
+	for (; a && a != b && same; a = a->parent) {
+		uint64_t leaf = page / IMAGE_LEAF_PAGES, end = (page | (LEAF_ENTRIES - 1)) + 1;
+
+		same = !region_leaf_touched(a, page);
+		for (; a->image && same && leaf * IMAGE_LEAF_PAGES < end; leaf++)
+			same = !image_has_leaf(a->image, leaf);
+		/* What a full image does not say is zeros. */
+		if (a->image && same && image_is_full(&a->image->header))
+			break;
+	}
+	lock_release(&q->lineage_lock);
+	return same && (a == b || (!b && a));
 }
 
 /* ---------------------------------------------------------- inheriting */
@@ -243,6 +289,12 @@ void lineage_disown(struct quire_region *r, uint64_t own)
 static enum fault_result unable(struct fault *f, int error)
 {
 	f->error = -error;
+	/* Of an image. (What is on the swap file is read when it is the clone's own.) */
+	if (error == -EBADMSG || error == -EIO) {
+		fault_report(f->region, f->page,
+		             error == -EIO ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM, f->error);
+		return fault_give_up(f, FAULT_IOERR);
+	}
 	if (error == -EAGAIN)
 		return fault_give_up(f, FAULT_DEFERRED);
 	return fault_give_up(f, error == -ENOMEM ? FAULT_NOMEM : FAULT_REFUSED);

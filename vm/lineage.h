@@ -7,7 +7,8 @@
  *        +-- clone, a region <- its own snapshots             +-> a snapshot, if it is a clone
  *
  * Each arrow is `parent`: an EMPTY entry means: as the parent has it; with no parent,
- * zeros. A clone's page is made its own by its first touch, whatever that is: it gets a
+ * zeros. Of a snapshot that was loaded it means: as its image says; if that is an increment and
+ * says nothing, as the parent, its base, has it. A clone's page is made its own by its first touch, whatever that is: it gets a
  * reference to the slot, or a copy of bytes that are in memory only, in standby.
  *
  * L1  arrows, older, newest, heirs: lineage lock. They change only by calls that hold
@@ -43,6 +44,12 @@ struct content {
  */
 int lineage_content(struct quire_region *r, uint64_t page, char *bytes, bool wait,
                     struct content *out);
+
+/*
+ * Of the leaf of page: is it sure that a has what b has of each? Yes if a inherits from b (b NULL: zeros),
+ * and nobody on the way has anything of its own.
+ */
+bool lineage_leaf_is_same(struct quire_region *a, const struct quire_region *b, uint64_t page);
 
 /* A page of a clone that it has from its parent still becomes its own. No entry is held. => 0 or -errno */
 int lineage_inherit(struct quire_region *r, uint64_t page);

@@ -149,6 +149,7 @@ static void close_all(struct quire *q)
 {
 	struct arena self = q->self;
 
+	saves_stop(q);
 	prefetch_stop(&q->prefetch);
 	if (q->region_arena.base)
 		regions_destroy(q);

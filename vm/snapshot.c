@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vm/snapshot.c - snapshots, clones, rollback, differences: the public calls.
+ * vm/snapshot.c - snapshots come and go: the public calls for that, and clones.
  *
  * A snapshot is a region record without addresses (cow.h says what its entries are,
  * lineage.h whom it inherits from). To make one is to close the region's gate, protect
@@ -13,8 +13,9 @@
  * To destroy one is to give what it keeps to the next older one, which inherited it, or
  * to nobody. One that a clone inherits from stays, without a name, until that has gone.
  */
+#include "vm/snapshot.h"
+
 #include "vm/lineage.h"
-#include "vm/vm.h"
 
 #include "base/error.h"
 
@@ -22,40 +23,15 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The handles of the public interface are records of regions. */
-static struct quire_region *record_of(const quire_snapshot_t *s)
-{
-	return (struct quire_region *)(uintptr_t)s;
-}
-
-static quire_snapshot_t *handle_of(struct quire_region *r)
-{
-	return (quire_snapshot_t *)r;
-}
-
-static bool is_valid(const quire_snapshot_t *s)
-{
-	const struct quire_region *r = record_of(s);
-
-	return r && r->is_snapshot && !r->unnamed && atomic_load(&r->alive) == REGION_ALIVE;
-}
-
-static int invalid(void)
+int snapshot_invalid(void)
 {
 	return error_set(EINVAL, "no such snapshot");
 }
 
-/* Of the same region, the next newer one; or NULL. */
-static struct quire_region *newer(const struct quire_region *s)
+struct quire_region *snapshot_region(struct quire_region *s)
 {
-	return s->parent && s->parent->is_snapshot && s->parent->older == s ? s->parent : NULL;
-}
-
-/* The region that it is of, or NULL if that has gone. */
-static struct quire_region *region_of(struct quire_region *s)
-{
-	while (newer(s))
-		s = newer(s);
+	while (snapshot_newer(s))
+		s = snapshot_newer(s);
 	return s->parent && s->parent->newest == s ? s->parent : NULL;
 }
 
@@ -68,8 +44,7 @@ static bool is_pinned(struct quire_region *r, uint64_t page)
 	return entry_state(e) == ENTRY_MAPPED && r->q->pager.frames[entry_payload(e)].pins > 0;
 }
 
-/* => pin lock. From page on; r->pages: none */
-static uint64_t next_pinned(struct quire_region *r, uint64_t page, bool any)
+uint64_t snapshot_next_pinned(struct quire_region *r, uint64_t page, bool any)
 {
 	if (!any)
 		return r->pages;
@@ -128,7 +103,7 @@ static int protect_and_copy(struct quire_region *r, struct quire_region *s, bool
 	int error = all ? e->ops->protect_all(e, r, r->base, r->pages) : 0;
 
 	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
-		pin = next_pinned(r, page, pins);
+		pin = snapshot_next_pinned(r, page, pins);
 		if (pin > page && !all)
 			error = e->ops->protect_all(e, r, region_page(r, page), pin - page);
 		if (pin == r->pages || error)
@@ -162,8 +137,8 @@ static int take_image(struct quire_region *r, struct quire_region *s)
 	uint64_t credits = 0;
 	int error = 0;
 
-	for (uint64_t page = next_pinned(r, 0, pins); page < r->pages && !error;
-	     page = next_pinned(r, page + 1, pins)) {
+	for (uint64_t page = snapshot_next_pinned(r, 0, pins); page < r->pages && !error;
+	     page = snapshot_next_pinned(r, page + 1, pins)) {
 		error = credits_get_new(p, 1);
 		credits += !error;
 	}
@@ -216,13 +191,13 @@ int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out)
 	lock_release(&r->q->snapshot_lock);
 	call_leave(&call);
 	if (!error)
-		*out = handle_of(s);
+		*out = snapshot_handle(s);
 	return error;
 }
 
 size_t quire_snapshot_length(const quire_snapshot_t *s)
 {
-	return record_of(s)->bytes;
+	return snapshot_record(s)->bytes;
 }
 
 /* ------------------------------------------------------------- destroy */
@@ -239,6 +214,7 @@ void snapshot_forget(struct quire_region *s)
 	discard_settle(s);
 	while ((users = atomic_load(&s->users)) != 0)
 		futex_wait(&s->users, users, UINT64_C(1000000), false);
+	snapshot_unload(s);
 	region_forget(s);
 	reclaimer_give_back(&q->pager);
 	forgive(q);
@@ -305,7 +281,7 @@ static void merge_into_older(struct quire_region *s, struct quire_region *o)
 
 static void unlink_snapshot(struct quire_region *r, struct quire_region *s)
 {
-	struct quire_region *after = newer(s);
+	struct quire_region *after = snapshot_newer(s);
 
 	if (r)
 		cow_close(r);
@@ -323,8 +299,7 @@ static void unlink_snapshot(struct quire_region *r, struct quire_region *s)
 
 static int remove_snapshot(struct quire_region *s);
 
-/* One heir less; the last one takes a parent without a name with it. */
-static void disinherit(struct quire_region *parent)
+void snapshot_disinherit(struct quire_region *parent)
 {
 	if (parent && --parent->heirs == 0 && parent->unnamed && remove_snapshot(parent) != 0)
 		return; /* for want of memory: it stays until the pager is closed, or another goes */
@@ -333,10 +308,10 @@ static void disinherit(struct quire_region *parent)
 /* => snapshot lock; s has no heirs */
 static int remove_snapshot(struct quire_region *s)
 {
-	struct quire_region *r = region_of(s), *o = s->older;
+	struct quire_region *r = snapshot_region(s), *o = s->older;
 	bool newest = r && r->newest == s;
 	/* The last of a clone's that has gone inherits in its place. */
-	struct quire_region *heir_of = !r && !newer(s) ? s->parent : NULL;
+	struct quire_region *heir_of = !r && !snapshot_newer(s) ? s->parent : NULL;
 
 	/* Before anything changes: from there on nothing fails. */
 	if (newest)
@@ -355,19 +330,19 @@ static int remove_snapshot(struct quire_region *s)
 	unlink_snapshot(r, s);
 	snapshot_forget(s);
 	if (!o)
-		disinherit(heir_of);
+		snapshot_disinherit(heir_of);
 	return 0;
 }
 
 int quire_snapshot_destroy(quire_snapshot_t *snapshot)
 {
-	struct quire_region *s = record_of(snapshot);
+	struct quire_region *s = snapshot_record(snapshot);
 	struct quire *q;
 	struct call call;
 	int error = 0;
 
-	if (!is_valid(snapshot))
-		return invalid();
+	if (!snapshot_is_valid(snapshot))
+		return snapshot_invalid();
 	q = s->q;
 	call_enter(&call);
 	lock_acquire(&q->snapshot_lock);
@@ -398,78 +373,12 @@ int snapshots_take_over(struct quire_region *r)
 		lock_release(&q->lineage_lock);
 		cow_open(r);
 	} else if (!error) {
-		disinherit(parent);
+		snapshot_disinherit(parent);
 	}
 	if (!error)
 		r->parent = NULL;
 	lock_release(&q->snapshot_lock);
 	return error;
-}
-
-/* ---------------------------------------------------------------- read */
-
-static int read_slot(struct quire *q, slot_t slot, void *bytes)
-{
-	struct swap_run run = { .op = SWAP_READ,
-		                .slot = slot,
-		                .count = 1,
-		                .pages = 1,
-		                .base = bytes };
-	int error = readin_here(&q->pager, &run);
-
-	return error ? error : run.bad ? -EBADMSG : 0;
-}
-
-/* Page as s has it, into bytes. => 0 or -errno */
-static int read_page(struct quire_region *s, uint64_t page, char *bytes)
-{
-	struct content c;
-	int error = lineage_content(s, page, bytes, true, &c);
-
-	if (error)
-		return error;
-	if (c.kind == CONTENT_ZEROS)
-		memset(bytes, 0, PAGE_BYTES);
-	else if (c.kind == CONTENT_SLOT)
-		error = read_slot(s->q, c.slot, bytes);
-	if (c.slot != SLOT_NONE)
-		swapfile_unref(s->q->swap, c.slot);
-	return error;
-}
-
-static int read_failed(struct quire_region *s, uint64_t page, int error)
-{
-	REGION_COUNT(s, read_errors, 1);
-	return error_set(-error, "page %llu of the snapshot cannot be read: %s",
-	                 (unsigned long long)page,
-	                 error == -EBADMSG ? "it does not match its checksum" : strerror(-error));
-}
-
-int quire_snapshot_read(quire_snapshot_t *snapshot, size_t offset, void *buffer, size_t length)
-{
-	_Alignas(PAGE_BYTES) char bytes[PAGE_BYTES];
-	struct quire_region *s = record_of(snapshot);
-
-	if (!is_valid(snapshot))
-		return invalid();
-	if (offset > s->bytes || length > s->bytes - offset || (length && !buffer))
-		return error_set(EINVAL, "%zu bytes at %zu: the snapshot has %zu", length, offset,
-		                 s->bytes);
-	for (size_t done = 0; done < length;) {
-		size_t at = (offset + done) % PAGE_BYTES, n = MIN(PAGE_BYTES - at, length - done);
-		struct call call;
-		int error;
-
-		call_enter(&call);
-		error = read_page(s, pages_of(offset + done), bytes);
-		call_leave(&call);
-		if (error)
-			return read_failed(s, pages_of(offset + done), error);
-		/* The caller's memory may be managed itself: touched with signals let in. */
-		memcpy((char *)buffer + done, bytes + at, n);
-		done += n;
-	}
-	return 0;
 }
 
 /* --------------------------------------------------------------- clone */
@@ -487,11 +396,11 @@ static int make_clone(struct quire_region *s, struct quire_region **out)
 
 int quire_snapshot_clone(quire_snapshot_t *snapshot, quire_region_t **out)
 {
-	struct quire_region *s = record_of(snapshot), *made = NULL;
+	struct quire_region *s = snapshot_record(snapshot), *made = NULL;
 	struct call call;
 	int error;
 
-	if (!out || !is_valid(snapshot))
+	if (!out || !snapshot_is_valid(snapshot))
 		return error_set(EINVAL, "no such snapshot, or a NULL result");
 	call_enter(&call);
 	lock_acquire(&s->q->snapshot_lock);
@@ -501,251 +410,4 @@ int quire_snapshot_clone(quire_snapshot_t *snapshot, quire_region_t **out)
 	if (!error)
 		*out = made;
 	return error;
-}
-
-/* ------------------------------------------------------------ rollback */
-
-/* Has the page changed between a and b, both of one region, a the older; b NULL: until now? */
-static bool has_changed(const struct quire_region *a, const struct quire_region *b, uint64_t page)
-{
-	for (; a && a->is_snapshot && a != b; a = newer(a))
-		if (cow_has_own(a, page))
-			return true;
-	return false;
-}
-
-/* May any page of the leaf have? */
-static bool leaf_may_differ(const struct quire_region *a, const struct quire_region *b,
-                            uint64_t page)
-{
-	for (; a && a->is_snapshot && a != b; a = newer(a))
-		if (region_leaf_touched(a, page))
-			return true;
-	return false;
-}
-
-/* => a buffer, by a credit; BUFFER_NONE: nothing can be evicted */
-static uint32_t buffer_for_copy(struct quire_region *r)
-{
-	struct pager *p = &r->q->pager;
-	struct patience patience = { .since = 0 };
-	uint32_t buffer;
-
-	do {
-		if (credits_get(p, 1) != 0)
-			return BUFFER_NONE;
-		buffer = stage_get(p, false);
-		if (buffer == BUFFER_NONE)
-			credits_put(p, 1);
-	} while (buffer == BUFFER_NONE && reclaim_wait(p, &patience));
-	return buffer;
-}
-
-/* One page that differs becomes what it was. */
-static int roll_page(struct quire_region *r, struct quire_region *s, uint64_t page)
-{
-	uint32_t buffer = BUFFER_NONE;
-	struct content c;
-	uint64_t own;
-	int error = lineage_content(s, page, NULL, true, &c);
-
-	if (error == -ENOBUFS) {
-		buffer = buffer_for_copy(r);
-		if (buffer == BUFFER_NONE)
-			return -ENOMEM;
-		error = lineage_content(s, page, buffer_address(&r->q->pager, buffer), true, &c);
-		if (error) {
-			stage_drop(&r->q->pager, buffer);
-			return error;
-		}
-	} else if (error) {
-		return error;
-	}
-	own = lineage_own(r, page, &c, buffer);
-	error = discard_for(r, page, own);
-	if (error)
-		lineage_disown(r, own);
-	return error;
-}
-
-/* => snapshot lock, pin lock */
-static int roll_back(struct quire_region *r, struct quire_region *s)
-{
-	int error = 0;
-
-	/* A fault that has made a page writable may not have said so yet: it is inside the gate. */
-	cow_close(r);
-	cow_open(r);
-	if (counted(&r->counters.pinned))
-		for (uint64_t page = next_pinned(r, 0, true); page < r->pages;
-		     page = next_pinned(r, page + 1, true))
-			if (has_changed(s, NULL, page))
-				return -EBUSY;
-	for (uint64_t page = 0; page < r->pages && !error; page++) {
-		if (!leaf_may_differ(s, NULL, page))
-			page |= LEAF_ENTRIES - 1;
-		else if (has_changed(s, NULL, page))
-			error = roll_page(r, s, page);
-	}
-	return error;
-}
-
-int quire_snapshot_rollback(quire_snapshot_t *snapshot)
-{
-	struct quire_region *s = record_of(snapshot), *r;
-	struct call call;
-	int error = -ENOENT;
-
-	if (!is_valid(snapshot))
-		return invalid();
-	call_enter(&call);
-	lock_acquire(&s->q->snapshot_lock);
-	lock_acquire(&s->q->pin_lock);
-	r = region_of(s);
-	if (r)
-		error = roll_back(r, s);
-	lock_release(&s->q->pin_lock);
-	lock_release(&s->q->snapshot_lock);
-	forgive(s->q);
-	call_leave(&call);
-	if (error == -ENOENT)
-		return error_set(EINVAL, "the region of the snapshot has been destroyed");
-	if (error == -EBUSY)
-		return error_set(EBUSY, "a page that has changed is pinned");
-	return error ? error_set(-error, "some pages could not be rolled back: %s",
-	                         strerror(-error)) :
-	               0;
-}
-
-/* ---------------------------------------------------------------- diff */
-
-/* => a is b, or the older of two of one region */
-static bool comes_before(const struct quire_region *a, const struct quire_region *b)
-{
-	while (a && a != b)
-		a = newer(a);
-	return a != NULL;
-}
-
-/* The older one first. => false: they are not of one region */
-static bool put_in_order(struct quire_region **a, struct quire_region **b)
-{
-	struct quire_region *other = *a;
-	struct call call;
-	bool before, after;
-
-	call_enter(&call);
-	lock_acquire(&other->q->lineage_lock);
-	before = comes_before(*a, *b);
-	after = !before && comes_before(*b, *a);
-	lock_release(&other->q->lineage_lock);
-	call_leave(&call);
-	if (after) {
-		*a = *b;
-		*b = other;
-	}
-	return before || after;
-}
-
-struct range {
-	quire_diff_fn call;
-	void *arg;
-	uint64_t first, n; /* pages */
-};
-
-/* => what the callback says, if it is called */
-static int add_page(struct range *g, uint64_t page, bool differs)
-{
-	int result = 0;
-
-	if (g->n && (!differs || g->first + g->n != page)) {
-		result = g->call(g->arg, g->first << PAGE_SHIFT, g->n << PAGE_SHIFT);
-		g->n = 0;
-	}
-	if (differs && g->n++ == 0)
-		g->first = page;
-	return result;
-}
-
-enum change { SAME, MAYBE, CHANGED };
-
-static enum change change_of(const struct quire_region *a, const struct quire_region *b,
-                             uint64_t page)
-{
-	enum change change = SAME;
-
-	for (; a != b && change != CHANGED; a = newer(a))
-		if (cow_has_own(a, page))
-			change = atomic_load(region_entry(a, page)) & ENTRY_MAYBE &&
-			                         entry_state(atomic_load(region_entry(a, page))) !=
-			                                 ENTRY_STANDBY ?
-			                 MAYBE :
-			                 CHANGED;
-	return change;
-}
-
-/* What has become of the pages of a leaf between a and b. => false: nothing of any */
-static bool compare_leaf(const struct quire_region *a, const struct quire_region *b, uint64_t page,
-                         unsigned char change[LEAF_ENTRIES])
-{
-	uint64_t n = MIN(LEAF_ENTRIES, a->pages - page);
-	struct call call;
-	bool some;
-
-	call_enter(&call);
-	lock_acquire(&a->q->lineage_lock);
-	some = leaf_may_differ(a, b, page);
-	for (uint64_t i = 0; some && i < n; i++)
-		change[i] = (unsigned char)change_of(a, b, page + i);
-	lock_release(&a->q->lineage_lock);
-	call_leave(&call);
-	return some;
-}
-
-/* The page could be written, and it is not known whether it was. What cannot be read differs. */
-static bool bytes_differ(struct quire_region *a, struct quire_region *b, uint64_t page)
-{
-	_Alignas(PAGE_BYTES) char of_a[PAGE_BYTES];
-	_Alignas(PAGE_BYTES) char of_b[PAGE_BYTES];
-	struct call call;
-	bool differ;
-
-	call_enter(&call);
-	differ = read_page(a, page, of_a) != 0 || read_page(b, page, of_b) != 0 ||
-	         memcmp(of_a, of_b, PAGE_BYTES) != 0;
-	call_leave(&call);
-	return differ;
-}
-
-static int diff_leaf(struct quire_region *a, struct quire_region *b, uint64_t first,
-                     struct range *range)
-{
-	unsigned char change[LEAF_ENTRIES];
-	int result = 0;
-
-	if (!compare_leaf(a, b, first, change))
-		return add_page(range, first, false);
-	for (uint64_t i = 0; i < MIN(LEAF_ENTRIES, a->pages - first) && !result; i++) {
-		bool differs = change[i] == CHANGED ||
-		               (change[i] == MAYBE && bytes_differ(a, b, first + i));
-
-		result = add_page(range, first + i, differs);
-	}
-	return result;
-}
-
-int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two,
-                        quire_diff_fn call, void *arg)
-{
-	struct quire_region *a = record_of(one), *b = record_of(two);
-	struct range range = { .call = call, .arg = arg };
-	int result = 0;
-
-	if (!is_valid(one) || !is_valid(two) || !call)
-		return error_set(EINVAL, "no such snapshot, or a NULL function");
-	if (!put_in_order(&a, &b))
-		return error_set(EINVAL, "the snapshots are not of the same region");
-	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES)
-		result = diff_leaf(a, b, page, &range);
-	return result ? result : add_page(&range, a->pages, false);
 }

@@ -15,7 +15,7 @@
  *   discard.c   giving up contents: DONTNEED and destroy
  *   cow.c       what snapshots keep of pages that change
  *   lineage.c   whose contents a page without own ones has
- *   snapshot.c  snapshots, clones, rollback: the public calls
+ *   snapshot.c  snapshots and clones come and go; see snapshot.h for the rest of it
  *   fork.c      children of fork(2)    uffd_fork.c   their userfaultfd
  *   advise.c    advice, protection      pin.c  pins      prefetch.c  WILLNEED
  *   engine.c    choosing an engine
@@ -43,6 +43,7 @@
 #include "pager/pager.h"
 #include "pager/faultaround.h"
 #include "pager/readahead.h"
+#include "image/image.h"
 #include "vm/cow.h"
 #include "vm/engine.h"
 #include "vm/entry.h"
@@ -107,6 +108,9 @@ struct quire_region {
 	bool unnamed;                /* a snapshot that the program has destroyed, with heirs */
 	struct quire_region *newest; /* a region's: the newest of its snapshots, */
 	struct quire_region *target; /* and the one that keeps what is about to change */
+	/* a snapshot's, images: snapshot lock; image: since it was made */
+	unsigned char uuid[16]; /* all zero: none yet */
+	struct image *image;    /* it was loaded: an EMPTY entry means: as this says */
 
 	struct counters counters;
 	struct histogram minor, major;
@@ -131,8 +135,9 @@ struct quire {
 	struct arena buffer_arena;
 	struct lock pin_lock; /* one change of pins at a time */
 	struct prefetch prefetch;
-	_Atomic uint32_t stamp; /* evictions, in units of 16 pages */
-	uint32_t batches;       /* of victims; reclaim lock */
+	struct quire_save *saves; /* save.c; snapshot lock */
+	_Atomic uint32_t stamp;   /* evictions, in units of 16 pages */
+	uint32_t batches;         /* of victims; reclaim lock */
 	quire_error_fn on_error;
 	void *on_error_arg;
 	uint64_t spin_ns, look_ns; /* how long to wait awake: for the next fault; for a read */
@@ -360,6 +365,9 @@ void region_forget(struct quire_region *r);
 /* => 0, or -EINVAL with words */
 int range_check(const struct quire_region *r, size_t offset, size_t length);
 
+/* save.c: the pager closes; it is a child's */
+void saves_stop(struct quire *q);
+void saves_fork_in_child(struct quire *q);
 /* The pagers of this process, for its children: fork.c */
 void fork_list(struct quire *q);
 void fork_unlist(struct quire *q);
