@@ -24,12 +24,8 @@
  *  S6  A member holds the slots of which it has a reference. (Exception: one whose
  *      last reference was dropped is held until slots_unref has the lock. Nobody can be
  *      given it meanwhile.) holders counts for each slot who does.
- *
- * A member may be killed anywhere, with the lock in hand too. What it held is in its own
- * bits and no concern of its any more; of the others' bits, which nobody but
- * they change, all the rest is made anew (recover).
  */
-#include "swapfile/slots.h"
+#include "swapfile/members.h"
 
 #include "base/base.h"
 #include "base/error.h"
@@ -51,11 +47,6 @@ struct run {
 
 /* ---------------------------------------------------------------- opening */
 
-static uint32_t clusters_of(uint32_t slots)
-{
-	return (slots + SLOTS_CLUSTER - 1) / SLOTS_CLUSTER;
-}
-
 /* Where taken, the part that grows, begins behind the control and the summaries. */
 static size_t taken_at(uint32_t clusters)
 {
@@ -66,23 +57,15 @@ static size_t taken_at(uint32_t clusters)
 /* Where a member's bits begin: a word for each cluster. */
 static size_t held_bytes(uint32_t max)
 {
-	return round_up(clusters_of(max) * sizeof(uint64_t), PAGE_BYTES);
+	return round_up(slots_clusters_of(max) * sizeof(uint64_t), PAGE_BYTES);
 }
 
-static uint64_t *held_by(const struct slots *s, uint32_t member)
-{
-	return s->held_arenas[member].base;
-}
-
-/*
- * Make the records of the clusters below count usable, and what a member holds of them.
- * => holds .lock, or nobody else is there yet
- */
-static bool reach(struct slots *s, uint32_t count, uint32_t member)
+bool slots_reach(struct slots *s, uint32_t count, uint32_t member)
 {
 	size_t slots = (size_t)count * SLOTS_CLUSTER;
 
-	return arena_extend(&s->arena, taken_at(clusters_of(s->max)) + count * sizeof *s->taken) &&
+	return arena_extend(&s->arena,
+	                    taken_at(slots_clusters_of(s->max)) + count * sizeof *s->taken) &&
 	       arena_extend(&s->holder_arena, slots * sizeof *s->holders) &&
 	       arena_extend(&s->sum_arena, slots * sizeof *s->sums) &&
 	       arena_extend(&s->reference_arena, slots * sizeof *s->references) &&
@@ -92,7 +75,7 @@ static bool reach(struct slots *s, uint32_t count, uint32_t member)
 /* Address space for max slots. */
 static size_t reserved(uint32_t max, uint32_t members)
 {
-	return taken_at(clusters_of(max)) + clusters_of(max) * sizeof(uint64_t) +
+	return taken_at(slots_clusters_of(max)) + slots_clusters_of(max) * sizeof(uint64_t) +
 	       (size_t)max * (2 * sizeof(uint16_t) + sizeof(uint32_t)) + members * held_bytes(max);
 }
 
@@ -118,7 +101,9 @@ static int reserve_all(struct slots *s, uint32_t clusters)
 			.bytes = held,
 			.usable = i == 0 ? MIN(s->held_arena.usable, held) : 0,
 		};
-	return reach(s, 1, 0) ? 0 : error_set(ENOMEM, "no memory for the records of the swap file");
+	return slots_reach(s, 1, 0) ?
+	               0 :
+	               error_set(ENOMEM, "no memory for the records of the swap file");
 }
 
 static int reserve(struct slots *s, uint32_t max)
@@ -130,7 +115,7 @@ static int reserve(struct slots *s, uint32_t max)
 	s->members_max = reserved(max, SLOTS_MEMBERS) > arena_share() ? SLOTS_MEMBERS_LEAST :
 	                                                                SLOTS_MEMBERS;
 	for (; s->members_max >= SLOTS_MEMBERS_LEAST; s->members_max /= SLOTS_MEMBERS_LEAST)
-		if ((error = reserve_all(s, clusters_of(max))))
+		if ((error = reserve_all(s, slots_clusters_of(max))))
 			slots_close(s);
 		else
 			break;
@@ -139,7 +124,7 @@ static int reserve(struct slots *s, uint32_t max)
 
 static void lay_out(struct slots *s)
 {
-	uint32_t clusters = clusters_of(s->max);
+	uint32_t clusters = slots_clusters_of(s->max);
 	char *vacant = (char *)s->arena.base + round_up(sizeof *s->control, PAGE_BYTES);
 
 	s->control = s->arena.base;
@@ -182,69 +167,21 @@ void slots_close(struct slots *s)
 	arena_close(&s->held_arena);
 }
 
-/* ---------------------------------------------------------------- marking */
+/* ---------------------------------------------------------------- giving out */
 
-/* Bring the summaries up to date with a cluster. => holds .lock */
-static void summarise(struct slots *s, uint32_t cluster)
+void slots_set_backed(struct slots *s, uint32_t count)
 {
-	if (s->taken[cluster] == ~UINT64_C(0))
-		summary_remove(&s->vacant, cluster);
-	else
-		summary_add(&s->vacant, cluster);
-	if (s->taken[cluster] == 0)
-		summary_add(&s->empty, cluster);
-	else
-		summary_remove(&s->empty, cluster);
-}
-
-/* Slots of the cluster that may never be given out (S1). */
-static uint64_t never(const struct slots *s, uint32_t cluster)
-{
-	uint32_t first = cluster * SLOTS_CLUSTER;
-	uint64_t mask = cluster == 0 ? 1 : 0;
-
-	if (s->max - first < SLOTS_CLUSTER)
-		mask |= ~UINT64_C(0) << (s->max - first);
-	return mask;
-}
-
-/* One more holds these slots of a cluster. => holds .lock */
-static void add_holder(struct slots *s, uint32_t cluster, uint64_t mask)
-{
-	uint16_t *holders = &s->holders[cluster * SLOTS_CLUSTER];
-
-	if (mask == ~UINT64_C(0))
-		for (unsigned i = 0; i < SLOTS_CLUSTER; i++)
-			holders[i]++;
-	else
-		for (; mask; mask &= mask - 1)
-			holders[__builtin_ctzll(mask)]++;
-}
-
-/* One less. What nobody holds any more is free. => holds .lock */
-static void drop_holder(struct slots *s, uint32_t cluster, uint64_t mask)
-{
-	uint16_t *holders = &s->holders[cluster * SLOTS_CLUSTER];
-	uint64_t freed = 0;
-
-	for (; mask; mask &= mask - 1) {
-		unsigned i = (unsigned)__builtin_ctzll(mask);
-
-		ASSERT(holders[i] > 0);
-		if (--holders[i] == 0)
-			freed |= bits(i, 1);
-	}
-	if (!freed)
-		return;
-	s->taken[cluster] &= ~freed;
-	summarise(s, cluster);
-	s->control->used -= (uint32_t)__builtin_popcountll(freed);
+	slots_acquire(s);
+	ASSERT(count <= s->max);
+	if (count > s->control->backed)
+		s->control->backed = count;
+	slots_release(s);
 }
 
 /* Give out free slots. => holds .lock */
 static void take(struct slots *s, struct run run)
 {
-	uint64_t *held = held_by(s, s->me);
+	uint64_t *held = slots_held_by(s, s->me);
 
 	for (uint32_t slot = run.first, left = run.count; left > 0;) {
 		uint32_t cluster = slot / SLOTS_CLUSTER;
@@ -254,8 +191,8 @@ static void take(struct slots *s, struct run run)
 		ASSERT(!(s->taken[cluster] & mask) && !(held[cluster] & mask));
 		s->taken[cluster] |= mask;
 		held[cluster] |= mask;
-		add_holder(s, cluster, mask);
-		summarise(s, cluster);
+		slots_add_holder(s, cluster, mask);
+		slots_summarise(s, cluster);
 		slot += n;
 		left -= n;
 	}
@@ -265,183 +202,6 @@ static void take(struct slots *s, struct run run)
 	}
 	s->control->used += run.count;
 	s->control->cursor = run.first + run.count;
-}
-
-/* ---------------------------------------------------------------- members */
-
-static uint32_t clusters_in_use(const struct slots *s)
-{
-	return s->control->extent / SLOTS_CLUSTER;
-}
-
-/* What a cluster's slots are by what members hold of them. => holds .lock */
-static void recount(struct slots *s, uint32_t cluster)
-{
-	uint64_t held = 0;
-
-	memset(&s->holders[cluster * SLOTS_CLUSTER], 0, SLOTS_CLUSTER * sizeof *s->holders);
-	for (uint32_t i = 0; i < s->members_max; i++)
-		if (s->control->is_member[i]) {
-			held |= held_by(s, i)[cluster];
-			add_holder(s, cluster, held_by(s, i)[cluster]);
-		}
-	s->taken[cluster] = held | never(s, cluster);
-	s->control->used += (uint32_t)__builtin_popcountll(held);
-	summarise(s, cluster);
-}
-
-/* Who had the lock has gone, in the middle of anything. => holds .lock */
-static void recover(struct slots *s)
-{
-	uint32_t clusters = clusters_in_use(s), members = 0;
-
-	for (uint32_t i = 0; i < s->members_max; i++) {
-		if (!s->control->is_member[i])
-			continue;
-		members++;
-		/* Without memory for a look at them nothing can be given out, nor freed. */
-		if (!reach(s, clusters, i))
-			assert_failed(__FILE__, __LINE__,
-			              "memory to recover the swap file's slots");
-	}
-	s->control->members = members;
-	s->control->used = 0;
-	/* With a cluster that was being added. */
-	summary_clear(&s->vacant, clusters + 1);
-	summary_clear(&s->empty, clusters + 1);
-	for (uint32_t i = 0; i < clusters; i++)
-		recount(s, i);
-}
-
-static bool is_gone(void *slots, uint32_t member)
-{
-	struct slots *s = slots;
-
-	return s->is_gone && s->is_gone(s->arg, member);
-}
-
-static void acquire(struct slots *s)
-{
-	if (unlikely(shared_lock_acquire(&s->control->lock, s->me, is_gone, s)))
-		recover(s);
-}
-
-static void release(struct slots *s)
-{
-	shared_lock_release(&s->control->lock);
-}
-
-void slots_set_witness(struct slots *s, bool (*witness)(void *arg, uint32_t member), void *arg)
-{
-	s->is_gone = witness;
-	s->arg = arg;
-}
-
-/* => holds .lock; false: there is no memory for a look at what it held: another time */
-static bool dismiss(struct slots *s, uint32_t member)
-{
-	uint32_t clusters = clusters_in_use(s);
-
-	if (!reach(s, clusters, member))
-		return false;
-	for (uint32_t i = 0; i < clusters; i++) {
-		uint64_t mask = held_by(s, member)[i];
-
-		if (!mask)
-			continue;
-		held_by(s, member)[i] = 0;
-		drop_holder(s, i, mask);
-	}
-	s->control->is_member[member] = false;
-	s->control->members--;
-	return true;
-}
-
-/* => holds .lock */
-static bool reap(struct slots *s)
-{
-	bool some = false;
-
-	if (s->control->members == 1)
-		return false;
-	for (uint32_t i = 0; i < s->members_max; i++)
-		if (i != s->me && s->control->is_member[i] && is_gone(s, i))
-			some |= dismiss(s, i);
-	return some;
-}
-
-bool slots_reap(struct slots *s)
-{
-	bool some;
-
-	acquire(s);
-	some = reap(s);
-	release(s);
-	return some;
-}
-
-/* => holds .lock */
-static int admit(struct slots *s, uint32_t *member)
-{
-	uint32_t clusters = clusters_in_use(s), m = 0;
-
-	while (m < s->members_max && s->control->is_member[m])
-		m++;
-	if (m == s->members_max)
-		return -ENFILE;
-	if (!reach(s, clusters, m))
-		return -ENOMEM;
-	memcpy(held_by(s, m), held_by(s, s->me), clusters * sizeof(uint64_t));
-	for (uint32_t i = 0; i < clusters; i++)
-		add_holder(s, i, held_by(s, m)[i]);
-	s->control->is_member[m] = true;
-	s->control->members++;
-	*member = m;
-	return 0;
-}
-
-int slots_fork(struct slots *s, uint32_t *member)
-{
-	int error;
-
-	acquire(s);
-	reap(s);
-	error = admit(s, member);
-	release(s);
-	return error;
-}
-
-void slots_become(struct slots *s, uint32_t member)
-{
-	s->me = member;
-}
-
-void slots_disown(struct slots *s, uint32_t member)
-{
-	acquire(s);
-	dismiss(s, member);
-	release(s);
-}
-
-bool slots_leave(struct slots *s)
-{
-	bool last;
-
-	acquire(s);
-	reap(s);
-	last = s->control->members == 1;
-	dismiss(s, s->me);
-	release(s);
-	return last;
-}
-
-void slots_set_backed(struct slots *s, uint32_t count)
-{
-	acquire(s);
-	ASSERT(count <= s->max);
-	if (count > s->control->backed)
-		s->control->backed = count;
-	release(s);
 }
 
 /* ---------------------------------------------------------------- searching */
@@ -555,11 +315,11 @@ static bool extend(struct slots *s)
 {
 	uint32_t cluster = s->control->extent / SLOTS_CLUSTER;
 
-	if (!reach(s, cluster + 1, s->me))
+	if (!slots_reach(s, cluster + 1, s->me))
 		return false;
-	s->taken[cluster] = never(s, cluster);
+	s->taken[cluster] = slots_never(s, cluster);
 	s->control->extent += SLOTS_CLUSTER;
-	summarise(s, cluster);
+	slots_summarise(s, cluster);
 	return true;
 }
 
@@ -570,10 +330,10 @@ unsigned slots_alloc(struct slots *s, unsigned want, bool may_grow, slot_t *firs
 	struct run run, extended;
 
 	ASSERT(want >= 1 && want <= SWAP_RUN_MAX);
-	acquire(s);
+	slots_acquire(s);
 	/* Another process may have extended them. */
-	if (!reach(s, clusters_in_use(s), s->me)) {
-		release(s);
+	if (!slots_reach(s, slots_clusters(s), s->me)) {
+		slots_release(s);
 		return 0;
 	}
 	run = search(s, want);
@@ -584,14 +344,14 @@ unsigned slots_alloc(struct slots *s, unsigned want, bool may_grow, slot_t *firs
 				if (extend(s))
 					run = extended;
 			} else if (may_grow) {
-				release(s);
+				slots_release(s);
 				return SLOTS_GROW;
 			}
 		}
 	}
 	if (run.count > 0)
 		take(s, run);
-	release(s);
+	slots_release(s);
 	*first = run.first;
 	return run.count;
 }
@@ -619,13 +379,13 @@ void slots_unref(struct slots *s, slot_t first, unsigned count)
 		if (old > 1)
 			continue;
 		if (!locked)
-			acquire(s);
+			slots_acquire(s);
 		locked = true;
-		held_by(s, s->me)[slot / SLOTS_CLUSTER] &= ~bits(slot % SLOTS_CLUSTER, 1);
-		drop_holder(s, slot / SLOTS_CLUSTER, bits(slot % SLOTS_CLUSTER, 1));
+		slots_held_by(s, s->me)[slot / SLOTS_CLUSTER] &= ~bits(slot % SLOTS_CLUSTER, 1);
+		slots_drop_holder(s, slot / SLOTS_CLUSTER, bits(slot % SLOTS_CLUSTER, 1));
 	}
 	if (locked)
-		release(s);
+		slots_release(s);
 }
 
 unsigned slots_references(const struct slots *s, slot_t slot)
@@ -642,55 +402,4 @@ uint64_t slots_metadata(const struct slots *s)
 	       2 * (round_up(clusters / 8, PAGE_BYTES) + 3 * PAGE_BYTES) +
 	       2 * round_up(extent * sizeof *s->references, PAGE_BYTES) +
 	       round_up(extent * sizeof *s->sums, PAGE_BYTES);
-}
-
-/* S1, S2, S6 of a cluster. => holds .lock */
-static bool check_cluster(struct slots *s, uint32_t cluster)
-{
-	uint64_t held = 0, mine = 0;
-	unsigned holders[SLOTS_CLUSTER] = { 0 };
-
-	for (uint32_t m = 0; m < s->members_max; m++) {
-		if (!s->control->is_member[m])
-			continue;
-		if (!reach(s, clusters_in_use(s), m))
-			return false;
-		held |= held_by(s, m)[cluster];
-		for (unsigned j = 0; j < SLOTS_CLUSTER; j++)
-			holders[j] += held_by(s, m)[cluster] >> j & 1;
-	}
-	for (unsigned j = 0; j < SLOTS_CLUSTER; j++) {
-		if (s->references[cluster * SLOTS_CLUSTER + j])
-			mine |= bits(j, 1);
-		if (s->holders[cluster * SLOTS_CLUSTER + j] != holders[j])
-			return false;
-	}
-	return mine == held_by(s, s->me)[cluster] && !(held & never(s, cluster)) &&
-	       s->taken[cluster] == (held | never(s, cluster)) &&
-	       summary_has(&s->vacant, cluster) == (s->taken[cluster] != ~UINT64_C(0)) &&
-	       summary_has(&s->empty, cluster) == (s->taken[cluster] == 0);
-}
-
-bool slots_check(struct slots *s)
-{
-	struct slots_control *c = s->control;
-	uint32_t clusters = clusters_of(s->max), used = 0;
-	bool good;
-
-	acquire(s);
-	good = c->extent % SLOTS_CLUSTER == 0 && MIN(c->extent, s->max) <= c->backed &&
-	       c->backed <= s->max && summary_check(&s->vacant) && summary_check(&s->empty) &&
-	       reach(s, clusters_in_use(s), s->me);
-	for (uint32_t i = 0; good && i < clusters_in_use(s); i++) {
-		good = check_cluster(s, i);
-		used += (uint32_t)__builtin_popcountll(s->taken[i] & ~never(s, i));
-	}
-	/* S5, as far as a look costs nothing: the summaries end and the next cluster is clean. */
-	if (good && clusters_in_use(s) < clusters)
-		good = s->taken[clusters_in_use(s)] == 0 &&
-		       summary_next(&s->vacant, clusters_in_use(s)) == SUMMARY_NONE &&
-		       summary_next(&s->empty, clusters_in_use(s)) == SUMMARY_NONE;
-	good = good && used == c->used;
-	release(s);
-	return good;
 }

@@ -8,7 +8,8 @@
  *
  *   store.c     swapfile_open/close, what ties the others together; growth
  *   file.c      opening: named or unnamed file, lock, O_DIRECT probe; header.c
- *   slots.c     allocation in runs, reference counts; who holds what (shared memory)
+ *   slots.c     allocation in runs, reference counts (shared memory)
+ *   members.c   which process holds which slot
  *   family.c    which processes share it, and whether they are still there
  *   checksum.c  of a slot's content
  *   run.c       one transfer from start to end: buffers, short transfers, retries
