@@ -185,6 +185,35 @@ static void seeking(void)
 	image_close(&im);
 }
 
+/* A leaf at a time is as a page at a time. */
+static void leaves(void)
+{
+	unsigned char page[PAGE_BYTES], again[PAGE_BYTES];
+
+	unit_seed();
+	for (unsigned char base = 0; base < 2; base++) {
+		struct image_description d = describe(1500, 7, base);
+		struct image_leaf leaf;
+		struct image im;
+
+		model_random(&model, 1500, 10, 20, 20);
+		memset(model.content + 512, ABSENT, 256);
+		REQUIRE_EQ(model_write(&model, image_path("leaves"), &d), 0);
+		REQUIRE_EQ(image_open(&im, image_path("leaves")), 0);
+		for (uint64_t i = 0; i < 1500; i++) {
+			int kind = image_read_page(&im, i, page);
+
+			if (i % IMAGE_LEAF_PAGES == 0)
+				REQUIRE_EQ(image_read_leaf(&im, i / IMAGE_LEAF_PAGES, &leaf), 0);
+			CHECK_EQ(image_leaf_kind(&leaf, i), kind);
+			CHECK_EQ(image_leaf_page(&im, &leaf, i, again), kind);
+			CHECK(kind != IMAGE_BYTES || memcmp(page, again, PAGE_BYTES) == 0);
+		}
+		CHECK_EQ(image_read_leaf(&im, 6, &leaf), -EINVAL);
+		image_close(&im);
+	}
+}
+
 static bool stop_at_two(void *arg, uint64_t done, uint64_t of)
 {
 	*(uint64_t *)arg = of;
@@ -351,6 +380,7 @@ int main(int argc, char **argv)
 		UNIT(header_is_kept),
 		UNIT(more_than_buffers),
 		UNIT(seeking),
+		UNIT(leaves),
 		UNIT(verifying_can_be_stopped),
 		UNIT(errors_leave_errno_alone),
 		UNIT(many_threads),

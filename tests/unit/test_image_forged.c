@@ -74,6 +74,7 @@ static void made_up_headers(void)
 		{ { { AT_ZEROS, 298 } }, -EBADMSG, "numbers of pages" },
 		{ { { AT_ZEROS, UINT64_MAX - 1 } }, -EBADMSG, "numbers of pages" },
 		{ { { AT_ZEROS, 1 } }, -EBADMSG, "the header counts" },
+		{ { { AT_COMPRESSED, 3 } }, -EBADMSG, "the header counts" },
 		{ { { AT_STORED, 4 }, { AT_COMPRESSED, 3 } }, -EBADMSG, "the header counts" },
 		{ { { AT_STORED, 1 }, { AT_COMPRESSED, 0 }, { AT_ZEROS, 0 } },
 		  -EBADMSG,
@@ -192,6 +193,32 @@ static void made_up_leaves(void)
 	CHECK(refuses_entry(&m, 3, 1, 300 - 256, &zeros, "beyond the end of the memory"));
 }
 
+/* A block of LZ4 that ends too early must not pass for what the buffer had in it before. */
+static void short_block(void)
+{
+	unsigned char page[PAGE_BYTES], *bytes, *data;
+	struct format_entry e;
+	struct image im;
+
+	make();
+	bytes = malloc(size);
+	memcpy(bytes, good, size);
+	data = bytes + FORMAT_HEADER_BYTES;
+	e = format_get_entry(
+		bytes + format_get_root(bytes + format_get64(bytes + AT_ROOT), 0).offset, 6);
+	REQUIRE(e.length > 17 && e.length < 17 + 255);
+	page_fill(page, model.content[6], model.seed[6]);
+	/* Literals only: 15 and the next byte's, and no match. */
+	data[0] = 0xf0;
+	data[1] = (unsigned char)(e.length - 2 - 15);
+	memcpy(data + 2, page, e.length - 2);
+	file_store(image_path("short"), bytes, size);
+	free(bytes);
+	REQUIRE_EQ(image_open(&im, image_path("short")), 0);
+	CHECK_EQ(image_read_page(&im, 6, page), -EBADMSG);
+	image_close(&im);
+}
+
 /* Two pages change places, with all that belongs to them but their numbers. */
 static void swapped_pages(void)
 {
@@ -220,11 +247,8 @@ static void swapped_pages(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(made_up_headers),
-		UNIT(made_up_indexes),
-		UNIT(made_up_leaves),
-		UNIT(swapped_pages),
-		UNIT_END,
+		UNIT(made_up_headers), UNIT(made_up_indexes), UNIT(made_up_leaves),
+		UNIT(short_block),     UNIT(swapped_pages),   UNIT_END,
 	};
 
 	return unit_main(argc, argv, "image forged", tests);
