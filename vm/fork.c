@@ -17,10 +17,10 @@
  * there is SIGSEGV, never a wrong byte. vfork(2) and posix_spawn(3) share memory with
  * their parent and are no matter of ours.
  *
- * K1  Between the two halves no thread but the one that forks uses a pager, of this process or
+ * K6  Between the two halves no thread but the one that forks uses a pager, of this process or
  *     of its child, and that one touches no managed memory: our handlers come last
  *     before the fork and first after it, being registered when the program is loaded.
- * K2  A slot that the child's tables name is held for the child before the fork.
+ * K7  A slot that the child's tables name is held for the child before the fork.
  */
 #include "vm/vm.h"
 
@@ -104,7 +104,7 @@ static void prepare(void)
 {
 	uint64_t all = ~UINT64_C(0), mask;
 
-	/* A handler of the program's may touch managed memory: not between the halves (K1). */
+	/* A handler of the program's may touch managed memory: not between the halves (K6). */
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof mask);
 	lock_acquire(&fork_lock);
 	fork_mask = mask;

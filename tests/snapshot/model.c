@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/snapshot/model.c - random sequences of writes, discards, evictions, snapshots, clones,
- * rollbacks and the rest, under a budget of 64 pages, compared with plain memory (world.c).
+ * rollbacks, images, forks and the rest, under a budget of 64 pages, compared with plain memory (world.c).
  *
  * Each sequence runs in a process of its own, which may fail, crash or hang. One that does is
  * made shorter for as long as it still does, and printed.
@@ -47,7 +47,8 @@ static void generate(struct op *ops, unsigned n)
 		[OP_WRITE] = 24, [OP_READ] = 14,     [OP_DISCARD] = 6, [OP_COLD] = 12,
 		[OP_PIN] = 2,    [OP_SNAPSHOT] = 9,  [OP_CLONE] = 5,   [OP_ROLLBACK] = 4,
 		[OP_DIFF] = 3,   [OP_FREE] = 6,      [OP_DESTROY] = 3, [OP_CREATE] = 2,
-		[OP_CHECK] = 8,  [OP_CHECK_ALL] = 1, [OP_STORM] = 1,
+		[OP_CHECK] = 8,  [OP_CHECK_ALL] = 1, [OP_STORM] = 1,   [OP_SAVE] = 4,
+		[OP_LOAD] = 4,   [OP_FORK] = 2,
 	};
 	unsigned all = 0;
 

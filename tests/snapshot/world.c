@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGE QUIRE_PAGE_SIZE
@@ -36,8 +37,17 @@ struct snapshot {
 	struct region *of; /* or NULL: destroyed */
 };
 
+struct file {
+	bool there;
+	struct contents then;
+	char path[64];
+};
+
 static struct {
 	quire_t *q;
+	struct file file[FILES];
+	pid_t child;
+	unsigned depth;        /* of forks */
 	quire_region_t *crowd; /* touched to have others evicted */
 	struct region region[REGIONS];
 	struct snapshot snapshot[SNAPSHOTS];
@@ -304,6 +314,53 @@ static void destroy(struct region *r)
 
 /* ----------------------------------------------------------------- storm */
 
+/*
+ * A child of the middle of a storm: its writers are gone, and each page is of one round, of that before,
+ * or, where its writer was, half of each.
+ */
+static void check_in_storm(const struct contents before[REGIONS], uint32_t first)
+{
+	alarm(50);
+	for (unsigned i = 0; i < REGIONS; i++)
+		for (uint32_t page = 0; w.region[i].r && page < PAGES; page++) {
+			volatile uint64_t *words =
+				(volatile uint64_t *)quire_region_base(w.region[i].r) +
+				page * WORDS;
+
+			for (unsigned k = 0; k < PLACES; k++) {
+				uint64_t word = words[places[k]];
+				uint32_t version = word ? (uint32_t)((word - 1) >> 32) : 0;
+
+				if (word != word_of(version, page, k) ||
+				    (version != before[i].page[page] &&
+				     (version < first || version >= first + ROUNDS)))
+					fail("a child, region %u, page %u: word %u is %llx", i,
+					     page, k, (unsigned long long)word);
+			}
+			put_page(w.region[i].r, page, first + ROUNDS);
+			w.region[i].now.page[page] = first + ROUNDS;
+		}
+	check_all();
+	_exit(0);
+}
+
+/* taken: what it is cannot be known yet: the child does not look at it; or NULL */
+static void fork_in_storm(const struct contents before[REGIONS], uint32_t first,
+                          struct snapshot *taken)
+{
+	pid_t child;
+	int status;
+
+	fflush(NULL);
+	child = fork();
+	if (child == 0 && taken)
+		memset(taken, 0, sizeof *taken);
+	if (child == 0)
+		check_in_storm(before, first);
+	if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+		fail("a child of fork: status %#x", (unsigned)status);
+}
+
 struct writer {
 	pthread_t thread;
 	unsigned number;
@@ -353,14 +410,16 @@ static void learn(struct snapshot *s, const struct contents *before, uint32_t fi
 	}
 }
 
-static void storm(struct region *r)
+static void storm(struct region *r, bool forks)
 {
 	struct writer writer[WRITERS];
-	struct contents before = r->now;
+	struct contents before = r->now, all_before[REGIONS];
 	struct snapshot *taken[2] = { NULL, NULL };
 	uint32_t first = w.version + 1;
 
-	w.version += ROUNDS;
+	w.version += ROUNDS + 1;
+	for (unsigned i = 0; i < REGIONS; i++)
+		all_before[i] = w.region[i].now;
 	for (unsigned i = 0; i < WRITERS; i++) {
 		writer[i] = (struct writer){ .number = i, .first = first };
 		if (pthread_create(&writer[i].thread, NULL, writer_main, &writer[i]) != 0)
@@ -368,6 +427,8 @@ static void storm(struct region *r)
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		usleep(300);
+		if (i == 1 && forks)
+			fork_in_storm(all_before, first, taken[0]);
 		taken[i] = take_snapshot(r);
 	}
 	if (taken[1]) {
@@ -391,11 +452,112 @@ static void storm(struct region *r)
 		}
 }
 
+/* ---------------------------------------------------------------- images */
+
+static void save(const struct snapshot *s, struct file *f, const struct snapshot *base)
+{
+	if (!f->path[0])
+		snprintf(f->path, sizeof f->path, "%s/quire-model-%d-%ld",
+		         getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)getpid(),
+		         (long)(f - w.file));
+	must(quire_snapshot_save(s->s, f->path, base && base != s ? base->s : NULL),
+	     "quire_snapshot_save");
+	f->there = true;
+	f->then = s->then;
+}
+
+static bool has_uuid(const unsigned char uuid[16])
+{
+	unsigned char one[16];
+
+	for (unsigned i = 0; i < SNAPSHOTS; i++) {
+		if (!w.snapshot[i].s)
+			continue;
+		must(quire_snapshot_uuid(w.snapshot[i].s, one), "quire_snapshot_uuid");
+		if (memcmp(one, uuid, sizeof one) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void load(const struct file *f)
+{
+	static const unsigned char none[16];
+	struct snapshot *s = free_snapshot();
+	struct quire_image info;
+	bool loadable;
+	int result;
+
+	if (!s)
+		return;
+	must(quire_image_info(f->path, &info), "quire_image_info");
+	loadable = memcmp(info.base, none, sizeof none) == 0 || has_uuid(info.base);
+	result = quire_snapshot_load(w.q, f->path, &s->s);
+	if (!loadable && result != -ESTALE)
+		fail("%d from the load of an increment without its base", result);
+	if (!loadable) {
+		memset(s, 0, sizeof *s);
+		return;
+	}
+	must(result, "quire_snapshot_load");
+	s->then = f->then;
+	s->family = w.families++;
+	s->number = w.numbers++;
+}
+
+static void remove_files(void)
+{
+	for (unsigned i = 0; i < FILES; i++)
+		if (w.file[i].path[0])
+			unlink(w.file[i].path);
+}
+
+/* ------------------------------------------------------------------ fork */
+
+static void await_child(void)
+{
+	int status;
+
+	if (!w.child)
+		return;
+	if (waitpid(w.child, &status, 0) != w.child || status != 0)
+		fail("a child of fork: status %#x", (unsigned)status);
+	w.child = 0;
+}
+
+/* In the child: of what is beside the memory. */
+static void become_child(void)
+{
+	w.child = 0;
+	w.depth++;
+	memset(w.file, 0, sizeof w.file);
+	/* Its parent's alarm is not its own. */
+	alarm(50);
+}
+
+/* => in the child: true */
+static bool go_on_in_child(const struct op *op)
+{
+	await_child();
+	fflush(NULL);
+	w.child = fork();
+	if (w.child < 0)
+		fail("fork: %s", strerror(errno));
+	if (w.child == 0) {
+		become_child();
+		return true;
+	}
+	if (!(op->b & 1))
+		await_child();
+	return false;
+}
+
 /* ------------------------------------------------------------------ run */
 
 static const char *const names[OP_KINDS] = {
-	"write", "read", "discard", "cold",   "pin",   "snapshot",  "clone", "rollback",
-	"diff",  "free", "destroy", "create", "check", "check all", "storm",
+	"write", "read",      "discard", "cold", "pin",     "snapshot",
+	"clone", "rollback",  "diff",    "free", "destroy", "create",
+	"check", "check all", "storm",   "save", "load",    "fork",
 };
 
 const char *op_name(enum op_kind kind)
@@ -416,7 +578,7 @@ static void on_region(struct region *r, const struct op *op)
 		destroy(r);
 		break;
 	case OP_STORM:
-		storm(r);
+		storm(r, op->b & 1);
 		break;
 	default:
 		on_pages(r, op);
@@ -441,6 +603,10 @@ static void on_snapshot(struct snapshot *s, const struct op *op)
 	case OP_FREE:
 		free_one(s);
 		break;
+	case OP_SAVE:
+		other = &w.snapshot[op->c % SNAPSHOTS];
+		save(s, &w.file[op->b % FILES], op->c && other->s ? other : NULL);
+		break;
 	default:
 		check_snapshot(s);
 	}
@@ -458,6 +624,11 @@ static void apply(const struct op *op)
 	case OP_CHECK_ALL:
 		check_all();
 		break;
+	case OP_LOAD:
+		if (w.file[op->b % FILES].there)
+			load(&w.file[op->b % FILES]);
+		break;
+	case OP_SAVE:
 	case OP_CLONE:
 	case OP_ROLLBACK:
 	case OP_DIFF:
@@ -486,9 +657,13 @@ void world_run(const struct op *ops, unsigned n, int verbose)
 			       ops[step].c);
 			fflush(stdout);
 		}
-		apply(&ops[step]);
+		if (ops[step].kind != OP_FORK)
+			apply(&ops[step]);
+		else if (w.depth < 2 && go_on_in_child(&ops[step]))
+			n = n - step > CHILD_OPS ? step + CHILD_OPS : n;
 	}
 	doing = "the end";
+	await_child();
 	check_all();
 	unpin();
 	for (unsigned i = 0; i < REGIONS; i++)
@@ -508,4 +683,7 @@ void world_run(const struct op *ops, unsigned n, int verbose)
 		     (unsigned long long)stats.resident, (unsigned long long)stats.standby,
 		     (unsigned long long)stats.swapped, (unsigned long long)stats.pinned);
 	must(quire_close(w.q), "quire_close");
+	remove_files();
+	if (w.depth)
+		_exit(0);
 }

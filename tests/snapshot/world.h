@@ -26,7 +26,10 @@ enum op_kind {
 	OP_CREATE,    /* a region */
 	OP_CHECK,     /* snapshot a */
 	OP_CHECK_ALL, /* all that there is */
-	OP_STORM,     /* threads write to all regions while snapshots of region a are taken */
+	OP_STORM, /* threads write to all regions while snapshots of region a are taken; b: and forks */
+	OP_SAVE, /* snapshot a to file b; c: as an increment to snapshot c */
+	OP_LOAD, /* file b */
+	OP_FORK, /* the child goes on with the next operations; b: the parent meanwhile */
 	OP_KINDS
 };
 
@@ -40,6 +43,10 @@ struct op {
 #define SNAPSHOTS 8u
 
 const char *op_name(enum op_kind kind);
+/* Files that snapshots are saved to; and how many operations a child does. */
+#define FILES 6u
+#define CHILD_OPS 25u
+
 /* Run n operations in a new pager, and check all in the end. Ends the process where something is wrong. */
 void world_run(const struct op *ops, unsigned n, int verbose);
 
