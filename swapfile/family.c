@@ -2,9 +2,8 @@
 /* swapfile/family.c - see family.h. */
 #include "swapfile/family.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
+#include "base/presence.h"
+
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,30 +25,11 @@ void family_close(struct family *f)
 	drop(&f->next);
 }
 
-static bool take(int fd, uint32_t byte)
-{
-	struct flock lock = { .l_type = F_WRLCK,
-		              .l_whence = SEEK_SET,
-		              .l_start = byte,
-		              .l_len = 1 };
-
-	return fcntl(fd, F_OFD_SETLK, &lock) == 0;
-}
-
-/* Another description of the same file. => descriptor, or -1 */
-static int describe_again(int fd)
-{
-	char path[32];
-
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	return open(path, O_RDWR | O_CLOEXEC);
-}
-
 /* The first fork of the first member makes the file. */
 static void begin(struct family *f, uint32_t me)
 {
 	f->fd = (int)syscall(SYS_memfd_create, "quire family", 1u /* MFD_CLOEXEC */);
-	if (f->fd >= 0 && !take(f->fd, me))
+	if (f->fd >= 0 && presence_take(f->fd, me) != 0)
 		drop(&f->fd);
 }
 
@@ -58,14 +38,14 @@ int family_fork(struct family *f, uint32_t me, uint32_t next)
 	if (f->fd < 0 && !f->blind)
 		begin(f, me);
 	if (f->fd >= 0 && !f->blind)
-		f->next = describe_again(f->fd);
+		f->next = presence_describe(f->fd);
 	/* Without one of its own the child has ours. */
-	if (f->next >= 0 && !take(f->next, next))
+	if (f->next >= 0 && presence_take(f->next, next) != 0)
 		drop(&f->next);
 	if (f->next >= 0)
 		return 0;
 	f->blind = true;
-	return f->fd < 0 || take(f->fd, next) ? 0 : -errno;
+	return f->fd < 0 ? 0 : presence_take(f->fd, next);
 }
 
 void family_in_parent(struct family *f)
@@ -84,14 +64,5 @@ void family_in_child(struct family *f)
 
 bool family_is_gone(const struct family *f, uint32_t member)
 {
-	struct flock lock = { .l_type = F_WRLCK,
-		              .l_whence = SEEK_SET,
-		              .l_start = member,
-		              .l_len = 1 };
-	int saved = errno;
-	bool gone = f->fd >= 0 && !f->blind && fcntl(f->fd, F_OFD_GETLK, &lock) == 0 &&
-	            lock.l_type == F_UNLCK;
-
-	errno = saved;
-	return gone;
+	return f->fd >= 0 && !f->blind && presence_is_free(f->fd, member);
 }

@@ -2,11 +2,8 @@
 /*
  * swapfile/family.h - which of the processes that share a swap file are still there.
  *
- * They are a process and its children of fork(2), known by number. Each has an open file
- * description of its own of one file in memory, with a lock on the byte of its number: the
- * kernel drops that when the process ends, or executes another program. Who forks makes the
- * child's before, so there is no moment at which a child seems to be gone.
- * (Locks of descriptions, fcntl(2) F_OFD_SETLK: they pass to the child.)
+ * They are a process and its children of fork(2), known by number: each holds the byte of that
+ * number in a file in memory (base/presence.h).
  */
 #ifndef QUIRE_SWAPFILE_FAMILY_H
 #define QUIRE_SWAPFILE_FAMILY_H

@@ -113,9 +113,11 @@ struct engine_ops {
 	void (*forgive)(struct engine *e);
 	/*
 	 * fork(2), at a standstill (base/quiesce.h): before it, if there is something to do
-	 * (NULL: nothing). There may be no child after all. => 0, or -errno: it cannot have it
+	 * (NULL: nothing); and after it in this process, if that went well. There may be no child
+	 * after all. => 0, or -errno: it cannot have it
 	 */
 	int (*fork)(struct engine *e);
+	void (*fork_in_parent)(struct engine *e);
 	/*
 	 * And in the child: what the process has of the kernel anew, the descriptors among
 	 * it; start comes later. Then the buffers are attached, and each region: with its pages as

@@ -3,13 +3,17 @@
 #include "vm/estate.h"
 
 #include "base/kernel.h"
+#include "base/presence.h"
 #include "vm/cover.h"
 #include "vm/sigsegv.h"
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OWED_NOT, OWED, GIVING, LOST };
@@ -81,9 +85,9 @@ static int copy_page(int from, int to, const char *page)
 
 /* ------------------------------------------------------------ the parent */
 
-static bool is_gone(struct engine *e, struct heir *h)
+static bool is_gone(struct heir *h)
 {
-	if (!atomic_load(&h->gone) && swapfile_is_gone(e->q->swap, h->member)) {
+	if (!atomic_load(&h->gone) && h->tells && presence_is_free(h->fd, 0)) {
 		atomic_store(&h->gone, true);
 		/* What it was given is of no use to anybody. */
 		(void)!ftruncate(h->fd, 0);
@@ -108,7 +112,7 @@ static int give(struct engine *e, struct heir *h, struct quire_region *r, char *
 
 	if (!state || atomic_load(state) != OWED)
 		return 0;
-	if (atomic_fetch_add(&h->given, 1) % LOOK_EVERY == LOOK_EVERY - 1 && is_gone(e, h))
+	if (atomic_fetch_add(&h->given, 1) % LOOK_EVERY == LOOK_EVERY - 1 && is_gone(h))
 		return 0;
 	if (!atomic_compare_exchange_strong(state, &owed, GIVING))
 		return 0;
@@ -175,8 +179,16 @@ void estate_give_up(struct engine *e, struct quire_region *r, char *page, size_t
 	give_all(e, r, page, n, true);
 }
 
+static void close_own(struct heir *h)
+{
+	if (h->own >= 0)
+		close(h->own);
+	h->own = -1;
+}
+
 static void close_heir(struct heir *h)
 {
+	close_own(h);
 	close(h->fd);
 	arena_close(&h->memory);
 }
@@ -195,7 +207,7 @@ static void tidy(struct engine *e)
 	struct estates *all = estates_of(e);
 
 	for (uint32_t i = all->heirs; i-- > 0;)
-		if (!wants(&all->heir[i]) || is_gone(e, &all->heir[i]))
+		if (!wants(&all->heir[i]) || is_gone(&all->heir[i]))
 			drop_heir(all, i);
 	if (all->heirs < HEIRS_MAX)
 		return;
@@ -307,6 +319,19 @@ static int owe_all(struct engine *e, struct heir *h)
 
 static int fetch_all(struct engine *e);
 
+/* The child's file, with its presence. => 0 or -errno */
+static int make_file(struct heir *h)
+{
+	h->fd = sigsegv_file();
+	if (h->fd < 0)
+		return h->fd;
+	h->own = presence_describe(h->fd);
+	if (h->own >= 0 && presence_take(h->own, 0) != 0)
+		close_own(h);
+	h->tells = h->own >= 0;
+	return 0;
+}
+
 int estate_make(struct engine *e)
 {
 	struct estates *all = estates_of(e);
@@ -317,27 +342,29 @@ int estate_make(struct engine *e)
 		return error;
 	tidy(e);
 	h = &all->heir[all->heirs];
-	*h = (struct heir){ .member = swapfile_child(e->q->swap) };
-	h->fd = sigsegv_file();
-	if (h->fd < 0)
-		return h->fd;
+	*h = (struct heir){ .own = -1 };
+	error = make_file(h);
+	if (error)
+		return error;
 	error = draw_up(e, h);
 	if (error) {
+		close_own(h);
 		close(h->fd);
 		return error;
 	}
 	all->heirs++;
 	error = owe_all(e, h);
 	if (error)
-		estate_unmake(e);
+		drop_heir(all, all->heirs - 1);
 	return error;
 }
 
-void estate_unmake(struct engine *e)
+/* Without a child nobody holds the description then: it counts as gone. */
+void estate_made(struct engine *e)
 {
 	struct estates *all = estates_of(e);
 
-	drop_heir(all, all->heirs - 1);
+	close_own(&all->heir[all->heirs - 1]);
 }
 
 /* ------------------------------------------------------------- the child */
@@ -378,6 +405,16 @@ void estate_arrived(struct engine *e, const struct quire_region *r, const char *
 	atomic_fetch_and(word_of(all, number), ~bit_of(number));
 }
 
+static bool parent_is_gone(struct engine *e)
+{
+	struct pollfd p = { .fd = estates_of(e)->parent, .events = POLLIN };
+	struct timespec now = { 0 };
+
+	/* It has ended; or executes another program. */
+	return (p.fd >= 0 && syscall(SYS_ppoll, &p, 1, &now, NULL, 0) == 1) ||
+	       swapfile_is_gone(e->q->swap, swapfile_parent(e->q->swap));
+}
+
 /* The parent is giving it (X2). => false: it was, and is gone: the page is owed */
 static bool wait_for_parent(struct engine *e, _Atomic uint8_t *state)
 {
@@ -385,7 +422,7 @@ static bool wait_for_parent(struct engine *e, _Atomic uint8_t *state)
 
 	for (unsigned i = 1; atomic_load(state) == GIVING; i++) {
 		sched_yield();
-		if (i % LOOK_EVERY == 0 && swapfile_is_gone(e->q->swap, estates_of(e)->parent))
+		if (i % LOOK_EVERY == 0 && parent_is_gone(e))
 			return !atomic_compare_exchange_strong(state, &giving, OWED);
 	}
 	return true;
@@ -450,7 +487,9 @@ static void close_file(struct estates *all)
 {
 	if (all->fd >= 0)
 		close(all->fd);
-	all->fd = -1;
+	if (all->fd >= 0 && all->parent >= 0)
+		close(all->parent);
+	all->fd = all->parent = -1;
 }
 
 /* => standstill. Nothing more of the parent's is needed. */
@@ -522,8 +561,12 @@ int estate_enter(struct engine *e)
 		drop_heir(all, all->heirs - 1);
 	all->memory = own.memory;
 	all->fd = e->sigsegv.fd;
-	all->parent = swapfile_parent(e->q->swap);
-	e->sigsegv.fd = own.fd;
+	/* (Had it ended already, it would give nothing any more, and not be asked for.) */
+	all->parent = (int)syscall(SYS_pidfd_open, getppid(), 0);
+	/* The child's own description; the other is the parent's. */
+	e->sigsegv.fd = own.own >= 0 ? own.own : own.fd;
+	if (own.own >= 0)
+		close(own.fd);
 	return await_mapped(e);
 }
 

@@ -51,7 +51,8 @@ struct quire_region;
 struct heir {
 	struct arena memory; /* the estate */
 	int fd;              /* the child's file */
-	uint32_t member;     /* its number in the swap file's family */
+	int own;    /* the child's description of it, which is its presence; -1: there is none */
+	bool tells; /* whether it is there */
 	_Atomic bool gone;
 	_Atomic uint32_t given;
 };
@@ -64,15 +65,15 @@ struct estates {
 	struct arena await_arena;
 	_Atomic uint64_t *awaited; /* bit a page, by the estate's numbers */
 	int fd;                    /* as a child: the parent's file */
-	uint32_t parent;
+	int parent;                /* and a pidfd of the parent's; -1: there is none */
 };
 
 /* ------------------------------------------------------------ the parent's */
 
 /* At a standstill, before a fork: a child to be, and its file. => 0 or -errno */
 int estate_make(struct engine *e);
-/* The last one made is no heir: there was an error, or this is he. */
-void estate_unmake(struct engine *e);
+/* After it, in this process, whether there is a child or not. */
+void estate_made(struct engine *e);
 void estates_close(struct engine *e);
 
 /* Pages [page, page + n) are about to change, or to be writable. => 0, or -errno: they must not */

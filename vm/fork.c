@@ -129,6 +129,8 @@ static void parent_one(struct quire *q)
 	if (q->lost || q->fork_error)
 		return;
 	swapfile_fork_in_parent(q->swap);
+	if (q->engine.ops->fork_in_parent)
+		q->engine.ops->fork_in_parent(&q->engine);
 	allow_mappings(q, false);
 }
 

@@ -460,6 +460,7 @@ const struct engine_ops engine_sigsegv = {
 	.populate = sigsegv_populate,
 	.bring = sigsegv_bring,
 	.fork = estate_make,
+	.fork_in_parent = estate_made,
 	.fork_in_child = sigsegv_fork_in_child,
 	.attach_in_child = sigsegv_attach_in_child,
 };
