@@ -465,7 +465,7 @@ int quire_snapshot_uuid(quire_snapshot_t *s, unsigned char uuid[16]);
  * whole. base: only what differs from it; of the same length, of any region, or loaded. (Of
  * snapshots of one region, and of a region that was cloned from base, it is known what may differ;
  * else all is compared.) NULL: all.
- * -EINVAL     no such snapshot, or another length
+ * -EINVAL     no such snapshot, or another length; base is s, or another of the same UUID
  * -EISDIR, -EBADF   at path is something that is no regular file
  * -ENOENT, -EACCES, -ENOSPC, -EFBIG and the like   from the file system
  * -EIO, -EBADMSG    a page cannot be had

@@ -715,6 +715,16 @@ bool cover_is_fixed(struct cover *c, const char *page)
 
 /* ------------------------------------------------------ open and close */
 
+/*
+ * The kernel makes one mapping of neighbours only if they had their first guard page, or
+ * page, when they were one already.
+ */
+static void first_guard(struct cover *c)
+{
+	if (c->limits->guards)
+		install_guards(c, 0, 1);
+}
+
 int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t pages)
 {
 	uint64_t leaves = (pages + LEAF_ENTRIES - 1) / LEAF_ENTRIES;
@@ -739,35 +749,27 @@ int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t 
 	c->pages = pages;
 	c->leaf_count = leaves;
 	c->recorded = (uint64_t *)(void *)((char *)c->open + open_bytes);
-	/*
-	 * The kernel makes one mapping of neighbours only if they had their first guard
-	 * page, or page, when they were one already.
-	 */
-	if (l->guards)
-		install_guards(c, 0, 1);
+	first_guard(c);
 	*out = c;
 	return 0;
 }
 
-int cover_inherit(struct cover *c, struct cover *old)
+void cover_fork_in_child(struct cover *c)
 {
-	int error = 0;
+	for (uint64_t leaf = 0; leaf < c->leaf_count; leaf++) {
+		struct leaf *l = &c->leaves[leaf];
 
-	for (uint64_t page = 0, to; page < old->pages && !error; page = to) {
-		const struct leaf *leaf = leaf_of(old, page);
-		bool fixed;
-
-		to = MIN(round_up(page + 1, LEAF_ENTRIES), old->pages);
-		if (!is_recorded(old, page))
+		if (!is_recorded(c, leaf * LEAF_ENTRIES)) {
+			leaf |= LEAVES_A_PAGE - 1;
 			continue;
-		fixed = get(leaf->fixed, page % LEAF_ENTRIES);
-		for (uint64_t next = page + 1; next < to; next++)
-			if (get(leaf->fixed, next % LEAF_ENTRIES) != fixed)
-				to = next;
-		if (fixed)
-			error = cover_protect(c, at_page(c, page), to - page, true);
+		}
+		memset(l->shown, 0, sizeof l->shown);
+		memset(l->dirty, 0, sizeof l->dirty);
+		memset(l->sealed, 0, sizeof l->sealed);
 	}
-	return error;
+	memset(c->open, 0, round_up(c->leaf_count, 64) / 8);
+	recount(c, c->seams, 0);
+	first_guard(c);
 }
 
 void cover_close(struct cover *c)

@@ -52,10 +52,10 @@ void cover_probe(struct quire_probe *out, int fd);
 int cover_open(struct cover **out, struct cover_limits *l, char *base, uint64_t pages);
 void cover_close(struct cover *c);
 /*
- * In a child of fork, of a new cover: what the program wants read-only in the old one is so
- * in this. => 0 or -errno
+ * In a child of fork, where the region has been mapped anew, PROT_NONE: all is hidden. What the
+ * program wants read-only stays so.
  */
-int cover_inherit(struct cover *c, struct cover *old);
+void cover_fork_in_child(struct cover *c);
 
 /*
  * Show n pages, whose bytes are in place, in order. dirty: for writing, too.

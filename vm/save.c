@@ -210,17 +210,29 @@ static int save(struct quire_save *v)
 
 /* ------------------------------------------------------------ its life */
 
-/* => its snapshots have an heir more; NULL with words */
-static struct quire_save *new_save(struct quire_region *s, struct quire_region *base,
-                                   const char *path)
+/* => snapshot lock. A snapshot that was saved and loaded again is the same one, too. */
+static bool are_same(struct quire_region *s, struct quire_region *base)
+{
+	snapshot_name(s);
+	if (!base)
+		return false;
+	snapshot_name(base);
+	return memcmp(s->uuid, base->uuid, sizeof s->uuid) == 0;
+}
+
+/* => its snapshots have an heir more; or -errno with words */
+static int new_save(struct quire_region *s, struct quire_region *base, const char *path,
+                    struct quire_save **out)
 {
 	size_t head = round_up(sizeof(struct quire_save), PAGE_BYTES);
 	struct quire_save *v;
 	struct arena self;
 	struct call call;
+	bool same;
+	int error = arena_open(&self, head + 2 * STEP_BYTES, false, "quire save");
 
-	if (arena_open(&self, head + 2 * STEP_BYTES, false, "quire save") != 0)
-		return NULL;
+	if (error)
+		return error;
 	v = self.base;
 	v->self = self;
 	v->bytes = (char *)self.base + head;
@@ -233,17 +245,22 @@ static struct quire_save *new_save(struct quire_region *s, struct quire_region *
 	snprintf(v->path, sizeof v->path, "%s", path);
 	call_enter(&call);
 	lock_acquire(&s->q->snapshot_lock);
-	snapshot_name(s);
-	s->heirs++;
-	if (base) {
-		snapshot_name(base);
-		base->heirs++;
+	same = are_same(s, base);
+	if (!same) {
+		s->heirs++;
+		if (base)
+			base->heirs++;
+		v->next = s->q->saves;
+		s->q->saves = v;
 	}
-	v->next = s->q->saves;
-	s->q->saves = v;
 	lock_release(&s->q->snapshot_lock);
 	call_leave(&call);
-	return v;
+	if (!same) {
+		*out = v;
+		return 0;
+	}
+	arena_close(&self);
+	return error_set(EINVAL, "the base is the snapshot itself: they have the same UUID");
 }
 
 static void let_go(struct quire_save *v)
@@ -284,8 +301,6 @@ static int check(const quire_snapshot_t *s, const char *path, const quire_snapsh
 		return error_set(path ? ENAMETOOLONG : EINVAL, "a path that is NULL, or too long");
 	if (base && (a->q != b->q || a->bytes != b->bytes))
 		return error_set(EINVAL, "the base is of another pager, or of another length");
-	if (a == b)
-		return error_set(EINVAL, "the base is the snapshot itself");
 	return 0;
 }
 
@@ -296,9 +311,9 @@ int quire_snapshot_save(quire_snapshot_t *s, const char *path, const quire_snaps
 
 	if (error)
 		return error;
-	v = new_save(snapshot_record(s), snapshot_record(base), path);
-	if (!v)
-		return -ENOMEM;
+	error = new_save(snapshot_record(s), snapshot_record(base), path, &v);
+	if (error)
+		return error;
 	error = save(v);
 	end(v);
 	return error;
@@ -356,11 +371,10 @@ int quire_save_begin(quire_snapshot_t *s, const char *path, const quire_snapshot
 
 	if (!error)
 		error = read_options(options, &o);
+	if (!error)
+		error = new_save(snapshot_record(s), snapshot_record(base), path, &v);
 	if (error)
 		return error;
-	v = new_save(snapshot_record(s), snapshot_record(base), path);
-	if (!v)
-		return -ENOMEM;
 	v->options = o;
 	v->has_thread = true;
 	error = thread_start(&v->thread, saver, v);

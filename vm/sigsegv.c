@@ -285,19 +285,26 @@ static int sigsegv_protect(struct engine *e, struct quire_region *r, char *page,
 
 /* -------------------------------------------------------------- ranges */
 
-static int sigsegv_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
+/* Inaccessible, and not filled though the program locks all that is mapped (mlockall). => 0 or -errno */
+static int map_file(struct engine *e, char *base, size_t bytes)
 {
-	/* Inaccessible, and not filled though the program locks all that is mapped (mlockall). */
 	void *p = mmap(base, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
 	               e->sigsegv.fd, offset_of(base));
-	int error;
 
 	if (p == MAP_FAILED)
 		return -errno;
-	syscall(SYS_munlock, base, bytes);
 	kernel_madvise(base, bytes, MADV_NOHUGEPAGE);
-	error = cover_open(&r->cover, e->sigsegv.limits, base, pages_of(bytes));
-	return error;
+	return 0;
+}
+
+static int sigsegv_attach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
+{
+	int error = map_file(e, base, bytes);
+
+	if (error)
+		return error;
+	syscall(SYS_munlock, base, bytes);
+	return cover_open(&r->cover, e->sigsegv.limits, base, pages_of(bytes));
 }
 
 static void sigsegv_detach(struct engine *e, struct quire_region *r, char *base, size_t bytes)
@@ -415,23 +422,21 @@ static int sigsegv_fork_in_child(struct engine *e)
 	return estate_enter(e);
 }
 
-/* The addresses are free: the child has none of these mappings. */
+/* The addresses are free: the child has none of these mappings. (Nor is anything locked there.) */
 static int sigsegv_attach_in_child(struct engine *e, struct quire_region *r)
 {
-	struct cover *old = r->cover;
 	void *p = mmap(r->mapping, r->mapping_bytes, PROT_NONE,
 	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	int error;
 
 	if (p != r->mapping)
 		return p == MAP_FAILED ? -errno : -EEXIST;
-	syscall(SYS_munlock, r->mapping, r->mapping_bytes);
-	error = sigsegv_attach(e, r, r->base, r->bytes);
-	if (!error)
-		error = cover_inherit(r->cover, old);
-	cover_close(old);
+	error = map_file(e, r->base, r->bytes);
+	if (error)
+		return error;
 	kernel_madvise(r->mapping, r->mapping_bytes, MADV_DONTFORK);
-	return error;
+	cover_fork_in_child(r->cover);
+	return 0;
 }
 
 const struct engine_ops engine_sigsegv = {

@@ -454,14 +454,27 @@ static void storm(struct region *r, bool forks)
 
 /* ---------------------------------------------------------------- images */
 
+static bool same_uuid(const struct snapshot *a, const struct snapshot *b)
+{
+	unsigned char of_a[16], of_b[16];
+
+	must(quire_snapshot_uuid(a->s, of_a), "quire_snapshot_uuid");
+	must(quire_snapshot_uuid(b->s, of_b), "quire_snapshot_uuid");
+	return memcmp(of_a, of_b, sizeof of_a) == 0;
+}
+
 static void save(const struct snapshot *s, struct file *f, const struct snapshot *base)
 {
 	if (!f->path[0])
 		snprintf(f->path, sizeof f->path, "%s/quire-model-%d-%ld",
 		         getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)getpid(),
 		         (long)(f - w.file));
-	must(quire_snapshot_save(s->s, f->path, base && base != s ? base->s : NULL),
-	     "quire_snapshot_save");
+	if (base && same_uuid(s, base)) {
+		if (quire_snapshot_save(s->s, f->path, base->s) != -EINVAL)
+			fail("saved as an increment to itself");
+		return;
+	}
+	must(quire_snapshot_save(s->s, f->path, base ? base->s : NULL), "quire_snapshot_save");
 	f->there = true;
 	f->then = s->then;
 }
