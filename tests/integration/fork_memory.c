@@ -454,6 +454,38 @@ static void snapshots_the_parent_gave_up(void)
 	CHECK_EQ(child_end(pid, 20), 0);
 }
 
+/* Nothing need be evicted, so nobody but who wants a page moves any. */
+static void clone_what_is_in_memory(void *arg)
+{
+	quire_snapshot_t *s = arg;
+	quire_region_t *clone = NULL;
+
+	alarm(10);
+	MUST(quire_snapshot_clone(s, &clone) == 0);
+	MUST(wrong(clone, 0, 8, 1) == 0);
+	fill(clone, 4, 4, 2);
+	MUST(wrong(clone, 0, 4, 1) == 0 && wrong(clone, 4, 4, 2) == 0);
+	MUST(wrong(image.r, 0, 8, 1) == 0);
+	fill(image.r, 0, 8, 3);
+	MUST(quire_region_destroy(clone) == 0);
+	MUST(quire_snapshot_clone(s, &clone) == 0 && wrong(clone, 0, 8, 1) == 0);
+	alarm(0);
+}
+
+static void clones_of_pages_in_memory(void)
+{
+	quire_snapshot_t *s = NULL;
+
+	q = pager_open(MIB);
+	image_create(&image, q);
+	fill(image.r, 0, 8, 1);
+	MUST(quire_snapshot_create(image.r, &s) == 0);
+	CHECK_EQ(in_child(clone_what_is_in_memory, s, 20), 0);
+	/* What the child had is not the parent's alone for that it has gone. */
+	clone_what_is_in_memory(s);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = { UNIT(every_kind_of_page),
@@ -463,6 +495,7 @@ int main(int argc, char **argv)
 		                                  UNIT(apart),
 		                                  UNIT(snapshots),
 		                                  UNIT(snapshots_the_parent_gave_up),
+		                                  UNIT(clones_of_pages_in_memory),
 		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork_memory", tests);
