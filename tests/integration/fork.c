@@ -83,7 +83,7 @@ static int fork_child(void (*f)(void))
 
 static void while_regions_change(void)
 {
-	int rounds = (int)quick_or_full(60, 1000);
+	int rounds = (int)quick_or_full(40, 1000);
 	pthread_t t[CHURNERS + 1];
 	unsigned bad = 0;
 
