@@ -2,7 +2,7 @@
 /*
  * tests/integration/fork.c - children of fork(2), and of other calls that make a process:
  * what they may do goes well whatever the other threads were doing at that moment, and the
- * parent's memory is not harmed. What of it they have: fork_memory.c; beside threads at
+ * parent's memory is not harmed. What of it they have: fork_memory.c and its kin; beside threads at
  * work: fork_storm.c.
  *
  * test: matrix
