@@ -481,6 +481,9 @@ int evict_to_standby(struct quire_region *r, uint64_t page, uint64_t held)
 			p->frames[frame].slot = SLOT_NONE;
 		}
 		stage_undo(p, buffer);
+		/* Then it is the snapshot's copy that the next look finds: this page may stay for ever. */
+		if (t.result == TAKE_KEPT && t.shared)
+			keep_copy(r, page);
 		entry_publish(r, page, held);
 	}
 	cow_leave(r);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tests/integration/fork.c - children of fork(2): what they may do goes well
- * whatever the other threads were doing at that moment, and the parent's
- * memory is not harmed.
+ * tests/integration/fork.c - children of fork(2), and of other calls that make a process:
+ * what they may do goes well whatever the other threads were doing at that moment, and the
+ * parent's memory is not harmed. What of it they have: fork_memory.c and its kin; beside threads at
+ * work: fork_storm.c.
  *
  * test: matrix
  */
@@ -10,11 +11,14 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <spawn.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHURNERS = 2, BALLAST = 1500 };
+enum { CHURNERS = 2, BALLAST = 300 };
 
 static quire_t *q;
 static quire_region_t *steady;
@@ -79,7 +83,7 @@ static int fork_child(void (*f)(void))
 
 static void while_regions_change(void)
 {
-	int rounds = (int)quick_or_full(150, 2000);
+	int rounds = (int)quick_or_full(40, 1000);
 	pthread_t t[CHURNERS + 1];
 	unsigned bad = 0;
 
@@ -149,7 +153,7 @@ static void pager_of_its_own(void)
 	MUST(quire_close(mine) == 0);
 }
 
-/* A child may not use the parent's pager, but it can open one. */
+/* Beside the one that it has. */
 static void children_with_pagers(void)
 {
 	q = pager_open(MIB);
@@ -161,10 +165,168 @@ static void children_with_pagers(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* -------------------------------------------------------- other programs */
+
+/* One that says how many descriptors it has, which are none of ours, by its status. */
+#define COUNT "set -- /proc/self/fd/*; exit $#"
+
+static int status_of(pid_t pid)
+{
+	int status = -1;
+
+	MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static char *const shell[] = { "sh", "-c", COUNT, NULL };
+
+static int by_exec(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		execv("/bin/sh", shell);
+		_exit(200);
+	}
+	return status_of(pid);
+}
+
+static int by_vfork(void)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		execv("/bin/sh", shell);
+		_exit(200);
+	}
+	return status_of(pid);
+}
+
+static int by_spawn(void)
+{
+	pid_t pid = -1;
+
+	MUST(posix_spawn(&pid, "/bin/sh", NULL, NULL, shell, environ) == 0);
+	return status_of(pid);
+}
+
+static int by_system(void)
+{
+	int status = system(COUNT);
+
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int by_popen(void)
+{
+	FILE *f = popen(COUNT, "w");
+	int status;
+
+	MUST(f != NULL);
+	status = pclose(f);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int (*const ways[])(void) = { by_exec, by_vfork, by_spawn, by_system, by_popen };
+
+enum { WAYS = sizeof ways / sizeof ways[0] };
+
+static void *write_on(void *arg)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE)) {
+		fill(steady, 128, 120, 2);
+		if (wrong(steady, 128, 120, 2))
+			__atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
+	}
+	return arg;
+}
+
+/* What another thread writes meanwhile is not in the way, nor is it harmed. */
+static void other_programs(void)
+{
+	int bare[WAYS], got[WAYS];
+	pthread_t t;
+
+	fflush(NULL);
+	for (int i = 0; i < WAYS; i++)
+		bare[i] = ways[i]();
+	q = pager_open(QUIRE_MEMORY_MIN);
+	steady = region_create(q, 256 * PAGE);
+	fill(steady, 0, 128, 1);
+	stop = failures = 0;
+	MUST(pthread_create(&t, NULL, write_on, NULL) == 0);
+	for (int round = 0; round < (int)quick_or_full(4, 50); round++) {
+		for (int i = 0; i < WAYS; i++)
+			got[i] = ways[i]();
+		CHECK(memcmp(bare, got, sizeof got) == 0);
+		CHECK_EQ(wrong(steady, 0, 128, 1), 0);
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	pthread_join(t, NULL);
+	CHECK_EQ(failures, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+/* ------------------------------------------------- without the handlers */
+
+static pid_t raw_fork(void)
+{
+	return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+
+static const size_t probed[] = { 0, 20, 127, 140, 250 };
+
+/* The signal that ended a child at this access, or a status. */
+static int access_in(pid_t (*make)(void), size_t page, bool write)
+{
+	struct rlimit none = { 0, 0 };
+	int status = -1;
+	pid_t pid = make();
+
+	if (pid == 0) {
+		setrlimit(RLIMIT_CORE, &none);
+		alarm(5);
+		if (write)
+			store(page_at(steady, page), 1);
+		_exit(load(page_at(steady, page)) == 0 ? 100 : 101);
+	}
+	MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+	return WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* In memory, on the swap file, in standby, never touched: it has none of it, and is told. */
+static void without_handlers(void)
+{
+	static pid_t (*const makes[])(void) = {
+#if __GLIBC_PREREQ(2, 34)
+		_Fork,
+#endif
+		raw_fork
+	};
+
+	q = pager_open(QUIRE_MEMORY_MIN);
+	steady = region_create(q, 256 * PAGE);
+	fill(steady, 0, 150, 1);
+	fflush(NULL);
+	for (size_t m = 0; m < sizeof makes / sizeof makes[0]; m++)
+		for (size_t i = 0; i < sizeof probed / sizeof probed[0]; i++) {
+			CHECK_EQ(access_in(makes[m], probed[i], false), SIGSEGV);
+			CHECK_EQ(access_in(makes[m], probed[i], true), SIGSEGV);
+		}
+	CHECK_EQ(wrong(steady, 0, 150, 1), 0);
+	/* And of a child with them, where it has memory. */
+	CHECK_EQ(access_in(fork, 20, false), 101);
+	for (size_t i = 0; i < sizeof probed / sizeof probed[0]; i++)
+		CHECK_EQ(access_in(raw_fork, probed[i], false), SIGSEGV);
+	CHECK_EQ(wrong(steady, 0, 150, 1), 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = { UNIT(while_regions_change), UNIT(parent_goes_on),
-		                                  UNIT(children_with_pagers), UNIT_END };
+		                                  UNIT(children_with_pagers), UNIT(other_programs),
+		                                  UNIT(without_handlers),     UNIT_END };
 
 	return unit_main(argc, argv, "fork", tests);
 }

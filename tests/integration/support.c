@@ -280,35 +280,42 @@ void sleep_seconds(double s)
 
 static pid_t owner; /* the process whose atexit removes the directory */
 
-int in_child(void (*f)(void *), void *arg, double seconds)
+pid_t child_start(void (*f)(void *), void *arg)
 {
-	double end;
-	int status;
 	pid_t pid;
 
 	fflush(NULL);
-	end = seconds_now() + seconds;
 	pid = fork();
 	MUST(pid >= 0);
-	if (pid == 0) {
-		f(arg);
-		fflush(NULL);
-		_exit(0);
-	}
-	for (;;) {
+	if (pid > 0)
+		return pid;
+	f(arg);
+	fflush(NULL);
+	_exit(0);
+}
+
+int child_end(pid_t pid, double seconds)
+{
+	double end = seconds_now() + seconds;
+	int status;
+
+	do {
 		pid_t r = waitpid(pid, &status, WNOHANG);
 
 		MUST(r >= 0);
 		if (r == pid)
 			return status;
-		if (seconds_now() > end)
-			break;
 		sleep_seconds(0.002);
-	}
+	} while (seconds_now() < end);
 	printf("the child was still running after %g s\n", seconds);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	return -1;
+}
+
+int in_child(void (*f)(void *), void *arg, double seconds)
+{
+	return child_end(child_start(f, arg), seconds);
 }
 
 size_t resident_bytes(void)

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <quire.h>
 
@@ -99,9 +100,12 @@ struct caught try_fill_page(void *p, size_t page, unsigned version);
 
 /*
  * f(arg) in a child that is killed after seconds. => its wait status, or -1
- * when it had to be killed. No pager may be in use here meanwhile.
+ * when it had to be killed.
  */
 int in_child(void (*f)(void *), void *arg, double seconds);
+/* The same in two parts. */
+pid_t child_start(void (*f)(void *), void *arg);
+int child_end(pid_t pid, double seconds);
 double seconds_now(void);
 double cpu_seconds(void);
 void sleep_seconds(double s);

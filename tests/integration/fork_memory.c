@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/integration/fork_memory.c - children of fork(2): each has the memory of the instant
+ * of the fork, whatever its pages were then, and writes apart from all others.
+ *
+ * test: matrix
+ */
+#define _GNU_SOURCE
+#include "fork_image.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { READ_ONLY = 0, PINNED = 16, ADVISED = 24, ZAPPED = 36, ZEROS = 48 };
+enum { CLEAN = 90, DIRTY = 100, COLD = 110 };
+
+/* ------------------------------------------------- every kind of page */
+
+static struct {
+	quire_t *q[2];
+	struct image image[3]; /* of the first pager, again, of the second */
+} all;
+
+/* Every kind there is: what is not named is on the swap file, or in standby. */
+static void every_kind(struct image *m, unsigned version)
+{
+	quire_region_t *r = m->r;
+
+	image_fill(m, 0, UNTOUCHED, version);
+	for (size_t p = ZEROS; p < ZEROS + 12; p++)
+		memset(page_at(r, p), 0, PAGE);
+	image_zeros(m, ZEROS, 12);
+	MUST(quire_advise(r, ADVISED * PAGE, 12 * PAGE, QUIRE_ADVISE_DONTNEED) == 0);
+	image_zeros(m, ADVISED, 12);
+	MUST(madvise(page_at(r, ZAPPED), 12 * PAGE, MADV_DONTNEED) == 0);
+	image_zeros(m, ZAPPED, 12);
+	MUST(quire_protect(r, READ_ONLY * PAGE, 16 * PAGE, PROT_READ) == 0);
+	MUST(quire_pin(r, PINNED * PAGE, 8 * PAGE) == 0);
+	MUST(wrong(r, CLEAN, 10, version) == 0);
+	image_fill(m, DIRTY, 10, version + 1);
+	image_fill(m, COLD, 10, version + 1);
+	MUST(quire_advise(r, COLD * PAGE, 10 * PAGE, QUIRE_ADVISE_COLD) == 0);
+	MUST(wrong(r, READ_ONLY, 4, version) == 0);
+}
+
+static void rewrite(struct image *m, unsigned version)
+{
+	MUST(quire_protect(m->r, READ_ONLY * PAGE, 16 * PAGE, PROT_READ | PROT_WRITE) == 0);
+	image_fill(m, 0, PAGES, version);
+	MUST(quire_unpin(m->r, PINNED * PAGE, 8 * PAGE) == 0);
+	MUST(image_wrong(m) == 0);
+}
+
+static void has_all(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 3; i++) {
+		quire_region_t *r = all.image[i].r;
+
+		MUST(mapped(r, PINNED, 8) == 8);
+		MUST(try_store(page_at(r, READ_ONLY + 1), 1).signal == SIGSEGV);
+		MUST(try_store(page_at(r, READ_ONLY + 9), 1).signal == SIGSEGV);
+	}
+	for (int i = 0; i < 3; i++)
+		MUST(image_wrong(&all.image[i]) == 0);
+	for (int i = 0; i < 3; i++)
+		rewrite(&all.image[i], 50 + (unsigned)i);
+	for (int i = 0; i < 3; i++)
+		MUST(image_wrong(&all.image[i]) == 0);
+	MUST(quire_close(all.q[0]) == 0);
+	MUST(image_wrong(&all.image[2]) == 0);
+	MUST(quire_close(all.q[1]) == 0);
+}
+
+/* The second of the two with another engine, if there is one here. */
+static quire_t *open_other(const char *first)
+{
+	const char *other = strcmp(first, "uffd-signal") == 0 ? "uffd" : "uffd-signal";
+	struct quire_options o = { .size = sizeof o, .memory = BUDGET, .engine = other };
+	quire_t *second = NULL;
+
+	return quire_open(&second, &o) == 0 ? second : pager_open(BUDGET);
+}
+
+static void open_both(void)
+{
+	catch_install();
+	all.q[0] = pager_open(BUDGET);
+	all.q[1] = open_other(quire_engine_name(all.q[0]));
+	for (int i = 0; i < 3; i++) {
+		image_create(&all.image[i], all.q[i / 2]);
+		every_kind(&all.image[i], 1 + 2 * (unsigned)i);
+	}
+}
+
+static void close_both(void)
+{
+	CHECK_EQ(quire_close(all.q[0]), 0);
+	CHECK_EQ(quire_close(all.q[1]), 0);
+}
+
+static void every_kind_of_page(void)
+{
+	open_both();
+	for (int round = 0; round < 2; round++) {
+		CHECK_EQ(in_child(has_all, NULL, 20), 0);
+		for (int i = 0; i < 3; i++)
+			CHECK_EQ(image_wrong(&all.image[i]), 0);
+	}
+	close_both();
+}
+
+/* The child has what was there at the fork, not what the parent writes and discards after it. */
+static void while_the_parent_writes(void)
+{
+	open_both();
+	for (unsigned round = 0; round < 2; round++) {
+		pid_t pid = child_start(has_all, NULL);
+
+		for (int i = 0; i < 3; i++) {
+			rewrite(&all.image[i], 60 + round);
+			MUST(quire_advise(all.image[i].r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED) ==
+			     0);
+			image_zeros(&all.image[i], 0, PAGES);
+			every_kind(&all.image[i], 70 + round);
+		}
+		CHECK_EQ(child_end(pid, 20), 0);
+		for (int i = 0; i < 3; i++)
+			CHECK_EQ(image_wrong(&all.image[i]), 0);
+	}
+	close_both();
+}
+
+/* -------------------------------------------------- children of children */
+
+/* arg: how many generations are to come */
+static void generation(void *arg)
+{
+	size_t left = (size_t)(uintptr_t)arg;
+	pid_t pid;
+
+	MUST(image_wrong(&image) == 0);
+	for (size_t p = left; p < PAGES; p += 5)
+		image_fill(&image, p, 1, 10 + (unsigned)left);
+	MUST(quire_advise(image.r, (100 + left) * PAGE, PAGE, QUIRE_ADVISE_DONTNEED) == 0);
+	image_zeros(&image, 100 + left, 1);
+	if (left == 0)
+		return;
+	pid = child_start(generation, (void *)(uintptr_t)(left - 1));
+	for (size_t p = left; p < PAGES; p += 3)
+		image_fill(&image, p, 1, 20 + (unsigned)left);
+	MUST(image_wrong(&image) == 0);
+	MUST(child_end(pid, 20) == 0);
+	MUST(image_wrong(&image) == 0);
+	MUST(left % 2 || quire_close(q) == 0);
+}
+
+static void generations(void)
+{
+	begin(BUDGET);
+	CHECK_EQ(in_child(generation, (void *)4, 30), 0);
+	CHECK_EQ(image_wrong(&image), 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+static struct {
+	int said[2]; /* the orphan's word that all was well */
+	int gone[2]; /* ends when its parent has gone */
+	bool closes; /* the parent, before it goes */
+} orphan;
+
+static void live_on(void *arg)
+{
+	double end = seconds_now() + 0.2;
+	char c = 0;
+
+	(void)arg;
+	alarm(20);
+	close(orphan.gone[1]);
+	MUST(image_wrong(&image) == 0);
+	MUST(read(orphan.gone[0], &c, 1) == 0);
+	for (unsigned v = 30; seconds_now() < end || v < 33; v++) {
+		MUST(image_wrong(&image) == 0);
+		image_fill(&image, v % 2 * 100, PAGES - 100, v);
+	}
+	MUST(image_wrong(&image) == 0);
+	MUST(quire_close(q) == 0);
+	MUST(write(orphan.said[1], "y", 1) == 1);
+}
+
+static void leave_a_child(void *arg)
+{
+	(void)arg;
+	MUST(image_wrong(&image) == 0);
+	image_fill(&image, 10, 150, 7);
+	child_start(live_on, NULL);
+	image_fill(&image, 0, PAGES, 8);
+	if (orphan.closes)
+		MUST(quire_close(q) == 0);
+}
+
+/* Here it is the first process that stays, so that somebody can tell. */
+static void orphans(void)
+{
+	char c = 0;
+
+	for (int i = 0; i < 2; i++) {
+		orphan.closes = i;
+		MUST(pipe(orphan.said) == 0 && pipe(orphan.gone) == 0);
+		begin(BUDGET);
+		CHECK_EQ(in_child(leave_a_child, NULL, 20), 0);
+		/* The orphan is alone with its swap file. */
+		CHECK_EQ(quire_close(q), 0);
+		close(orphan.said[1]);
+		close(orphan.gone[1]);
+		CHECK(read(orphan.said[0], &c, 1) == 1 && c == 'y');
+		close(orphan.said[0]);
+		close(orphan.gone[0]);
+	}
+}
+
+/* ---------------------------------------------------------------- apart */
+
+enum { CHILDREN = 3 };
+
+/* In an order of its own, with some pages discarded. arg: who */
+static void write_apart(void *arg)
+{
+	unsigned me = (unsigned)(uintptr_t)arg;
+	static const size_t steps[] = { 5, 7, 11, 13, 17 }; /* coprime to PAGES */
+
+	MUST(image_wrong(&image) == 0);
+	for (unsigned round = 0; round < 3; round++) {
+		for (size_t i = 0; i < PAGES; i++)
+			if ((i + round) % 3)
+				image_fill(&image, (i * steps[me] + me) % PAGES, 1,
+				           100 * me + round);
+		MUST(quire_advise(image.r, (me + round) * 20 * PAGE, 10 * PAGE,
+		                  QUIRE_ADVISE_DONTNEED) == 0);
+		image_zeros(&image, (me + round) * 20, 10);
+		MUST(image_wrong(&image) == 0);
+	}
+}
+
+static void apart(void)
+{
+	static const size_t budgets[] = { 256 * KIB, 512 * KIB };
+	pid_t pid[CHILDREN];
+
+	for (int b = 0; b < 2; b++) {
+		begin(budgets[b]);
+		for (unsigned i = 0; i < CHILDREN; i++) {
+			pid[i] = child_start(write_apart, (void *)(uintptr_t)(i + 2));
+			image_fill(&image, i * 7, 40, 40 + i);
+		}
+		write_apart((void *)1);
+		for (int i = 0; i < CHILDREN; i++)
+			CHECK_EQ(child_end(pid[i], 30), 0);
+		CHECK_EQ(image_wrong(&image), 0);
+		CHECK(pager_stats(q).resident <= budgets[b]);
+		CHECK_EQ(quire_close(q), 0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = { UNIT(every_kind_of_page),
+		                                  UNIT(while_the_parent_writes),
+		                                  UNIT(generations),
+		                                  UNIT(orphans),
+		                                  UNIT(apart),
+		                                  UNIT_END };
+
+	return unit_main(argc, argv, "fork_memory", tests);
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tests/integration/fork_swap.c - the swap file that a process and its children of fork(2)
+ * share: what one has of it nobody else gives up, what nobody has is free, and the last to go
+ * closes it.
+ *
+ * test: matrix
+ */
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PAGES = 256 };
+
+#define BUDGET QUIRE_MEMORY_MIN
+
+static quire_t *q;
+static quire_region_t *r;
+static struct errors errors;
+
+/* A swap file for so many of the region's pages. */
+static void begin(const char *path, size_t pages)
+{
+	struct quire_options o = { .size = sizeof o,
+		                   .memory = BUDGET,
+		                   .swap_path = path,
+		                   .swap_size = pages * PAGE,
+		                   .on_error = errors_count,
+		                   .on_error_arg = &errors };
+
+	memset(&errors, 0, sizeof errors);
+	q = pager_open_options(&o);
+	r = region_create(q, PAGES * PAGE);
+	fill(r, 0, PAGES, 1);
+}
+
+/* ------------------------------------------------------ a small swap file */
+
+enum { EXIT, KILLED, EXEC, WAYS };
+
+/* Some pages get slots that only the child holds. */
+static void hold_some(void *arg)
+{
+	MUST(wrong(r, 10, 20, 1) == 0);
+	fill(r, 0, 90, 5);
+	if ((uintptr_t)arg == KILLED)
+		pause();
+	if ((uintptr_t)arg == EXEC)
+		execl("/bin/true", "true", (char *)NULL);
+	_exit((uintptr_t)arg == EXIT ? 0 : 1);
+}
+
+/* One that is to be killed is, sometime at its work. => as expected? */
+static bool come_and_go(unsigned round)
+{
+	unsigned way = round % WAYS;
+	pid_t pid = child_start(hold_some, (void *)(uintptr_t)way);
+	int status;
+
+	if (way == KILLED) {
+		sleep_seconds(round % 7 * 0.004);
+		kill(pid, SIGKILL);
+	}
+	status = child_end(pid, 20);
+	return way == KILLED ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0;
+}
+
+/*
+ * Each child may leave as much as 90 pages behind, and with it the parent's slots of its time,
+ * that the parent has others for now.
+ */
+static void dead_children_hold_nothing(void)
+{
+	int rounds = (int)quick_or_full(60, 300);
+	unsigned bad = 0;
+
+	begin(NULL, PAGES + 200);
+	for (int i = 0; i < rounds; i++) {
+		size_t first = (size_t)i * 30 % (PAGES - 30);
+
+		fill(r, 0, PAGES / 8, 1);
+		bad += !come_and_go((unsigned)i);
+		bad += wrong(r, first, 30, 1) != 0;
+	}
+	CHECK_EQ(bad, 0);
+	for (unsigned v = 2; v < 4; v++) {
+		CHECK_EQ(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+		fill(r, 0, PAGES, v);
+		CHECK_EQ(wrong(r, 0, PAGES, v), 0);
+	}
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+static int go[2];
+
+static void wait_for_go(void)
+{
+	char c;
+
+	close(go[1]);
+	MUST(read(go[0], &c, 1) == 0);
+}
+
+static void check_old(void *arg)
+{
+	(void)arg;
+	wait_for_go();
+	MUST(wrong(r, 0, PAGES, 1) == 0);
+	fill(r, 0, PAGES, 6);
+	MUST(wrong(r, 0, PAGES, 6) == 0);
+	MUST(errors.count == 0);
+}
+
+/* There is room for two of everything, not for three. */
+static void what_a_child_has_stays(void)
+{
+	pid_t pid;
+
+	begin(NULL, 2 * PAGES + 200);
+	MUST(pipe(go) == 0);
+	pid = child_start(check_old, NULL);
+	close(go[0]);
+	for (unsigned v = 2; v < 6; v++) {
+		CHECK_EQ(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+		fill(r, 0, PAGES, v);
+		CHECK_EQ(wrong(r, 0, PAGES, v), 0);
+	}
+	CHECK_EQ(errors.count, 0);
+	close(go[1]);
+	CHECK_EQ(child_end(pid, 20), 0);
+	CHECK_EQ(wrong(r, 0, PAGES, 5), 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+static void drop_all(void *arg)
+{
+	(void)arg;
+	MUST(quire_region_destroy(r) == 0);
+	r = region_create(q, PAGES * PAGE);
+	fill(r, 0, PAGES, 7);
+	MUST(quire_set_memory(q, 2 * BUDGET) == 0);
+	fill(r, 0, PAGES, 8);
+	MUST(wrong(r, 0, PAGES, 8) == 0);
+}
+
+/* Nor do children take anything from their parent, or from each other. */
+static void what_children_give_up(void)
+{
+	pid_t pid[3];
+
+	begin(NULL, 0);
+	for (int i = 0; i < 3; i++)
+		pid[i] = child_start(drop_all, NULL);
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(child_end(pid[i], 20), 0);
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+/* ---------------------------------------------------------- a named file */
+
+static const char *path;
+
+static off_t size_now(void)
+{
+	struct stat st;
+
+	MUST(stat(path, &st) == 0);
+	return st.st_size;
+}
+
+static bool in_use(void)
+{
+	struct quire_options o = { .size = sizeof o, .memory = BUDGET, .swap_path = path };
+	quire_t *second = NULL;
+	int error = quire_open(&second, &o);
+
+	MUST(error == -EBUSY || error == 0);
+	if (!error)
+		quire_close(second);
+	return error == -EBUSY;
+}
+
+static void close_first(void *arg)
+{
+	(void)arg;
+	MUST(wrong(r, 0, PAGES, 1) == 0);
+	MUST(quire_close(q) == 0);
+	MUST(size_now() > (off_t)PAGE && in_use());
+}
+
+static void close_last(void *arg)
+{
+	(void)arg;
+	wait_for_go();
+	MUST(size_now() > (off_t)PAGE && in_use());
+	MUST(wrong(r, 0, PAGES, 1) == 0);
+	fill(r, 0, PAGES, 2);
+	MUST(wrong(r, 0, PAGES, 2) == 0);
+	MUST(quire_close(q) == 0);
+	MUST(size_now() == (off_t)PAGE && !in_use());
+}
+
+static void go_without_closing(void *arg)
+{
+	(void)arg;
+	fill(r, 0, PAGES, 2);
+	raise(SIGKILL);
+}
+
+static void the_last_truncates(void)
+{
+	pid_t pid;
+
+	path = path_in(temporary_directory(), "swap");
+	begin(path, 0);
+	CHECK_EQ(in_child(close_first, NULL, 20), 0);
+	CHECK(size_now() > (off_t)PAGE && in_use());
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	CHECK(WIFSIGNALED(in_child(go_without_closing, NULL, 20)));
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	CHECK_EQ(quire_close(q), 0);
+	CHECK(size_now() == (off_t)PAGE && !in_use());
+
+	begin(path, 0);
+	MUST(pipe(go) == 0);
+	pid = child_start(close_last, NULL);
+	close(go[0]);
+	CHECK_EQ(quire_close(q), 0);
+	CHECK(size_now() > (off_t)PAGE && in_use());
+	close(go[1]);
+	CHECK_EQ(child_end(pid, 20), 0);
+	CHECK(size_now() == (off_t)PAGE && !in_use());
+}
+
+int main(int argc, char **argv)
+{
+	static const struct unit_test tests[] = { UNIT(dead_children_hold_nothing),
+		                                  UNIT(what_a_child_has_stays),
+		                                  UNIT(what_children_give_up),
+		                                  UNIT(the_last_truncates), UNIT_END };
+
+	return unit_main(argc, argv, "fork_swap", tests);
+}
