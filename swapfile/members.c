@@ -186,7 +186,8 @@ static int admit(struct slots *s, uint32_t *member)
 		m++;
 	if (m == s->members_max)
 		return -ENFILE;
-	if (!slots_reach(s, clusters, m))
+	/* Another process may have extended them since this one looked. */
+	if (!slots_reach(s, clusters, s->me) || !slots_reach(s, clusters, m))
 		return -ENOMEM;
 	memcpy(slots_held_by(s, m), slots_held_by(s, s->me), clusters * sizeof(uint64_t));
 	for (uint32_t i = 0; i < clusters; i++)

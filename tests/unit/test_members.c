@@ -33,7 +33,7 @@ static struct slots open_backed(uint64_t max)
 static struct slots make_member(struct slots *from)
 {
 	struct slots s = *from;
-	size_t bytes = s.reference_arena.usable;
+	size_t bytes = from->reference_arena.usable;
 	uint32_t member;
 
 	REQUIRE_EQ(slots_fork(from, &member), 0);
@@ -73,6 +73,41 @@ static void free_when_the_last_lets_go(void)
 	CHECK_EQ(a.control->used, 0);
 	arena_close(&b.reference_arena);
 	arena_close(&c.reference_arena);
+	slots_close(&a);
+}
+
+/* => exit status of a child that forks when its parent has extended the records. */
+static int fork_behind(struct slots *s, int told)
+{
+	uint32_t member;
+	char c;
+
+	slots_become(s, 1);
+	(void)!read(told, &c, 1);
+	return slots_fork(s, &member) == 0 && member == 2 && slots_check(s) ? 0 : 1;
+}
+
+static void forks_when_others_have_extended(void)
+{
+	struct slots a = open_backed(1 << 24);
+	uint32_t member;
+	slot_t first;
+	int tell[2], status;
+	pid_t pid;
+
+	REQUIRE(pipe(tell) == 0);
+	REQUIRE_EQ(slots_fork(&a, &member), 0);
+	REQUIRE_EQ(member, 1);
+	pid = fork();
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(fork_behind(&a, tell[0]));
+	for (int i = 0; i < 2000; i++)
+		CHECK(slots_alloc(&a, 64, false, &first) > 0);
+	(void)!write(tell[1], "x", 1);
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	close(tell[0]);
+	close(tell[1]);
 	slots_close(&a);
 }
 
@@ -396,6 +431,7 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
 		UNIT(free_when_the_last_lets_go),
+		UNIT(forks_when_others_have_extended),
 		UNIT(what_the_gone_held_is_free),
 		UNIT(recovers_what_the_gone_left_half_done),
 		UNIT(not_more_than_there_is_room_for),
