@@ -101,7 +101,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 
 # ------------------------------------------------------------------ building
 
-.PHONY: all libs tools demos bench-build tests deps demo test test-unit test-sanitize test-tsan \
+.PHONY: all libs tools demos bench-build tests deps demo demo-snapshots test test-unit test-sanitize test-tsan \
 	test-valgrind test-matrix soak fuzz bench bench-calls clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
@@ -188,6 +188,10 @@ deps:
 demo: deps
 	$(remake) demos
 	$(Q)$(BUILD)/demos/wordindex $(DEMOFLAGS)
+
+demo-snapshots: deps
+	$(remake) demos
+	$(Q)$(BUILD)/demos/kvstore $(DEMOFLAGS)
 
 bench: deps
 	$(remake) bench-build
@@ -290,6 +294,7 @@ clean:
 help:
 	@echo 'make                 libraries, demos and benchmark, in $(BUILD)/'
 	@echo 'make demo            run the demo: a heap eight times its memory (DEMOFLAGS=...)'
+	@echo 'make demo-snapshots  a store that is dumped while it is written to, by snapshots and by fork'
 	@echo 'make test            all tests; like demo, it first installs what is missing'
 	@echo 'make test-unit       the unit tests only'
 	@echo 'make test-sanitize   unit tests and stress under ASan and UBSan'
