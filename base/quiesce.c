@@ -4,6 +4,9 @@
 
 #include "base/base.h"
 #include "base/gate.h"
+#include "base/kernel.h"
+
+#include <sys/mman.h>
 
 static struct gate work, service;
 
@@ -12,6 +15,20 @@ static SIGNAL_SAFE_TLS struct {
 	bool is_quiet;   /* between begin and end: the gates are closed for others */
 	bool in_service; /* of ours, in a step */
 } self;
+
+/* A word that the kernel sets to zero in a child. NULL: it does not (before Linux 4.14) */
+static volatile char *known;
+
+__attribute__((constructor)) static void make_known(void)
+{
+	void *p = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+	               0);
+
+	if (p == MAP_FAILED || kernel_madvise(p, PAGE_BYTES, MADV_WIPEONFORK) != 0)
+		return;
+	known = p;
+	*known = 1;
+}
 
 /* What is done in service, faults of our own threads included, is of one piece. */
 void work_enter(void)
@@ -68,5 +85,12 @@ void quiesce_end_in_child(void)
 {
 	atomic_store(&work.inside, self.depth > 0);
 	atomic_store(&service.inside, 0);
+	if (known)
+		*known = 1;
 	quiesce_end();
+}
+
+bool process_is_strange(void)
+{
+	return known && !*known;
 }

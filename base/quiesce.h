@@ -14,6 +14,7 @@
 #ifndef QUIRE_BASE_QUIESCE_H
 #define QUIRE_BASE_QUIESCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A thread of the program's, or any that is not at service. Nests. Async-signal-safe. */
@@ -29,5 +30,8 @@ void quiesce_begin(void);
 void quiesce_end(void);
 /* The same in the child, where nobody else is. */
 void quiesce_end_in_child(void);
+
+/* Is this a child of fork, or of clone(2), in which the last of these was not called? Async-signal-safe. */
+bool process_is_strange(void);
 
 #endif

@@ -110,11 +110,14 @@ static void recover(struct slots *s)
 		recount(s, i);
 }
 
+static enum slots_presence presence(const struct slots *s, uint32_t member)
+{
+	return s->presence ? s->presence(s->arg, member) : SLOTS_UNKNOWN;
+}
+
 static bool is_gone(void *slots, uint32_t member)
 {
-	struct slots *s = slots;
-
-	return s->is_gone && s->is_gone(s->arg, member);
+	return presence(slots, member) == SLOTS_GONE;
 }
 
 void slots_acquire(struct slots *s)
@@ -128,9 +131,9 @@ void slots_release(struct slots *s)
 	shared_lock_release(&s->control->lock);
 }
 
-void slots_set_witness(struct slots *s, bool (*witness)(void *arg, uint32_t member), void *arg)
+void slots_set_witness(struct slots *s, enum slots_presence (*witness)(void *, uint32_t), void *arg)
 {
-	s->is_gone = witness;
+	s->presence = witness;
 	s->arg = arg;
 }
 
@@ -182,7 +185,7 @@ static int admit(struct slots *s, uint32_t *member)
 {
 	uint32_t clusters = slots_clusters(s), m = 0;
 
-	while (m < s->members_max && s->control->is_member[m])
+	while (m < s->members_max && (s->control->is_member[m] || presence(s, m) == SLOTS_THERE))
 		m++;
 	if (m == s->members_max)
 		return -ENFILE;

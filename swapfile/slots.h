@@ -52,6 +52,9 @@ struct slots_control {
 	bool is_member[SLOTS_MEMBERS]; /* (l) */
 };
 
+/* Of a member's process. */
+enum slots_presence { SLOTS_UNKNOWN, SLOTS_THERE, SLOTS_GONE };
+
 struct slots {
 	struct arena arena;                      /* (l) control, summaries and taken */
 	struct arena holder_arena;               /* (l) */
@@ -62,7 +65,7 @@ struct slots {
 	struct slots_control *control;           /* (c) */
 	uint32_t max;                            /* (c) slots there may ever be */
 	uint32_t me, members_max;                /* (c) */
-	bool (*is_gone)(void *arg, uint32_t member);
+	enum slots_presence (*presence)(void *arg, uint32_t member);
 	void *arg;
 	uint64_t *taken;              /* (l) bit: not to be given out */
 	struct summary vacant;        /* (l) clusters with a free slot */
@@ -82,8 +85,12 @@ void slots_close(struct slots *s);
 
 /* ---------------------------------------------------------------- members */
 
-/* Who can say whether a member's process has gone. Without it (NULL) none is believed to. */
-void slots_set_witness(struct slots *s, bool (*is_gone)(void *arg, uint32_t member), void *arg);
+/*
+ * Who can say whether a member's process is there. A number whose process is there is not given
+ * to another, though it may have left. Without one, and of whom he does not know, nobody is gone.
+ */
+void slots_set_witness(struct slots *s, enum slots_presence (*presence)(void *, uint32_t),
+                       void *arg);
 /*
  * A new member that holds what this one does: a child that is about to be forked, in which
  * slots_become makes it this process's. Nobody else uses s meanwhile.

@@ -19,6 +19,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+_Static_assert(FAMILY_MAX >= SLOTS_MEMBERS, "each member has a byte");
+
 /* Backends in order of preference, by name in options.io. */
 static const struct io_ops *const backends[] = { &io_uring_ops, &io_pool_ops };
 #define BACKENDS "auto, uring, sync"
@@ -134,9 +136,16 @@ static void leave_io(struct swapfile *s)
 		s->io->detach(s->io_arg);
 }
 
-static bool is_gone(void *family, uint32_t member)
+static enum slots_presence presence(void *family, uint32_t member)
 {
-	return family_is_gone(family, member);
+	switch (family_presence(family, member)) {
+	case FAMILY_GONE:
+		return SLOTS_GONE;
+	case FAMILY_THERE:
+		return SLOTS_THERE;
+	default:
+		return SLOTS_UNKNOWN;
+	}
 }
 
 static int open_parts(struct swapfile *s, const struct swapfile_options *o)
@@ -158,7 +167,7 @@ static int open_parts(struct swapfile *s, const struct swapfile_options *o)
 		if (error)
 			leave_io(s);
 		else
-			slots_set_witness(&s->slots, is_gone, &s->family);
+			slots_set_witness(&s->slots, presence, &s->family);
 	}
 	if (error)
 		file_close(&s->file);
@@ -179,9 +188,10 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 		return error_set(ENOMEM, "no memory for the swap file");
 	checksum_init();
 	lock_init(&s->grow_lock, RANK_GROW);
-	family_init(&s->family);
+	family_open(&s->family);
 	error = open_parts(s, options);
 	if (error) {
+		family_close(&s->family);
 		munmap(s, sizeof *s);
 		return error;
 	}
@@ -273,7 +283,7 @@ uint32_t swapfile_parent(const struct swapfile *s)
 
 bool swapfile_is_gone(const struct swapfile *s, uint32_t process)
 {
-	return family_is_gone(&s->family, process);
+	return family_presence(&s->family, process) == FAMILY_GONE;
 }
 
 /* ---------------------------------------------------------------- slots */

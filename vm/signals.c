@@ -105,6 +105,9 @@ static enum outcome serve(const siginfo_t *info, const ucontext_t *context)
 
 	if (info->si_code <= 0) /* sent by kill(2) and its like */
 		return NOT_OURS;
+	/* A child that was made without our handlers has no regions, whatever the registry says. */
+	if (process_is_strange())
+		return NOT_OURS;
 	work_enter();
 	r = registry_find(info->si_addr);
 	if (r) {

@@ -3,6 +3,7 @@
  * tests/unit/test_members.c - slots that several processes share (swapfile/slots.c), and
  * which of these are still there (swapfile/family.c).
  */
+#include "base/presence.h"
 #include "swapfile/family.h"
 #include "swapfile/slots.h"
 #include "tests/unit/unit.h"
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -113,10 +115,10 @@ static void forks_when_others_have_extended(void)
 
 static uint32_t gone;
 
-static bool witness(void *arg, uint32_t member)
+static enum slots_presence witness(void *arg, uint32_t member)
 {
 	(void)arg;
-	return gone >> member & 1;
+	return gone >> member & 1 ? SLOTS_GONE : SLOTS_UNKNOWN;
 }
 
 static void what_the_gone_held_is_free(void)
@@ -169,6 +171,26 @@ static void recovers_what_the_gone_left_half_done(void)
 	CHECK_EQ(a.control->used, 63);
 	CHECK(slots_check(&a));
 	arena_close(&b.reference_arena);
+	slots_close(&a);
+}
+
+/* One that has left, but whose process is there: it holds a byte still. */
+static enum slots_presence three_is_there(void *arg, uint32_t member)
+{
+	(void)arg;
+	return member == 3 ? SLOTS_THERE : SLOTS_UNKNOWN;
+}
+
+static void a_number_in_use_is_passed_over(void)
+{
+	struct slots a = open_backed(1000);
+	uint32_t member = 0;
+
+	slots_set_witness(&a, three_is_there, NULL);
+	for (uint32_t i = 1; i < 5; i++) {
+		REQUIRE_EQ(slots_fork(&a, &member), 0);
+		CHECK_EQ(member, i < 3 ? i : i + 1);
+	}
 	slots_close(&a);
 }
 
@@ -341,28 +363,27 @@ static void the_dead_are_gone(void)
 	int one, two;
 	pid_t a, b;
 
-	family_init(&f);
-	CHECK(!family_is_gone(&f, 1)); /* nobody knows */
+	family_open(&f);
 	a = child_that_waits(&f, 0, 1, &one);
 	b = child_that_waits(&f, 0, 2, &two);
-	if (f.blind)
+	if (f.shared[0])
 		unit_skip_all(
 			"no second description of a file can be had here (is /proc mounted?)");
-	CHECK(!family_is_gone(&f, 1));
-	CHECK(!family_is_gone(&f, 2));
+	CHECK(family_presence(&f, 1) == FAMILY_THERE);
+	CHECK(family_presence(&f, 2) == FAMILY_THERE);
 	kill(a, SIGKILL);
 	waitpid(a, NULL, 0);
-	CHECK(family_is_gone(&f, 1));
-	CHECK(!family_is_gone(&f, 2));
+	CHECK(family_presence(&f, 1) == FAMILY_GONE);
+	CHECK(family_presence(&f, 2) == FAMILY_THERE);
 	close(two);
 	waitpid(b, NULL, 0);
 	close(one);
-	CHECK(family_is_gone(&f, 2));
+	CHECK(family_presence(&f, 2) == FAMILY_GONE);
 	/* Who forks and gets no child. */
 	CHECK_EQ(family_fork(&f, 0, 3), 0);
-	CHECK(!family_is_gone(&f, 3) || f.next >= 0);
+	CHECK(family_presence(&f, 3) == FAMILY_THERE || f.next >= 0);
 	family_in_parent(&f);
-	CHECK(family_is_gone(&f, 3));
+	CHECK(family_presence(&f, 3) == FAMILY_GONE);
 	family_close(&f);
 }
 
@@ -380,18 +401,20 @@ static void the_parent_too(void)
 		pid_t child;
 		char c;
 
-		family_init(&f);
+		family_open(&f);
+		presence_take(f.fd, 4);
 		if (pipe(ends) != 0 || pipe(asked) != 0 || family_fork(&f, 4, 5) != 0)
 			_exit(1);
 		child = fork();
 		if (child == 0) {
 			close(ends[1]);
 			family_in_child(&f);
-			if (family_is_gone(&f, 4) || !family_is_gone(&f, 6))
+			if (family_presence(&f, 4) == FAMILY_GONE ||
+			    family_presence(&f, 6) == FAMILY_THERE)
 				_exit(2);
 			(void)!write(asked[1], "x", 1);
 			(void)!read(ends[0], &c, 1);
-			_exit(family_is_gone(&f, 4) ? 0 : 3);
+			_exit(family_presence(&f, 4) == FAMILY_GONE ? 0 : 3);
 		}
 		family_in_parent(&f);
 		close(ends[0]);
@@ -406,25 +429,38 @@ static void the_parent_too(void)
 	CHECK_EQ(status, 0);
 }
 
-/* Without descriptors nobody is said to be gone who is not. */
-static void the_blind_say_nothing(void)
+/* Without a description of its own a child has its parent's: of these two nothing is found out, of others all. */
+static void some_share_one(void)
 {
+	struct rlimit was, none;
 	struct family f;
-	int hold;
-	pid_t pid;
+	int one, two;
+	pid_t a, b;
 
-	family_init(&f);
-	pid = child_that_waits(&f, 0, 1, &hold);
-	f.blind = true;
+	family_open(&f);
+	REQUIRE_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+	none = was;
+	none.rlim_cur = 3;
+	a = child_that_waits(&f, 0, 1, &one);
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
 	CHECK_EQ(family_fork(&f, 0, 2), 0);
 	CHECK_EQ(f.next, -1);
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
 	family_in_parent(&f);
-	CHECK(!family_is_gone(&f, 1));
-	CHECK(!family_is_gone(&f, 2));
-	close(hold);
-	waitpid(pid, NULL, 0);
-	CHECK(!family_is_gone(&f, 1));
+	CHECK(family_presence(&f, 2) == FAMILY_THERE);
+	CHECK(family_presence(&f, 0) == FAMILY_THERE);
+	kill(a, SIGKILL);
+	waitpid(a, NULL, 0);
+	CHECK(family_presence(&f, 1) == FAMILY_GONE);
+	b = child_that_waits(&f, 0, 3, &two);
+	CHECK(family_presence(&f, 3) == FAMILY_THERE);
+	close(two);
+	waitpid(b, NULL, 0);
+	CHECK(family_presence(&f, 3) == FAMILY_GONE);
+	CHECK(family_presence(&f, 2) == FAMILY_THERE);
+	close(one);
 	family_close(&f);
+	CHECK(family_presence(&f, 2) == FAMILY_UNKNOWN);
 }
 
 int main(int argc, char **argv)
@@ -434,11 +470,12 @@ int main(int argc, char **argv)
 		UNIT(forks_when_others_have_extended),
 		UNIT(what_the_gone_held_is_free),
 		UNIT(recovers_what_the_gone_left_half_done),
+		UNIT(a_number_in_use_is_passed_over),
 		UNIT(not_more_than_there_is_room_for),
 		UNIT(random_members),
 		UNIT(the_dead_are_gone),
 		UNIT(the_parent_too),
-		UNIT(the_blind_say_nothing),
+		UNIT(some_share_one),
 		UNIT_END,
 	};
 
