@@ -442,5 +442,7 @@ void saves_fork_in_child(struct quire *q)
 		         "it is a child of fork, and the save its parent's");
 		atomic_store(&v->ended, true);
 		let_go(v);
+		/* The handle may be given up when the pager is closed. */
+		v->q = NULL;
 	}
 }
