@@ -355,15 +355,9 @@ static void forked(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(progress),
-		UNIT(canceled),
-		UNIT(destroyed_meanwhile),
-		UNIT(closed_meanwhile),
-		UNIT(several),
-		UNIT(bandwidth),
-		UNIT(forked),
-
-		UNIT_END,
+		UNIT(progress),         UNIT(canceled), UNIT(destroyed_meanwhile),
+		UNIT(closed_meanwhile), UNIT(several),  UNIT(bandwidth),
+		UNIT(forked),           UNIT_END,
 	};
 
 	return unit_main(argc, argv, "image_save", tests);
