@@ -109,8 +109,10 @@ static void kill_after(double seconds)
 	MUST(pid >= 0);
 	if (pid == 0)
 		live();
-	while (!atomic_load(saving) && seconds_now() < limit)
+	while (!atomic_load(saving) && seconds_now() < limit) {
+		MUST(waitpid(pid, &status, WNOHANG) == 0);
 		sleep_seconds(0.0005);
+	}
 	sleep_seconds(seconds);
 	MUST(kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
