@@ -108,10 +108,17 @@ static int open_image(struct image *im)
 
 int image_open(struct image *im, const char *path)
 {
+	char own[PATH_MAX];
+	size_t length = strlen(path);
+
 	*im = (struct image){ .fd = -1 };
 	keep_path(im, path);
+	if (length >= sizeof own)
+		return not_read(im, ENAMETOOLONG);
+	/* The kernel is given a copy: the caller's may be memory that is paged out at any moment. */
+	memcpy(own, path, length + 1);
 	/* What waits for a writer (a FIFO) must not make us wait. */
-	im->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	im->fd = open(own, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (im->fd < 0)
 		im->fd = -errno;
 	return open_image(im);

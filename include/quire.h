@@ -482,7 +482,7 @@ struct quire_save_options {
 	uint64_t bandwidth;
 	/*
 	 * Called on that thread now and then, and at the end: bytes of memory that were looked at, and
-	 * how many there are. => false: stop. It may use the library, but not wait for the save.
+	 * how many there are. => false: stop. It may use the library, but not wait for the save, nor fork.
 	 */
 	bool (*progress)(void *arg, uint64_t done, uint64_t of);
 	void *arg;

@@ -17,7 +17,8 @@
 # and by name only:
 #   stress        the short stress and traffic once for each engine
 #   everything    the matrix, each with each
-#   soak          stress and traffic with new seeds over all of that for --minutes (default 10)
+#   soak          a thousand processes killed while they save, then stress and traffic with new seeds
+#                 over all of that, again and again for --minutes (default 10)
 #   valgrind      tests/unit under valgrind's memcheck, but for what it cannot follow
 #
 # --only runs only programs whose name contains WORD.
@@ -337,12 +338,13 @@ for group in "${groups[@]}"; do
 		run checks/symbols 60 scripts/check-symbols "$BUILD/libquire.so"
 		run checks/demos 60 scripts/check-demos "$BUILD/demos"
 		run checks/doctor 60 scripts/check-doctor "$BUILD"
+		run checks/snapshot 60 scripts/check-snapshot "$BUILD"
 		run checks/corpus 60 "$BUILD/tests/fuzz/replay" tests/fuzz/corpus/image ;;
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;
 	matrix) each_combination cell ;;
 	container)
-		container EPERM basics signals full guard_calls snapshot
+		container EPERM basics signals full guard_calls snapshot image
 		container ENOSYS basics ;;
 	everything)
 		everything=1
@@ -359,6 +361,8 @@ for group in "${groups[@]}"; do
 	soak)
 		deadline=$((SECONDS + minutes * 60))
 		while [ "$SECONDS" -lt "$deadline" ] && [ $failed = 0 ]; do
+			run soak/image_crash 900 env QUIRE_TEST_FULL=1 \
+				"$BUILD/tests/integration/image_crash"
 			each_combination soak_cell all
 		done ;;
 	esac

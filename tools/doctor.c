@@ -308,20 +308,6 @@ static void print_text(const struct report *r)
 
 /* ---------------------------------------------------------- for programs */
 
-static void json_string(const char *text)
-{
-	putchar('"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if ((unsigned char)*text < ' ')
-			printf("\\u%04x", (unsigned char)*text);
-		else
-			putchar(*text);
-	}
-	putchar('"');
-}
-
 static void json_text(const char *name, const char *text, const char *end)
 {
 	printf("\"%s\": ", name);

@@ -42,6 +42,7 @@ struct quire_save {
 	struct quire_save *next; /* of the pager; snapshot lock */
 	uint64_t of;             /* bytes of memory */
 	_Atomic uint64_t done;   /* pages that were looked at */
+	uint64_t taken;          /* of these, whose bytes were wanted */
 	_Atomic uint32_t cancel; /* futex */
 	_Atomic bool ended;
 	int result;
@@ -50,6 +51,9 @@ struct quire_save {
 
 /* Bytes that are in the struct's mapping behind it. */
 #define STEP_BYTES (PAGES_MAX * PAGE_BYTES)
+
+/* So many leaves are skipped as one piece of work, if nothing of them is to be saved. */
+#define SKIP_LEAVES 512u
 
 #define NICE 10
 #define IOPRIO_CLASS_BE 2
@@ -80,6 +84,7 @@ static int take_step(struct quire_save *v, const struct step *step)
 {
 	int error = read_pages(v->s, step, v->bytes);
 
+	v->taken += step->n;
 	if (!error && step->compare)
 		error = read_pages(v->base, step, v->of_base);
 	for (unsigned i = 0; i < step->n && !error; i++)
@@ -94,17 +99,23 @@ static int take_step(struct quire_save *v, const struct step *step)
 /* Is it known that nothing of the leaf has to be saved? */
 static bool leaf_is_out(struct quire_save *v, uint64_t page)
 {
+	if (!v->base)
+		return lineage_leaf_is_same(v->s, NULL, page);
+	return lineage_leaf_is_same(v->s, v->base, page) ||
+	       lineage_leaf_is_same(v->base, v->s, page);
+}
+
+/* => so many pages from page on, in whole leaves, of which that is known */
+static uint64_t pages_out(struct quire_save *v, uint64_t page)
+{
+	uint64_t end = MIN(v->s->pages, page + SKIP_LEAVES * LEAF_ENTRIES), at = page;
 	struct call call;
-	bool out;
 
 	call_enter(&call);
-	if (v->base)
-		out = lineage_leaf_is_same(v->s, v->base, page) ||
-		      lineage_leaf_is_same(v->base, v->s, page);
-	else
-		out = lineage_leaf_is_same(v->s, NULL, page);
+	while (at < end && leaf_is_out(v, at))
+		at += LEAF_ENTRIES;
 	call_leave(&call);
-	return out;
+	return MIN(at, v->s->pages) - page;
 }
 
 /* => false: nothing */
@@ -112,8 +123,6 @@ static bool choose(struct quire_save *v, uint64_t page, unsigned char change[LEA
 {
 	struct quire_region *a = v->base, *b = v->s;
 
-	if (leaf_is_out(v, page))
-		return false;
 	if (a && snapshots_in_order(&a, &b))
 		return snapshots_compare_leaf(a, b, page, change);
 	memset(change, a ? MAYBE : CHANGED, LEAF_ENTRIES);
@@ -152,11 +161,11 @@ static int canceled(void)
 /* Until so much may have been saved. */
 static void keep_to_bandwidth(struct quire_save *v)
 {
-	uint64_t limit = v->options.bandwidth, pages = atomic_load(&v->done), due, now = now_ns();
+	uint64_t limit = v->options.bandwidth, due, now = now_ns();
 
 	if (!limit)
 		return;
-	due = v->started + (uint64_t)((double)(pages << PAGE_SHIFT) / (double)limit * 1e9);
+	due = v->started + (uint64_t)((double)(v->taken << PAGE_SHIFT) / (double)limit * 1e9);
 	while (now < due && !atomic_load(&v->cancel)) {
 		futex_wait(&v->cancel, 0, due - now, false);
 		now = now_ns();
@@ -178,8 +187,11 @@ static int save_pages(struct quire_save *v)
 	int error = 0;
 
 	for (uint64_t page = 0, n; page < v->s->pages && !error; page += n) {
-		n = MIN(LEAF_ENTRIES, v->s->pages - page);
-		error = save_leaf(v, page);
+		n = pages_out(v, page);
+		if (n == 0) {
+			n = MIN(LEAF_ENTRIES, v->s->pages - page);
+			error = save_leaf(v, page);
+		}
 		atomic_fetch_add(&v->done, n);
 		keep_to_bandwidth(v);
 		if (!error)
@@ -444,5 +456,7 @@ void saves_fork_in_child(struct quire *q)
 		         "it is a child of fork, and the save its parent's");
 		atomic_store(&v->ended, true);
 		let_go(v);
+		/* The handle may be given up when the pager is closed. */
+		v->q = NULL;
 	}
 }
