@@ -185,7 +185,7 @@ static enum fault_result copy(struct fault *f)
 	if (!cow_reserve(r, f->page))
 		return fault_give_up(f, FAULT_NOMEM);
 	f->credit = f->credit || credits_try_new(p, 1);
-	buffer = f->credit ? stage_get(p, handler && r->q->engine.uffd.move) : BUFFER_NONE;
+	buffer = f->credit ? stage_get(p, r->q->engine.uffd.move) : BUFFER_NONE;
 	if (buffer == BUFFER_NONE)
 		return fault_give_up(f, FAULT_UNBACKED);
 	f->credit = false;

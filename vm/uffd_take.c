@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -295,6 +296,23 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 	uffd_reading_end(e, &me);
 }
 
+/*
+ * A buffer without memory is filled by the kernel with one call; to copy into it would be a fault of
+ * the kernel's in the middle of another. Not by a handler, nor by who may wait for one: here the
+ * kernel waits for the page if it is absent. => false: not so
+ */
+static bool fill_buffer(struct engine *e, char *page, char *buffer)
+{
+	const struct arena *buffers = &e->q->buffer_arena;
+	size_t at = (size_t)(buffer - (char *)buffers->base);
+	struct uffdio_copy c = { .dst = (uintptr_t)buffer,
+		                 .src = (uintptr_t)page,
+		                 .len = PAGE_BYTES };
+
+	return e->ops->in_thread && e->uffd.move && at < buffers->bytes &&
+	       ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0;
+}
+
 int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
 {
 	struct iovec local = { buffer, PAGE_BYTES }, remote = { page, PAGE_BYTES };
@@ -303,6 +321,8 @@ int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer
 	long got;
 	int error;
 
+	if (fill_buffer(e, page, buffer))
+		return 0;
 	uffd_reading_begin(e, &me, &list, 1);
 	got = kernel_call(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
 	error = got < 0 ? errno : 0;
