@@ -29,6 +29,7 @@
 #   test: matrix              run it in the matrix too; it must take the options from the environment
 #   test: matrix=in-thread    the same, but not for the engine uffd
 #   test: timeout=SECONDS     default 60
+#   test: alone               not beside others: it measures time
 #
 # The last line is "N passed, N failed, N skipped"; the exit status is 1 if any failed. The output
 # of every program stays in $BUILD/test-logs.
@@ -64,6 +65,9 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:-handle_segv=0:handle_sigbus=0:detect_leaks=
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-handle_segv=0:handle_sigbus=0:exitcode=99}"
 
+jobs=${JOBS:-$(nproc 2> /dev/null || echo 1)}
+[ "$jobs" -le 4 ] || jobs=4
+
 passed=0 failed=0 skipped=0
 failures=()
 
@@ -73,19 +77,22 @@ directive() {
 		sed -n -e "s/^$2=//p" -e "s/^$2\$/yes/p" | head -n 1
 }
 
-# run NAME TIMEOUT COMMAND...: one test, one line.
-run() {
-	local name=$1 limit=$2 log status start seconds reason
+# execute LOG TIMEOUT COMMAND...: => LOG, and LOG.result with the status and the tenths of seconds
+execute() {
+	local log=$1 limit=$2 start=${EPOCHREALTIME/[.,]/} status
 	shift 2
-	[[ $name == *"$only"* ]] || return 0
-	log=$logs/${name//[\/ ]/_}.log
-	[ ! -t 1 ] || printf '      %s ...\r' "$name"
-	start=${EPOCHREALTIME/[.,]/}
 	# The braces keep the shell's own word about a killed program quiet.
 	{ timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; } 2> /dev/null
 	status=$?
-	seconds=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
-	seconds=$((seconds / 10)).$((seconds % 10))
+	echo "$status $(((${EPOCHREALTIME/[.,]/} - start) / 100000))" > "$log.result"
+}
+
+# report NAME TIMEOUT LOG COMMAND: of a test that has ended, one line.
+report() {
+	local name=$1 limit=$2 log=$3 command=$4 status tenths seconds reason
+	read -r status tenths < "$log.result"
+	rm -f "$log.result"
+	seconds=$((tenths / 10)).$((tenths % 10))
 	case $status in
 	0)
 		passed=$((passed + 1))
@@ -98,15 +105,67 @@ run() {
 		failed=$((failed + 1))
 		failures+=("$name")
 		reason="exit status $status"
-		[ $status -le 128 ] || reason="signal $(kill -l $((status - 128)))"
-		[ $status -ne 124 ] || reason="no end after $limit s"
+		[ "$status" -le 128 ] || reason="signal $(kill -l $((status - 128)))"
+		[ "$status" -ne 124 ] || reason="no end after $limit s"
 		printf 'FAIL  %-58s %6s s  %s\n' "$name" "$seconds" "$reason"
-		printf '      %s\n' "by: $*"
+		printf '      %s\n' "by: $command"
 		if [ "$(wc -l < "$log")" -gt 200 ]; then
 			printf '      ... (all of it is in %s)\n' "$log"
 		fi
 		tail -n 200 "$log" | sed 's/^/      | /' ;;
 	esac
+}
+
+# Tests that are under way, by process: what report wants.
+declare -A running_name=() running_limit=() running_log=() running_command=()
+
+# finish_one: wait for one of them.
+finish_one() {
+	local pid
+	wait -n -p pid "${!running_name[@]}"
+	report "${running_name[$pid]}" "${running_limit[$pid]}" "${running_log[$pid]}" \
+		"${running_command[$pid]}"
+	unset "running_name[$pid]" "running_limit[$pid]" "running_log[$pid]" "running_command[$pid]"
+}
+
+finish_all() {
+	while [ ${#running_name[@]} -gt 0 ]; do
+		finish_one
+	done
+}
+
+# run NAME TIMEOUT COMMAND...: one test, one line; alone.
+run() {
+	local name=$1 limit=$2 log
+	shift 2
+	[[ $name == *"$only"* ]] || return 0
+	finish_all
+	log=$logs/${name//[\/ ]/_}.log
+	[ ! -t 1 ] || printf '      %s ...\r' "$name"
+	execute "$log" "$limit" "$@"
+	report "$name" "$limit" "$log" "$*"
+}
+
+# beside NAME TIMEOUT COMMAND...: the same beside others, as many as there are processors (JOBS).
+beside() {
+	local name=$1 limit=$2 log
+	shift 2
+	[[ $name == *"$only"* ]] || return 0
+	while [ ${#running_name[@]} -ge "$jobs" ]; do
+		finish_one
+	done
+	log=$logs/${name//[\/ ]/_}.log
+	execute "$log" "$limit" "$@" &
+	running_name[$!]=$name running_limit[$!]=$limit running_log[$!]=$log running_command[$!]=$*
+}
+
+# program NAME SOURCE COMMAND...: beside others, unless the source says "test: alone".
+program() {
+	local name=$1 source=$2 how=beside limit
+	shift 2
+	limit=$(directive "$source" timeout)
+	[ -z "$(directive "$source" alone)" ] || how=run
+	$how "$name" "${limit:-60}" "$@"
 }
 
 # skip NAME REASON: count a test that cannot be started.
@@ -126,12 +185,12 @@ programs() {
 
 # folder GROUP FOLDER: every program of a folder, once.
 folder() {
-	local name limit found=
+	local name found=
 	for name in $(programs "$2"); do
 		found=1
-		limit=$(directive "$2/$name.c" timeout)
-		run "$1/$name" "${limit:-60}" "$BUILD/$2/$name"
+		program "$1/$name" "$2/$name.c" "$BUILD/$2/$name"
 	done
+	finish_all
 	[ -n "$found" ] || { echo "run.sh: no programs in $BUILD/$2" >&2; failed=$((failed + 1)); }
 }
 
@@ -216,9 +275,13 @@ calls_matter() {
 # met; elsewhere those that are about pages on their ways to the swap file and back.
 of_pages() {
 	case $everything,$1 in
-	1,* | ,uffd-signal,auto,uring,disk | ,sigsegv,auto,uring,disk) return 0 ;;
+	1,*) return 0 ;;
+	,uffd-signal,auto,uring,disk | ,sigsegv,auto,uring,disk)
+		# What a file holds does not depend on the engine.
+		[[ $2 != image_* ]]
+		return ;;
 	esac
-	[[ " basics corrupt discard full snapshot " == *" $2 "* ]]
+	[[ " corrupt discard full snapshot fork_memory " == *" $2 "* ]]
 }
 
 cell() {
@@ -235,9 +298,10 @@ cell() {
 		*) continue ;;
 		esac
 		of_pages "$label" "$name" || continue
-		limit=$(directive "tests/integration/$name.c" timeout)
-		run "matrix/$label/$name" "${limit:-60}" env "$@" "$BUILD/tests/integration/$name"
+		program "matrix/$label/$name" "tests/integration/$name.c" env "$@" \
+			"$BUILD/tests/integration/$name"
 	done
+	finish_all
 	stress "matrix/$label/stress" 4 "$@"
 	! calls_matter "$label" || traffic "matrix/$label/traffic" 3 "$@"
 	[ -z "$everything" ] || model "matrix/$label/model" 3 "$@"
@@ -349,6 +413,7 @@ for group in "${groups[@]}"; do
 	everything)
 		everything=1
 		each_combination cell all
+		run everything/scattered 300 env QUIRE_TEST_FULL=1 "$BUILD/tests/integration/scattered"
 		container EPERM
 		container ENOSYS ;;
 	stress)

@@ -4,6 +4,8 @@
  * time, and opening one takes no time worth mention.
  *
  * The law is 10 ms in 10 s; the quick form looks for 3 s and allows 3 ms.
+ *
+ * test: alone
  */
 #define _GNU_SOURCE
 #include "support.h"

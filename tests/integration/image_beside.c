@@ -3,7 +3,7 @@
  * tests/integration/image_beside.c - saving where the program leaves little room: a tiny budget,
  * writers, threads that fault all the time, full and forbidden places, paths in managed memory.
  *
- * test: matrix
+ * test: matrix alone
  */
 #define _GNU_SOURCE
 #include "images.h"

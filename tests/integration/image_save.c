@@ -3,7 +3,7 @@
  * tests/integration/image_save.c - saving beside a program that goes on: on a thread of its own,
  * stopped, slowed, several at once, closed and forked away under it.
  *
- * test: matrix
+ * test: matrix alone
  */
 #define _GNU_SOURCE
 #include "images.h"

@@ -73,7 +73,7 @@ static void no_growth(struct footprint was, size_t slack, size_t mappings)
 
 static void region_rounds(void)
 {
-	int rounds = (int)quick_or_full(4000, 40000);
+	int rounds = (int)quick_or_full(1200, 40000);
 	quire_t *q = pager_open(MIB);
 	quire_region_t *keep = region_create(q, 2 * MIB);
 	uint64_t metadata = 0;
@@ -146,7 +146,7 @@ static void memory_returns(void)
 
 static void pager_rounds(void)
 {
-	int rounds = (int)quick_or_full(200, 2000);
+	int rounds = (int)quick_or_full(60, 2000);
 	struct footprint was;
 
 	for (int i = 0; i < rounds; i++) {

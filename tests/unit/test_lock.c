@@ -2,6 +2,8 @@
 /*
  * tests/unit/test_lock.c - the futex mutex (base/lock.c): exclusion, sleeping
  * and waking, between processes too; and the order of ranks, in debug builds.
+ *
+ * test: alone
  */
 #include "base/arena.h"
 #include "base/base.h"

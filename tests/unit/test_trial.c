@@ -2,6 +2,8 @@
 /*
  * tests/unit/test_trial.c - which of two ways is quicker (base/trial.c): found, kept,
  * found anew when it changes; rare stalls and equal ways; what trying costs; threads.
+ *
+ * test: alone
  */
 #include "base/base.h"
 #include "base/trial.h"
