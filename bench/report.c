@@ -260,7 +260,7 @@ void report_print(FILE *f, const struct settings *s, unsigned failures)
 	for (unsigned w = 0; w < CONTENDERS; w++)
 		fprintf(f, " %12s", contender_name[w]);
 	rows(f, "\nWorkloads", F_TOUCH_ORDER, F_SCAN_WRITE);
-	rows(f, "Snapshots (kernel: fork and its copy-on-write)", F_SNAP_CREATE, F_SNAP_MEMORY);
+	rows(f, "Snapshots (kernel: fork and its copy-on-write)", F_SNAP_CREATE, F_FORK);
 	rows(f, "Footprint (resident, metadata, idle: the greatest; opening: median)", F_RESIDENT,
 	     F_IDLE);
 	rows(f, "Raw", F_DEPTH_32, F_CHECK);

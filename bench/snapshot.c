@@ -296,25 +296,58 @@ static void take_under_writes(const struct memory *m, struct image *image, uint6
 	memory_check(m, (struct question){ 0, atomic_load(&w.ops) }, atomic_load(&w.ops));
 }
 
+/* A child that ends at once, as of a program that executes another. => seconds, in this process */
+static double fork_takes(void)
+{
+	double start = now(), took;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	took = now() - start;
+	if (child < 0)
+		give_up(OUT_FAILED, "fork: %s", strerror(errno));
+	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	return took;
+}
+
 /* Each time of new memory, all of it just written: that is sooner had than written once more. */
 static void creations(const struct settings *s, enum contender who)
 {
 	struct memory m;
 	struct image image;
 
-	for (unsigned turn = 0; turn < 2 * CREATIONS; turn++) {
+	for (unsigned turn = 0; turn < 3 * CREATIONS; turn++) {
 		memory_open(&m, who, s, snapshot_created(s));
 		fill(&m);
-		if (turn % 2)
+		if (turn % 3 == 0)
+			yield_figure(F_FORK, fork_takes() * 1e3);
+		else if (turn % 3 == 1)
 			take_under_writes(&m, &image, mix(turn));
 		else
 			yield_figure(F_SNAP_CREATE, image_take(&image, &m) * 1e3);
-		image_drop(&image);
+		if (turn % 3)
+			image_drop(&image);
 		memory_close(&m);
 	}
 }
 
 /* ----------------------------------------------------------- first writes */
+
+/* Faults of memory that was touched since they were counted last: the kernel's are one a page. */
+static double faults(const struct memory *m, uint64_t *counted)
+{
+	struct quire_stats stats;
+	uint64_t before = *counted;
+
+	if (!m->quire)
+		return (double)(m->length / PAGE);
+	if (quire_region_stats_get(m->region, &stats))
+		give_up(OUT_FAILED, "quire_region_stats_get: %s", quire_error_message());
+	*counted = stats.minor_faults + stats.major_faults;
+	return (double)(*counted > before ? *counted - before : 1);
+}
 
 static void first_writes(const struct settings *s, enum contender who, bool at_random)
 {
@@ -326,13 +359,15 @@ static void first_writes(const struct settings *s, enum contender who, bool at_r
 
 	for (unsigned turn = 0; turn < TURNS; turn++) {
 		memory_open(&m, who, s, length);
-		double touched = write_pages(&m, order, 0);
+		uint64_t counted = 0;
+		double touched = write_pages(&m, order, 0) / faults(&m, &counted);
 		fill(&m);
 		double used = bytes_used(&m, NULL);
 		image_take(&image, &m);
+		faults(&m, &counted);
 		double wrote = write_pages(&m, order, 1);
 		yield_figure(rate, (double)pages / wrote / 1e3);
-		yield_figure(rate + 1, wrote / touched);
+		yield_figure(rate + 1, wrote / faults(&m, &counted) / touched);
 		used = bytes_used(&m, &image) - used;
 		if (at_random && used > 0) /* 0: /proc does not tell of the child */
 			yield_figure(F_SNAP_MEMORY, used / MIB);
