@@ -144,8 +144,7 @@ int image_put(struct image_writer *w, uint64_t page, const void *bytes);
  * step: whoever opens that sees the old file or this one, whole. Then the
  * directory is written, too.
  * => the writer is closed, and nothing is left behind if it failed
- * => a file that is replaced lends its mode: nobody can read the new one who
- *    could not read the old one
+ * => a file that is replaced lends its mode; else it is for its owner alone
  * -EEXIST   replace is false, and there is something
  */
 int image_commit(struct image_writer *w, bool replace);

@@ -30,8 +30,8 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
-/* Nobody else reads it while it is written; publish gives it the mode that files have. */
-#define MODE_BEFORE 0600
+/* It is a process's memory: nobody else reads it, unless he could read what it replaces. */
+#define MODE 0600
 #define FD_PATH_MAX 40
 
 /* ------------------------------------------------------------ names */
@@ -102,7 +102,7 @@ static void make_up_name(struct image_output *o)
 static int open_unnamed(struct image_output *o)
 {
 	char path[FD_PATH_MAX];
-	int fd = openat(o->directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, MODE_BEFORE);
+	int fd = openat(o->directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, MODE);
 
 	if (fd < 0)
 		return -1;
@@ -121,7 +121,7 @@ static int open_named(struct image_output *o)
 	do {
 		make_up_name(o);
 		fd = openat(o->directory, o->temporary,
-		            O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, MODE_BEFORE);
+		            O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, MODE);
 	} while (fd < 0 && errno == EEXIST);
 	o->named = fd >= 0;
 	return fd < 0 ? -errno : fd;
@@ -177,26 +177,6 @@ void output_close(struct image_output *o)
 }
 
 /* ------------------------------------------------------------ publishing */
-
-/*
- * The mode that files of this thread have. umask(2) can only be asked by being
- * set, which other threads would notice. => where it cannot be told, the narrowest
- */
-static mode_t usual_mode(void)
-{
-	char text[4096];
-	const char *found;
-	ssize_t n = 0;
-	int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		n = read(fd, text, sizeof text - 1);
-		close(fd);
-	}
-	text[MAX(n, 0)] = '\0';
-	found = strstr(text, "\nUmask:");
-	return found ? 0666 & ~(mode_t)strtoul(found + strlen("\nUmask:"), NULL, 8) : MODE_BEFORE;
-}
 
 /* Give what has no name a name. => 0 or -errno */
 static int name_it(struct image_output *o, const char *name)
@@ -257,12 +237,10 @@ static int sync_directory(const struct image_output *o)
 
 int output_publish(struct image_output *o, bool replace)
 {
-	mode_t mode = usual_mode(), before;
+	mode_t before;
 	int error = look(o, &before);
 
-	if (before)
-		mode &= before;
-	if (!error && fchmod(o->fd, mode) != 0)
+	if (!error && fchmod(o->fd, before ? before & 0777 : MODE) != 0)
 		error = -errno;
 	if (!error && fsync(o->fd) != 0 && errno != EINVAL)
 		error = -errno;

@@ -43,7 +43,8 @@
  *                has is free when that one gives it up or ends. fork waits until all
  *                threads are between two faults or calls, and they wait for it; up to
  *                256 processes can share a swap file. What is pinned is so in the
- *                child. What the child cannot be given (no descriptors, no memory)
+ *                child. What the child cannot be given (no descriptors, no memory;
+ *                ENFILE: too many share the swap file)
  *                it is told of by on_error, QUIRE_ERROR_FORK: then its accesses to
  *                the pager's regions are SIGSEGV, and calls fail (ENODEV, EINVAL); so
  *                are accesses in a child that was made without libc's fork
@@ -63,7 +64,10 @@
  *                budget is raised or pages are discarded (DONTNEED, or a
  *                region destroyed).  Pages that have contents can be read and
  *                written all the time, slowly: the last few pages of the
- *                budget are kept for them.
+ *                budget are kept for them. (But a page that a snapshot has too, or
+ *                another process after fork, has new contents with its first write: a
+ *                swap file should have room for what all of them have. To destroy the
+ *                snapshot, or to end the process, makes room.)
  *   System calls Under an engine whose faults are served by the faulting thread
  *                (uffd-signal, sigsegv) a system call that is given an absent page
  *                fails with EFAULT, unless it is pinned, or the pager was opened
@@ -423,7 +427,8 @@ int quire_snapshot_clone(quire_snapshot_t *s, quire_region_t **out);
  * are. Costs time for pages that have changed since. Another thread that uses the region during the
  * call sees each page as it was or as it becomes, and what it writes may be lost.
  * -EINVAL   the region has been destroyed
- * -EBUSY    a page that has changed is pinned; nothing was done
+ * -EBUSY    a page that has changed is pinned; nothing was done. (One that was pinned when
+ *           this snapshot, or a later one, was taken counts as changed.)
  * -ENOMEM, -EIO   some pages are rolled back, others are not: try again
  */
 int quire_snapshot_rollback(quire_snapshot_t *s);
@@ -434,9 +439,9 @@ typedef int (*quire_diff_fn)(void *arg, size_t offset, size_t length);
 /*
  * Call with each range (whole pages, rising, none touching the next) in which two snapshots of a
  * region differ. By bookkeeping: a page that was written, but with what it held, or was rolled back
- * to that, is said to differ. Read and compared are only pages that became writable beside one that
- * was written. call may use the library, but not destroy
- * snapshots of the region.
+ * to that, or was pinned meanwhile, or shared with a child of fork, may be said to differ. Read and
+ * compared are only pages that became writable beside one that was written. call may use the library,
+ * but not destroy snapshots of the region; what it returns, if that is not 0, is returned.
  * -EINVAL  they are not of the same region
  */
 int quire_snapshot_diff(const quire_snapshot_t *a, const quire_snapshot_t *b, quire_diff_fn call,
@@ -456,13 +461,14 @@ int quire_snapshot_destroy(quire_snapshot_t *s);
  * has a checksum. docs/IMAGE-FORMAT.md describes the file.
  */
 
-/* The snapshot's UUID, 16 bytes: a new one's is made up when it is first asked for, or saved. */
+/* The snapshot's UUID, 16 bytes: made up when it was taken, or as its image has it. */
 int quire_snapshot_uuid(quire_snapshot_t *s, unsigned char uuid[16]);
 
 /*
  * Save s to the file at path while the program goes on; in the end the file is written
  * to the disk and replaces what is at path, in one step: a crash leaves the old file or the new one,
- * whole. base: only what differs from it; of the same length, of any region, or loaded. (Of
+ * whole. A symbolic link is replaced itself. A new file is for its owner alone (mode 0600), one that
+ * replaces another has the mode of that. base: only what differs from it; of the same length, of any region, or loaded. (Of
  * snapshots of one region, and of a region that was cloned from base, it is known what may differ;
  * else all is compared.) NULL: all.
  * -EINVAL     no such snapshot, or another length; base is s, or another of the same UUID
@@ -473,7 +479,10 @@ int quire_snapshot_uuid(quire_snapshot_t *s, unsigned char uuid[16]);
  */
 int quire_snapshot_save(quire_snapshot_t *s, const char *path, const quire_snapshot_t *base);
 
-/* The same on a thread of its own, of low priority. */
+/*
+ * The same on a thread of its own, of low priority. quire_close stops it (quire_save_end may be called
+ * after that, and says -ECANCELED); so do exit and exec, without a trace.
+ */
 typedef struct quire_save quire_save_t;
 
 struct quire_save_options {
@@ -508,7 +517,8 @@ int quire_save_end(quire_save_t *save);
  * A snapshot from a file: to be read, cloned, saved, and a base of others. Takes milliseconds,
  * whatever its length: pages are read from the file, and checked, when they are wanted, so it
  * must not be changed; it may be removed, or replaced by another. An increment needs its base: a
- * snapshot of q that was saved or loaded, which stays (without its handle) for as long as this one.
+ * snapshot of q, taken or loaded, whose handle has not been given up yet; that may be done
+ * afterwards, the base stays for as long as this one.
  * -EBADF    no image, or no regular file
  * -EBADMSG  damaged or truncated: the words say where
  * -ENOTSUP  of a newer version;  -EFBIG  longer than a region can be
@@ -526,7 +536,7 @@ struct quire_image {
 	uint64_t compressed;    /* of them */
 	uint64_t zeros;         /* pages that it says are zeros; increments only */
 	uint64_t file_bytes;
-	int64_t created; /* seconds since 1970 */
+	int64_t created; /* when the snapshot was taken: seconds since 1970 */
 	char name[32];   /* of the region */
 };
 
@@ -540,8 +550,9 @@ typedef bool (*quire_image_fn)(void *arg, uint64_t done, uint64_t of);
 int quire_image_verify(const char *path, quire_image_fn call, void *arg);
 
 /*
- * Make one image of a chain: paths[0], and increments each of which is to the one before. It is
- * the last one's memory, under its UUID, and full if paths[0] is. It replaces what is at out, which
+ * Make one image of a chain: paths[0], and increments each of which is to the one before, in that
+ * order. It is the last one's memory, under its UUID (of which there are two images then, this one and
+ * the increment), and full if paths[0] is. It replaces what is at out, which
  * may be one of them. -EINVAL  it is no chain: the words name the files
  */
 int quire_image_merge(const char *const paths[], unsigned count, const char *out,

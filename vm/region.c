@@ -259,6 +259,8 @@ int quire_region_destroy(quire_region_t *r)
 	struct call call;
 	int error;
 
+	if (r && r->q && r->q->lost)
+		return lost_error();
 	if (!r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
 		return error_set(EINVAL, "no such region");
 	call_enter(&call);

@@ -202,7 +202,7 @@ static int save_pages(struct quire_save *v)
 
 static int save(struct quire_save *v)
 {
-	struct image_description d = { .bytes = v->s->bytes };
+	struct image_description d = { .bytes = v->s->bytes, .created = v->s->created };
 	int error;
 
 	memcpy(d.uuid, v->s->uuid, sizeof d.uuid);
@@ -222,14 +222,10 @@ static int save(struct quire_save *v)
 
 /* ------------------------------------------------------------ its life */
 
-/* => snapshot lock. A snapshot that was saved and loaded again is the same one, too. */
-static bool are_same(struct quire_region *s, struct quire_region *base)
+/* A snapshot that was saved and loaded again is the same one, too. */
+static bool are_same(const struct quire_region *s, const struct quire_region *base)
 {
-	snapshot_name(s);
-	if (!base)
-		return false;
-	snapshot_name(base);
-	return memcmp(s->uuid, base->uuid, sizeof s->uuid) == 0;
+	return base && memcmp(s->uuid, base->uuid, sizeof s->uuid) == 0;
 }
 
 /* => its snapshots have an heir more; or -errno with words */
@@ -409,6 +405,8 @@ bool quire_save_progress(const quire_save_t *v, uint64_t *done, uint64_t *of)
 
 void quire_save_cancel(quire_save_t *v)
 {
+	if (!v)
+		return;
 	atomic_store(&v->cancel, 1);
 	futex_wake(&v->cancel, 1, false);
 }

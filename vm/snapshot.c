@@ -22,6 +22,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <uuid/uuid.h>
 
 int snapshot_invalid(void)
 {
@@ -156,15 +158,15 @@ static int take_image(struct quire_region *r, struct quire_region *s)
 static int create(struct quire_region *r, struct quire_region **out)
 {
 	struct quire *q = r->q;
-	char name[REGION_NAME_BYTES];
 	struct quire_region *s;
-	int error;
+	int error = region_record(q, r->bytes, r->name, &s);
 
-	snprintf(name, sizeof name, "%.*s snapshot", (int)(sizeof name - 10), r->name);
-	error = region_record(q, r->bytes, name, &s);
 	if (error)
 		return error;
 	s->is_snapshot = true;
+	/* Now: what a child of fork saves of it bears the same name as what its parent does. */
+	uuid_generate(s->uuid);
+	s->created = (int64_t)time(NULL);
 	atomic_store(&s->alive, REGION_ALIVE);
 	lock_acquire(&q->pin_lock);
 	error = take_image(r, s);
@@ -197,7 +199,7 @@ int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out)
 
 size_t quire_snapshot_length(const quire_snapshot_t *s)
 {
-	return snapshot_record(s)->bytes;
+	return s ? snapshot_record(s)->bytes : 0;
 }
 
 /* ------------------------------------------------------------- destroy */

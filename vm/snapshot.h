@@ -57,8 +57,6 @@ bool snapshot_leaf_may_differ(const struct quire_region *a, const struct quire_r
 
 /* load.c: the image of one that was loaded is not needed any more. */
 void snapshot_unload(struct quire_region *s);
-/* It has a UUID from now on. => snapshot lock */
-void snapshot_name(struct quire_region *s);
 
 /* ---------------------------------------------------------- difference.c */
 

@@ -77,6 +77,8 @@ int quire_stats_get(const quire_t *q, struct quire_stats *out)
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
+	if (q->lost)
+		return lost_error();
 	memset(out, 0, sizeof *out);
 	copy_counters(&q->counters, out);
 	out->standby = atomic_load(&q->pager.standby) << PAGE_SHIFT;
@@ -136,7 +138,8 @@ bool region_figures(const struct quire *q, uint32_t id, struct region_figures *o
 	if (r) {
 		copy_region(r, &out->stats);
 		out->base = r->base;
-		memcpy(out->name, r->name, sizeof out->name);
+		snprintf(out->name, sizeof out->name, "%s%s", r->name,
+		         r->is_snapshot ? " (snapshot)" : "");
 		region_put(r);
 	}
 	call_leave(&call);

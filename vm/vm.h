@@ -110,6 +110,7 @@ struct quire_region {
 	struct quire_region *target; /* and the one that keeps what is about to change */
 	/* a snapshot's, images: snapshot lock; image: since it was made */
 	unsigned char uuid[16]; /* all zero: none yet */
+	int64_t created;        /* seconds since 1970 */
 	struct image *image;    /* it was loaded: an EMPTY entry means: as this says */
 
 	struct counters counters;
@@ -403,7 +404,7 @@ void call_leave(const struct call *c);
 struct region_figures {
 	struct quire_stats stats;
 	char *base;
-	char name[REGION_NAME_BYTES];
+	char name[REGION_NAME_BYTES + 12];
 };
 /* By id. => false: it is gone. out is not managed memory */
 bool region_figures(const struct quire *q, uint32_t id, struct region_figures *out);

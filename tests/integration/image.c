@@ -98,7 +98,7 @@ static void full(void)
 	CHECK_EQ(i.stored, model_stored(&then));
 	CHECK(i.compressed > i.stored / 4 && i.compressed < i.stored);
 	CHECK_EQ(i.zeros, 0);
-	CHECK_STR(i.name, "heap snapshot");
+	CHECK_STR(i.name, "heap");
 	CHECK(i.created >= time(NULL) - 100 && i.created <= time(NULL));
 	CHECK_EQ(model_wrong_in(&now, r), 0);
 	/* Beside the one that it was saved from. */
