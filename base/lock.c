@@ -124,16 +124,23 @@ void lock_release(struct lock *l)
 void shared_lock_init(struct shared_lock *l, enum lock_rank rank)
 {
 	atomic_init(&l->word, 0);
+	atomic_init(&l->turns, 0);
 	l->rank = (uint8_t)rank;
+}
+
+static uint32_t holder_of(uint32_t word)
+{
+	return (word & SHARED_LOCK_HOLDERS) - 1;
 }
 
 bool shared_lock_acquire(struct shared_lock *l, uint32_t me, bool (*is_gone)(void *, uint32_t),
                          void *arg)
 {
-	uint32_t mine = me + 1;
+	uint32_t turn = atomic_fetch_add(&l->turns, 1) * (SHARED_LOCK_HOLDERS + 1);
+	uint32_t mine = (me + 1) | (turn & ~SHARED_LOCK_WAITERS);
 	bool gone = false;
 
-	for (int i = 0;; i++) {
+	for (int i = 0; !gone; i++) {
 		uint32_t word = 0;
 
 		if (atomic_compare_exchange_strong(&l->word, &word, mine))
@@ -143,17 +150,16 @@ bool shared_lock_acquire(struct shared_lock *l, uint32_t me, bool (*is_gone)(voi
 			continue;
 		}
 		/* Who has slept does not know whether others do. */
-		mine = (me + 1) | SHARED_LOCK_WAITERS;
+		mine |= SHARED_LOCK_WAITERS;
 		if (!(word & SHARED_LOCK_WAITERS) &&
 		    !atomic_compare_exchange_strong(&l->word, &word, word | SHARED_LOCK_WAITERS))
 			continue;
 		word |= SHARED_LOCK_WAITERS;
-		if (futex_wait(&l->word, word, BELIEVE_NS, true) ||
-		    !is_gone(arg, (word & ~SHARED_LOCK_WAITERS) - 1))
+		if (futex_wait(&l->word, word, BELIEVE_NS, true))
 			continue;
-		gone = atomic_compare_exchange_strong(&l->word, &word, mine);
-		if (gone)
-			break;
+		/* Another thread of this process may be off its CPU for long. */
+		gone = holder_of(word) != me && is_gone(arg, holder_of(word)) &&
+		       atomic_compare_exchange_strong(&l->word, &word, mine);
 	}
 	note_acquire(l->rank, true);
 	return gone;

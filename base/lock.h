@@ -59,10 +59,16 @@ bool lock_held(const struct lock *l);
 
 /* In memory shared between processes, which are known by number. */
 struct shared_lock {
-	_Atomic uint32_t word; /* 0 free; the holder's number + 1, SHARED_LOCK_WAITERS */
+	/*
+	 * 0 free; the holder's number + 1, a turn, SHARED_LOCK_WAITERS. By the turn one who takes it
+	 * from a holder that has gone does not take it from another of the same number.
+	 */
+	_Atomic uint32_t word;
+	_Atomic uint32_t turns;
 	uint8_t rank;
 };
 
+#define SHARED_LOCK_HOLDERS 511u /* numbers are less */
 #define SHARED_LOCK_WAITERS (UINT32_C(1) << 31)
 
 void shared_lock_init(struct shared_lock *l, enum lock_rank rank);

@@ -94,12 +94,14 @@ static void forget_runs(struct run_pool *pool)
 
 void pager_fork_forget(struct pager *p)
 {
-	swap_queue_forget(p->writes);
+	if (p->writes)
+		swap_queue_forget(p->writes);
 	p->writes = NULL;
 	for (unsigned i = 0; i < READ_QUEUES; i++) {
 		struct read_queue *q = &p->reads[i];
 
-		swap_queue_forget(q->io);
+		if (q->io)
+			swap_queue_forget(q->io);
 		q->io = NULL;
 		q->run = NULL;
 		atomic_store(&q->in_flight, 0);

@@ -295,6 +295,7 @@ int pager_open_queues(struct pager *p);
 /*
  * In a child of fork, which came at a standstill (base/quiesce.h): first, what was the parent's, then,
  * with the swap file made this process's, the rest, but for the threads. => 0 or -errno with words
+ * The first may be called again: of what was opened since nobody uses anything.
  */
 void pager_fork_forget(struct pager *p);
 int pager_fork_in_child(struct pager *p);

@@ -4,7 +4,7 @@
 
 #include "base/presence.h"
 
-#include <string.h>
+#include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,11 +15,21 @@ static void drop(int *fd)
 	*fd = -1;
 }
 
+static void prepare_next(struct family *f)
+{
+	if (f->fd >= 0)
+		f->next = presence_describe(f->fd);
+}
+
 void family_open(struct family *f)
 {
-	*f = (struct family){ .next = -1 };
+	f->next = -1;
 	f->fd = (int)syscall(SYS_memfd_create, "quire family", 1u /* MFD_CLOEXEC */);
 	if (f->fd >= 0 && presence_take(f->fd, 0) != 0)
+		drop(&f->fd);
+	prepare_next(f);
+	/* Without /proc there are no descriptions: better served, and nobody known to be gone, than not. */
+	if (f->next < 0 && f->next != -EMFILE && f->next != -ENFILE)
 		drop(&f->fd);
 }
 
@@ -29,52 +39,34 @@ void family_close(struct family *f)
 	drop(&f->next);
 }
 
-static void share(struct family *f, uint32_t member)
+int family_fork(struct family *f, uint32_t member)
 {
-	f->shared[member / 64] |= UINT64_C(1) << member % 64;
-}
-
-int family_fork(struct family *f, uint32_t me, uint32_t next)
-{
-	int error;
-
 	if (f->fd < 0)
 		return 0;
-	f->next = presence_describe(f->fd);
-	if (f->next >= 0 && presence_take(f->next, next) != 0)
-		drop(&f->next);
-	if (f->next >= 0)
-		return 0;
-	f->next = -1;
-	error = presence_take(f->fd, next);
-	if (error)
-		return error;
-	share(f, me);
-	share(f, next);
-	return 0;
+	if (f->next < 0)
+		prepare_next(f);
+	return f->next < 0 ? f->next : presence_take(f->next, member);
 }
 
+/* Closed first: if there is no child, nobody holds the byte then. */
 void family_in_parent(struct family *f)
 {
 	drop(&f->next);
+	prepare_next(f);
 }
 
 void family_in_child(struct family *f)
 {
-	if (f->next < 0)
+	if (f->fd < 0)
 		return;
 	drop(&f->fd);
 	f->fd = f->next;
-	f->next = -1;
-	memset(f->shared, 0, sizeof f->shared);
+	prepare_next(f);
 }
 
 enum family_presence family_presence(const struct family *f, uint32_t member)
 {
 	if (f->fd < 0)
 		return FAMILY_UNKNOWN;
-	/* A description does not see its own locks. */
-	if (f->shared[member / 64] >> member % 64 & 1)
-		return FAMILY_THERE;
 	return presence_is_free(f->fd, member) ? FAMILY_GONE : FAMILY_THERE;
 }

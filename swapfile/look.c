@@ -53,14 +53,17 @@ void look_close(struct look *l)
 		l->io->close(l->rings[--l->count].ring);
 }
 
+void look_forget(struct look *l)
+{
+	while (l->count)
+		l->io->forget(l->rings[--l->count].ring);
+}
+
 void look_open_again(struct look *l, void *arg)
 {
-	struct look old = *l;
-
-	while (old.count)
-		old.io->forget(old.rings[--old.count].ring);
-	if (old.io)
-		look_open(l, old.io, old.fd, arg, old.ns);
+	look_forget(l);
+	if (l->io)
+		look_open(l, l->io, l->fd, arg, l->ns);
 }
 
 static struct look_ring *take(struct look *l)

@@ -34,7 +34,8 @@ struct look {
  */
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns);
 void look_close(struct look *l);
-/* In a child of fork: the same again, with rings of its own. */
+/* In a child of fork: the rings are the parent's; and the same again, with rings of its own. */
+void look_forget(struct look *l);
 void look_open_again(struct look *l, void *arg);
 
 /*

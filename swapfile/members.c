@@ -115,9 +115,12 @@ static enum slots_presence presence(const struct slots *s, uint32_t member)
 	return s->presence ? s->presence(s->arg, member) : SLOTS_UNKNOWN;
 }
 
+/* A process does not see its own presence. */
 static bool is_gone(void *slots, uint32_t member)
 {
-	return presence(slots, member) == SLOTS_GONE;
+	const struct slots *s = slots;
+
+	return member != s->me && presence(s, member) == SLOTS_GONE;
 }
 
 void slots_acquire(struct slots *s)
@@ -181,9 +184,11 @@ bool slots_reap(struct slots *s)
 }
 
 /* => holds .lock */
-static int admit(struct slots *s, uint32_t *member)
+static int admit(struct slots *s, int (*claim)(void *arg, uint32_t member), void *arg,
+                 uint32_t *member)
 {
 	uint32_t clusters = slots_clusters(s), m = 0;
+	int error;
 
 	while (m < s->members_max && (s->control->is_member[m] || presence(s, m) == SLOTS_THERE))
 		m++;
@@ -192,6 +197,9 @@ static int admit(struct slots *s, uint32_t *member)
 	/* Another process may have extended them since this one looked. */
 	if (!slots_reach(s, clusters, s->me) || !slots_reach(s, clusters, m))
 		return -ENOMEM;
+	error = claim ? claim(arg, m) : 0;
+	if (error)
+		return error;
 	memcpy(slots_held_by(s, m), slots_held_by(s, s->me), clusters * sizeof(uint64_t));
 	for (uint32_t i = 0; i < clusters; i++)
 		slots_add_holder(s, i, slots_held_by(s, m)[i]);
@@ -201,13 +209,14 @@ static int admit(struct slots *s, uint32_t *member)
 	return 0;
 }
 
-int slots_fork(struct slots *s, uint32_t *member)
+int slots_fork(struct slots *s, int (*claim)(void *arg, uint32_t member), void *arg,
+               uint32_t *member)
 {
 	int error;
 
 	slots_acquire(s);
 	reap(s);
-	error = admit(s, member);
+	error = admit(s, claim, arg, member);
 	slots_release(s);
 	return error;
 }
@@ -287,4 +296,17 @@ bool slots_check(struct slots *s)
 	good = good && used == c->used;
 	slots_release(s);
 	return good;
+}
+
+/* ---------------------------------------------------------------- growing */
+
+void slots_grow_begin(struct slots *s)
+{
+	/* What its holder has left half done is a file that is longer than is known. */
+	shared_lock_acquire(&s->control->grow_lock, s->me, is_gone, s);
+}
+
+void slots_grow_end(struct slots *s)
+{
+	shared_lock_release(&s->control->grow_lock);
 }

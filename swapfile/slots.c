@@ -152,6 +152,7 @@ int slots_open(struct slots *s, uint64_t max)
 			return error;
 	lay_out(s);
 	shared_lock_init(&s->control->lock, RANK_SLOTS);
+	shared_lock_init(&s->control->grow_lock, RANK_GROW);
 	s->control->cursor = 1;
 	s->control->members = 1;
 	s->control->is_member[0] = true;

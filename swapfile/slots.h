@@ -44,6 +44,7 @@ _Static_assert(SLOTS_MAX / SLOTS_CLUSTER <= SUMMARY_MAX, "a summary holds all cl
  */
 struct slots_control {
 	struct shared_lock lock;       /* RANK_SLOTS */
+	struct shared_lock grow_lock;  /* RANK_GROW: one thread of one process lengthens the file */
 	uint32_t cursor;               /* (l) where the last run ended */
 	_Atomic uint32_t extent;       /* (w) slots ever in use */
 	_Atomic uint32_t backed;       /* (w) slots with room on the disk */
@@ -94,9 +95,11 @@ void slots_set_witness(struct slots *s, enum slots_presence (*presence)(void *, 
 /*
  * A new member that holds what this one does: a child that is about to be forked, in which
  * slots_become makes it this process's. Nobody else uses s meanwhile.
- * => its number in *member; -ENFILE: there are too many; -ENOMEM
+ * claim: called before anybody can know of it: from its return on the witness says that it is there.
+ * => its number in *member; -ENFILE: there are too many; -ENOMEM, or what claim says
  */
-int slots_fork(struct slots *s, uint32_t *member);
+int slots_fork(struct slots *s, int (*claim)(void *arg, uint32_t member), void *arg,
+               uint32_t *member);
 void slots_become(struct slots *s, uint32_t member);
 /* It is not to be: what it holds is free. */
 void slots_disown(struct slots *s, uint32_t member);
@@ -112,6 +115,9 @@ bool slots_leave(struct slots *s);
  */
 unsigned slots_alloc(struct slots *s, unsigned want, bool may_grow, slot_t *first);
 
+/* Whose lock it is to lengthen the file, of all processes. Taken before .lock. */
+void slots_grow_begin(struct slots *s);
+void slots_grow_end(struct slots *s);
 /* Slots below count have room on the disk. Never falls; at most .max. */
 void slots_set_backed(struct slots *s, uint32_t count);
 

@@ -18,8 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-_Static_assert(FAMILY_MAX >= SLOTS_MEMBERS, "each member has a byte");
+_Static_assert(SLOTS_MEMBERS < SHARED_LOCK_HOLDERS, "a lock can tell who has it");
 
 /* Backends in order of preference, by name in options.io. */
 static const struct io_ops *const backends[] = { &io_uring_ops, &io_pool_ops };
@@ -187,7 +188,6 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 	if (s == MAP_FAILED)
 		return error_set(ENOMEM, "no memory for the swap file");
 	checksum_init();
-	lock_init(&s->grow_lock, RANK_GROW);
 	family_open(&s->family);
 	error = open_parts(s, options);
 	if (error) {
@@ -234,16 +234,18 @@ bool swapfile_is_direct(const struct swapfile *s)
 
 /* ----------------------------------------------------------------- fork */
 
+static int claim(void *family, uint32_t member)
+{
+	return family_fork(family, member);
+}
+
 int swapfile_fork(struct swapfile *s)
 {
-	int error = slots_fork(&s->slots, &s->child);
+	/* If there will be no child after all, this member is gone once its description is closed. */
+	int error = slots_fork(&s->slots, claim, &s->family, &s->child);
 
 	if (error)
-		return error;
-	/* If there will be no child after all, this member is gone once its description is closed. */
-	error = family_fork(&s->family, s->slots.me, s->child);
-	if (error)
-		slots_disown(&s->slots, s->child);
+		family_in_parent(&s->family);
 	return error;
 }
 
@@ -269,6 +271,15 @@ int swapfile_fork_in_child(struct swapfile *s)
 	s->io_arg = arg;
 	look_open_again(&s->look, arg);
 	return 0;
+}
+
+void swapfile_forsake(struct swapfile *s)
+{
+	if (s->io->desert)
+		s->io->desert(s->io_arg);
+	look_forget(&s->look);
+	family_close(&s->family);
+	close(s->file.fd);
 }
 
 uint32_t swapfile_child(const struct swapfile *s)
@@ -297,7 +308,7 @@ static bool grow(struct swapfile *s, uint32_t had)
 	uint32_t backed;
 	bool grown;
 
-	lock_acquire(&s->grow_lock);
+	slots_grow_begin(&s->slots);
 	backed = s->slots.control->backed;
 	/* Another thread did, or what somebody held who has gone is free. */
 	grown = backed > had || slots_reap(&s->slots);
@@ -316,7 +327,7 @@ static bool grow(struct swapfile *s, uint32_t had)
 		else
 			s->full_until = now_ns() + FULL_NS;
 	}
-	lock_release(&s->grow_lock);
+	slots_grow_end(&s->slots);
 	return grown;
 }
 

@@ -16,8 +16,7 @@
 #include <stdatomic.h>
 
 /*
- * Locks: (c) constant after swapfile_open; (a) atomic; (g) under .grow_lock,
- * which is taken before the slots' lock and never while that is held.
+ * (c) constant after swapfile_open; (a) atomic; (g) between slots_grow_begin and end.
  */
 struct swapfile {
 	struct file file;        /* (c), .preallocate (g) */
@@ -26,7 +25,6 @@ struct swapfile {
 	const struct io_ops *io; /* (c) */
 	void *io_arg;            /* (c) */
 	struct look look;        /* its own */
-	struct lock grow_lock;   /* RANK_GROW: one thread lengthens the file */
 	uint64_t full_until;     /* (g) the disk was full: don't ask before this time */
 	_Atomic unsigned queues; /* (a) open queues */
 	uint32_t child;          /* while forking: its number among the slots' members */

@@ -97,6 +97,12 @@ void swapfile_fork_in_parent(struct swapfile *s);
 int swapfile_fork_in_child(struct swapfile *s);
 
 /*
+ * In a child that is not to have it (swapfile_fork, or _in_child, failed): what the process has of it
+ * is closed, and no call made any more. It is the parent's: nothing is freed, nor truncated.
+ */
+void swapfile_forsake(struct swapfile *s);
+
+/*
  * The processes that share it have numbers: of the child that is being forked, of the
  * process that forked this one (0 if there was none).
  */

@@ -125,6 +125,8 @@ struct engine_ops {
 	 */
 	int (*fork_in_child)(struct engine *e);
 	int (*attach_in_child)(struct engine *e, struct quire_region *r);
+	/* Or, in a child that is not to have it, or in which one of these failed: close its descriptors. */
+	void (*forsake)(struct engine *e);
 	/* Regions are shared mappings: a child has them of attach_in_child alone. */
 	bool own_mappings;
 };

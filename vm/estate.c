@@ -174,6 +174,11 @@ int estate_give(struct engine *e, struct quire_region *r, char *page, size_t n)
 	return likely(estates_of(e)->heirs == 0) ? 0 : give_all(e, r, page, n, false);
 }
 
+bool estate_is_owed(struct engine *e)
+{
+	return estates_of(e)->heirs > 0;
+}
+
 void estate_give_up(struct engine *e, struct quire_region *r, char *page, size_t n)
 {
 	give_all(e, r, page, n, true);
@@ -319,17 +324,28 @@ static int owe_all(struct engine *e, struct heir *h)
 
 static int fetch_all(struct engine *e);
 
-/* The child's file, with its presence. => 0 or -errno */
+/* The child's file, with its presence, if there can be one: without /proc there cannot. => 0 or -errno */
 static int make_file(struct heir *h)
 {
+	int error;
+
 	h->fd = sigsegv_file();
 	if (h->fd < 0)
 		return h->fd;
 	h->own = presence_describe(h->fd);
-	if (h->own >= 0 && presence_take(h->own, 0) != 0)
-		close_own(h);
 	h->tells = h->own >= 0;
-	return 0;
+	if (h->own == -EMFILE || h->own == -ENFILE) {
+		error = h->own;
+		h->own = -1;
+		close(h->fd);
+		return error;
+	}
+	error = h->tells ? presence_take(h->own, 0) : 0;
+	if (error) {
+		close_own(h);
+		close(h->fd);
+	}
+	return error;
 }
 
 int estate_make(struct engine *e)
@@ -421,7 +437,11 @@ static bool wait_for_parent(struct engine *e, _Atomic uint8_t *state)
 	uint8_t giving = GIVING;
 
 	for (unsigned i = 1; atomic_load(state) == GIVING; i++) {
-		sched_yield();
+		/* It may have been stopped. */
+		if (i < LOOK_EVERY)
+			sched_yield();
+		else
+			pause_reclaim();
 		if (i % LOOK_EVERY == 0 && parent_is_gone(e))
 			return !atomic_compare_exchange_strong(state, &giving, OWED);
 	}

@@ -78,6 +78,8 @@ void estates_close(struct engine *e);
 
 /* Pages [page, page + n) are about to change, or to be writable. => 0, or -errno: they must not */
 int estate_give(struct engine *e, struct quire_region *r, char *page, size_t n);
+/* May anything be owed to anybody? Then what was not given must not be writable. */
+bool estate_is_owed(struct engine *e);
 /* The same; it cannot fail: what cannot be given is lost to the child, and refused there. */
 void estate_give_up(struct engine *e, struct quire_region *r, char *page, size_t n);
 

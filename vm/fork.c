@@ -155,6 +155,7 @@ static void lose(struct quire *q, int error)
 	};
 
 	q->lost = true;
+	saves_lose(q);
 	for (uint32_t i = 0; i < regions_used(q); i++) {
 		struct quire_region *r = &q->regions[i];
 
@@ -165,6 +166,10 @@ static void lose(struct quire *q, int error)
 		}
 		atomic_store(&r->alive, REGION_GONE);
 	}
+	/* Or the parent would seem to be there as long as this process is. */
+	pager_fork_forget(&q->pager);
+	swapfile_forsake(q->swap);
+	q->engine.ops->forsake(&q->engine);
 	if (q->on_error)
 		q->on_error(q->on_error_arg, &e);
 }
@@ -212,8 +217,38 @@ static void child_one(struct quire *q)
 		saves_fork_in_child(q);
 }
 
+/*
+ * Where the kernel gave the child no mapping there is a hole, into which it would put whatever is
+ * mapped next: rings, stacks of threads, what another pager needs. => 0 or -errno
+ */
+static int keep_places(struct quire *q)
+{
+	int error = 0;
+
+	if (!q->engine.ops->own_mappings && !q->fork_error)
+		return 0;
+	for (uint32_t i = 0; i < regions_used(q); i++) {
+		struct quire_region *r = &q->regions[i];
+		void *p = r->mapping;
+
+		if (p)
+			p = mmap(p, r->mapping_bytes, PROT_NONE,
+			         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			         -1, 0);
+		if (p != r->mapping)
+			error = p == MAP_FAILED ? -errno : -EEXIST;
+	}
+	return error;
+}
+
 static void in_child(void)
 {
+	/* Of all, before anything else is mapped. */
+	for (struct quire *q = open_pagers; q; q = q->next_open) {
+		int error = q->lost ? 0 : keep_places(q);
+
+		q->fork_error = q->fork_error ? q->fork_error : error;
+	}
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		child_one(q);
 	quiesce_end_in_child();

@@ -441,20 +441,33 @@ void saves_stop(struct quire *q)
 	}
 }
 
-/* In a child of fork: they are the parent's. */
+/* In a child of fork: it is the parent's. */
+static void forget(struct quire_save *v)
+{
+	image_forget(&v->writer);
+	v->has_thread = false;
+	v->result = -ECHILD;
+	snprintf(v->words, sizeof v->words, "it is a child of fork, and the save its parent's");
+	/* The handle may be given up when the pager is closed. */
+	v->q = NULL;
+	atomic_store(&v->ended, true);
+}
+
 void saves_fork_in_child(struct quire *q)
 {
 	while (q->saves) {
 		struct quire_save *v = q->saves;
 
-		image_forget(&v->writer);
-		v->has_thread = false;
-		v->result = -ECHILD;
-		snprintf(v->words, sizeof v->words,
-		         "it is a child of fork, and the save its parent's");
-		atomic_store(&v->ended, true);
 		let_go(v);
-		/* The handle may be given up when the pager is closed. */
-		v->q = NULL;
+		forget(v);
 	}
+}
+
+void saves_lose(struct quire *q)
+{
+	for (struct quire_save *v = q->saves, *next; v; v = next) {
+		next = v->next;
+		forget(v);
+	}
+	q->saves = NULL;
 }

@@ -233,7 +233,7 @@ static void deliver(struct engine *e, struct take_page *t, unsigned n)
 		for (unsigned k = i; k < i + length; k++) {
 			if (!estate_awaits(e, t[k].region, t[k].page))
 				cover_show(t[k].region->cover, t[k].page, 1,
-				           t[k].dirty && !t[k].shared);
+				           t[k].dirty && !t[k].shared && !estate_is_owed(e));
 			t[k].result = TAKE_KEPT;
 			if (t[k].wanted && !t[k].backed)
 				kernel_drop(t[k].buffer, PAGE_BYTES);
@@ -422,21 +422,41 @@ static int sigsegv_fork_in_child(struct engine *e)
 	return estate_enter(e);
 }
 
-/* The addresses are free: the child has none of these mappings. (Nor is anything locked there.) */
+static void sigsegv_forsake(struct engine *e)
+{
+	estates_close(e);
+	cover_limits_close(e->sigsegv.limits);
+	close(e->sigsegv.fd);
+}
+
+/* System calls may be given what is pinned. => 0 or -errno */
+static int bring_pinned(struct engine *e, struct quire_region *r)
+{
+	if (!counted(&r->counters.pinned))
+		return 0;
+	for (uint64_t page = 0; page < r->pages; page++) {
+		uint64_t at = region_leaf_touched(r, page) ? atomic_load(region_entry(r, page)) : 0;
+		int done = 1;
+
+		if (entry_state(at) == ENTRY_MAPPED &&
+		    e->q->pager.frames[entry_payload(at)].pins > 0)
+			done = bring(e, r, region_page(r, page), true);
+		if (done != 1)
+			return done < 0 ? done : -EIO;
+	}
+	return 0;
+}
+
+/* Its place is kept for it (fork.c): the child has none of the mappings. (Nor is anything locked there.) */
 static int sigsegv_attach_in_child(struct engine *e, struct quire_region *r)
 {
-	void *p = mmap(r->mapping, r->mapping_bytes, PROT_NONE,
-	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-	int error;
+	int error = map_file(e, r->base, r->bytes);
 
-	if (p != r->mapping)
-		return p == MAP_FAILED ? -errno : -EEXIST;
-	error = map_file(e, r->base, r->bytes);
 	if (error)
 		return error;
 	kernel_madvise(r->mapping, r->mapping_bytes, MADV_DONTFORK);
 	cover_fork_in_child(r->cover);
-	return 0;
+	return bring_pinned(e, r);
 }
 
 const struct engine_ops engine_sigsegv = {
@@ -468,4 +488,5 @@ const struct engine_ops engine_sigsegv = {
 	.fork_in_parent = estate_made,
 	.fork_in_child = sigsegv_fork_in_child,
 	.attach_in_child = sigsegv_attach_in_child,
+	.forsake = sigsegv_forsake,
 };

@@ -72,12 +72,35 @@ static int protect_clean(struct engine *e, struct quire_region *r)
 	return error;
 }
 
+/* System calls may be given it; of what a snapshot shares with it that has a copy. */
+static int unprotect_pinned(struct engine *e, struct quire_region *r)
+{
+	bool clean;
+
+	if (!counted(&r->counters.pinned))
+		return 0;
+	for (uint64_t page = 0; page < r->pages; page++) {
+		uint64_t at = region_leaf_touched(r, page) ? atomic_load(region_entry(r, page)) : 0;
+
+		if (entry_state(at) != ENTRY_MAPPED ||
+		    e->q->pager.frames[entry_payload(at)].pins == 0)
+			continue;
+		if (is_mapped(r, page, &clean) &&
+		    uffd_unprotect(e, r, region_page(r, page), 1) != 1)
+			return -EIO;
+	}
+	return 0;
+}
+
 int uffd_attach_in_child(struct engine *e, struct quire_region *r)
 {
 	int error = uffd_attach(e, r, r->base, r->bytes);
 
 	if (error)
 		return error;
-	/* A dirty page may be protected without need. */
-	return r->newest ? uffd_protect_all(e, r, r->base, r->pages) : protect_clean(e, r);
+	if (!r->newest)
+		return protect_clean(e, r);
+	/* A dirty page may be protected without need; but for what is pinned. */
+	error = uffd_protect_all(e, r, r->base, r->pages);
+	return error ? error : unprotect_pinned(e, r);
 }

@@ -55,4 +55,5 @@ const struct engine_ops engine_uffd_signal = {
 	.drop = uffd_drop,
 	.fork_in_child = uffd_fork_in_child,
 	.attach_in_child = uffd_attach_in_child,
+	.forsake = uffd_close,
 };

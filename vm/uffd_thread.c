@@ -496,4 +496,5 @@ const struct engine_ops engine_uffd = {
 	.forgive = crew_forgive,
 	.fork_in_child = uffd_fork_in_child,
 	.attach_in_child = uffd_attach_in_child,
+	.forsake = uffd_close,
 };

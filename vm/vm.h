@@ -369,6 +369,8 @@ int range_check(const struct quire_region *r, size_t offset, size_t length);
 /* save.c: the pager closes; it is a child's */
 void saves_stop(struct quire *q);
 void saves_fork_in_child(struct quire *q);
+/* The same in a child that could not have the pager: nothing of it is given back. */
+void saves_lose(struct quire *q);
 /* The pagers of this process, for its children: fork.c */
 void fork_list(struct quire *q);
 void fork_unlist(struct quire *q);

@@ -164,6 +164,39 @@ static void holder_gone(void)
 	arena_close(&a);
 }
 
+static struct between own;
+
+static void *hold_for_long(void *arg)
+{
+	struct timespec t = { .tv_nsec = 200000000 };
+
+	shared_lock_acquire(&own.lock, 5, nobody_has, NULL);
+	atomic_store((_Atomic bool *)arg, true);
+	nanosleep(&t, NULL);
+	own.n++;
+	shared_lock_release(&own.lock);
+	return NULL;
+}
+
+/* A thread of the same process may be off its CPU for long: the lock is not taken from it. */
+static void not_from_ourselves(void)
+{
+	_Atomic bool held = false;
+	unsigned asked = 0;
+	pthread_t thread;
+
+	shared_lock_init(&own.lock, RANK_SLOTS);
+	own.n = 0;
+	REQUIRE_EQ(pthread_create(&thread, NULL, hold_for_long, &held), 0);
+	while (!atomic_load(&held))
+		cpu_relax();
+	CHECK(!shared_lock_acquire(&own.lock, 5, five_has, &asked));
+	CHECK_EQ(own.n, 1);
+	CHECK_EQ(asked, 0);
+	shared_lock_release(&own.lock);
+	pthread_join(thread, NULL);
+}
+
 static void waits(void)
 {
 	_Atomic uint32_t word = 5;
@@ -242,6 +275,7 @@ int main(int argc, char **argv)
 		UNIT(sleeps_and_wakes),
 		UNIT(between_processes),
 		UNIT(holder_gone),
+		UNIT(not_from_ourselves),
 		UNIT(waits),
 		UNIT(ranks),
 		UNIT_END,

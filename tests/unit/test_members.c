@@ -38,7 +38,7 @@ static struct slots make_member(struct slots *from)
 	size_t bytes = from->reference_arena.usable;
 	uint32_t member;
 
-	REQUIRE_EQ(slots_fork(from, &member), 0);
+	REQUIRE_EQ(slots_fork(from, NULL, NULL, &member), 0);
 	REQUIRE_EQ(arena_open(&s.reference_arena, s.reference_arena.bytes, false, NULL), 0);
 	memcpy(s.reference_arena.base, from->reference_arena.base, bytes);
 	s.references = s.reference_arena.base;
@@ -86,7 +86,7 @@ static int fork_behind(struct slots *s, int told)
 
 	slots_become(s, 1);
 	(void)!read(told, &c, 1);
-	return slots_fork(s, &member) == 0 && member == 2 && slots_check(s) ? 0 : 1;
+	return slots_fork(s, NULL, NULL, &member) == 0 && member == 2 && slots_check(s) ? 0 : 1;
 }
 
 static void forks_when_others_have_extended(void)
@@ -98,7 +98,7 @@ static void forks_when_others_have_extended(void)
 	pid_t pid;
 
 	REQUIRE(pipe(tell) == 0);
-	REQUIRE_EQ(slots_fork(&a, &member), 0);
+	REQUIRE_EQ(slots_fork(&a, NULL, NULL, &member), 0);
 	REQUIRE_EQ(member, 1);
 	pid = fork();
 	REQUIRE(pid >= 0);
@@ -188,7 +188,7 @@ static void a_number_in_use_is_passed_over(void)
 
 	slots_set_witness(&a, three_is_there, NULL);
 	for (uint32_t i = 1; i < 5; i++) {
-		REQUIRE_EQ(slots_fork(&a, &member), 0);
+		REQUIRE_EQ(slots_fork(&a, NULL, NULL, &member), 0);
 		CHECK_EQ(member, i < 3 ? i : i + 1);
 	}
 	slots_close(&a);
@@ -202,14 +202,14 @@ static void not_more_than_there_is_room_for(void)
 	gone = 0;
 	slots_set_witness(&a, witness, NULL);
 	for (uint32_t i = 1; i < a.members_max; i++)
-		REQUIRE_EQ(slots_fork(&a, &member), 0);
-	CHECK_EQ(slots_fork(&a, &member), -ENFILE);
+		REQUIRE_EQ(slots_fork(&a, NULL, NULL, &member), 0);
+	CHECK_EQ(slots_fork(&a, NULL, NULL, &member), -ENFILE);
 	gone = 1u << 7;
-	CHECK_EQ(slots_fork(&a, &member), 0);
+	CHECK_EQ(slots_fork(&a, NULL, NULL, &member), 0);
 	CHECK_EQ(member, 7);
 	slots_disown(&a, 8);
 	gone = 0;
-	CHECK_EQ(slots_fork(&a, &member), 0);
+	CHECK_EQ(slots_fork(&a, NULL, NULL, &member), 0);
 	CHECK_EQ(member, 8);
 	CHECK(slots_check(&a));
 	slots_close(&a);
@@ -332,14 +332,14 @@ static void random_members(void)
 
 /* ------------------------------------------------------------ who is there */
 
-static pid_t child_that_waits(struct family *f, uint32_t me, uint32_t next, int *hold)
+static pid_t child_that_waits(struct family *f, uint32_t next, int *hold)
 {
 	int ends[2], told[2];
 	pid_t pid;
 	char c;
 
 	REQUIRE(pipe(ends) == 0 && pipe(told) == 0);
-	REQUIRE_EQ(family_fork(f, me, next), 0);
+	REQUIRE_EQ(family_fork(f, next), 0);
 	pid = fork();
 	REQUIRE(pid >= 0);
 	if (pid == 0) {
@@ -364,9 +364,9 @@ static void the_dead_are_gone(void)
 	pid_t a, b;
 
 	family_open(&f);
-	a = child_that_waits(&f, 0, 1, &one);
-	b = child_that_waits(&f, 0, 2, &two);
-	if (f.shared[0])
+	a = child_that_waits(&f, 1, &one);
+	b = child_that_waits(&f, 2, &two);
+	if (f.next < 0)
 		unit_skip_all(
 			"no second description of a file can be had here (is /proc mounted?)");
 	CHECK(family_presence(&f, 1) == FAMILY_THERE);
@@ -380,7 +380,7 @@ static void the_dead_are_gone(void)
 	close(one);
 	CHECK(family_presence(&f, 2) == FAMILY_GONE);
 	/* Who forks and gets no child. */
-	CHECK_EQ(family_fork(&f, 0, 3), 0);
+	CHECK_EQ(family_fork(&f, 3), 0);
 	CHECK(family_presence(&f, 3) == FAMILY_THERE || f.next >= 0);
 	family_in_parent(&f);
 	CHECK(family_presence(&f, 3) == FAMILY_GONE);
@@ -403,7 +403,7 @@ static void the_parent_too(void)
 
 		family_open(&f);
 		presence_take(f.fd, 4);
-		if (pipe(ends) != 0 || pipe(asked) != 0 || family_fork(&f, 4, 5) != 0)
+		if (pipe(ends) != 0 || pipe(asked) != 0 || family_fork(&f, 5) != 0)
 			_exit(1);
 		child = fork();
 		if (child == 0) {
@@ -429,36 +429,25 @@ static void the_parent_too(void)
 	CHECK_EQ(status, 0);
 }
 
-/* Without a description of its own a child has its parent's: of these two nothing is found out, of others all. */
-static void some_share_one(void)
+/* One description is ready when there are no descriptors; without it there is no child. */
+static void short_of_descriptors(void)
 {
 	struct rlimit was, none;
 	struct family f;
-	int one, two;
-	pid_t a, b;
 
 	family_open(&f);
 	REQUIRE_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
 	none = was;
 	none.rlim_cur = 3;
-	a = child_that_waits(&f, 0, 1, &one);
 	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-	CHECK_EQ(family_fork(&f, 0, 2), 0);
-	CHECK_EQ(f.next, -1);
-	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+	CHECK_EQ(family_fork(&f, 1), 0);
+	CHECK(family_presence(&f, 1) == FAMILY_THERE);
 	family_in_parent(&f);
-	CHECK(family_presence(&f, 2) == FAMILY_THERE);
-	CHECK(family_presence(&f, 0) == FAMILY_THERE);
-	kill(a, SIGKILL);
-	waitpid(a, NULL, 0);
 	CHECK(family_presence(&f, 1) == FAMILY_GONE);
-	b = child_that_waits(&f, 0, 3, &two);
-	CHECK(family_presence(&f, 3) == FAMILY_THERE);
-	close(two);
-	waitpid(b, NULL, 0);
-	CHECK(family_presence(&f, 3) == FAMILY_GONE);
-	CHECK(family_presence(&f, 2) == FAMILY_THERE);
-	close(one);
+	CHECK_EQ(family_fork(&f, 2), -EMFILE);
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+	CHECK_EQ(family_fork(&f, 2), 0);
+	family_in_parent(&f);
 	family_close(&f);
 	CHECK(family_presence(&f, 2) == FAMILY_UNKNOWN);
 }
@@ -475,7 +464,7 @@ int main(int argc, char **argv)
 		UNIT(random_members),
 		UNIT(the_dead_are_gone),
 		UNIT(the_parent_too),
-		UNIT(some_share_one),
+		UNIT(short_of_descriptors),
 		UNIT_END,
 	};
 

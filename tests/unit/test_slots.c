@@ -347,7 +347,7 @@ static void extended_by_a_child(void)
 	uint32_t child;
 	slot_t first;
 
-	REQUIRE_EQ(slots_fork(&s, &child), 0);
+	REQUIRE_EQ(slots_fork(&s, NULL, NULL, &child), 0);
 	CHECK_EQ(child, 1);
 	CHECK_EQ(fate(take_many_as_child, &s), 0);
 	CHECK(s.control->extent > 99000);
