@@ -2,6 +2,7 @@
 /* swapfile/family.c - see family.h. */
 #include "swapfile/family.h"
 
+#include "base/base.h"
 #include "base/presence.h"
 
 #include <errno.h>
@@ -23,14 +24,7 @@ static void prepare_next(struct family *f)
 
 void family_open(struct family *f)
 {
-	f->next = -1;
-	f->fd = (int)syscall(SYS_memfd_create, "quire family", 1u /* MFD_CLOEXEC */);
-	if (f->fd >= 0 && presence_take(f->fd, 0) != 0)
-		drop(&f->fd);
-	prepare_next(f);
-	/* Without /proc there are no descriptions: better served, and nobody known to be gone, than not. */
-	if (f->next < 0 && f->next != -EMFILE && f->next != -ENFILE)
-		drop(&f->fd);
+	*f = (struct family){ .fd = -1, .next = -1 };
 }
 
 void family_close(struct family *f)
@@ -39,10 +33,33 @@ void family_close(struct family *f)
 	drop(&f->next);
 }
 
-int family_fork(struct family *f, uint32_t member)
+/* The first fork of the first member makes the file. => 0 or -errno */
+static int begin(struct family *f, uint32_t me)
 {
-	if (f->fd < 0)
+	int error;
+
+	f->fd = (int)syscall(SYS_memfd_create, "quire family", 1u /* MFD_CLOEXEC */);
+	error = f->fd < 0 ? -errno : presence_take(f->fd, me);
+	if (!error) {
+		prepare_next(f);
+		error = MIN(f->next, 0);
+	}
+	if (!error)
 		return 0;
+	family_close(f);
+	if (error == -EMFILE || error == -ENFILE)
+		return error;
+	/* Without /proc, or files in memory: better served, and nobody known to be gone, than not. */
+	f->blind = true;
+	return 0;
+}
+
+int family_fork(struct family *f, uint32_t me, uint32_t member)
+{
+	int error = f->fd < 0 && !f->blind ? begin(f, me) : 0;
+
+	if (error || f->blind)
+		return error;
 	if (f->next < 0)
 		prepare_next(f);
 	return f->next < 0 ? f->next : presence_take(f->next, member);

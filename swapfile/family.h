@@ -12,18 +12,18 @@
 #include <stdint.h>
 
 struct family {
-	int fd; /* with this process's byte; -1: there is no such file */
-	int next; /* a description for the next child, ready: where descriptors are short it is there; or -1 */
+	int fd; /* with this process's byte; -1: it never forked, or is blind */
+	int next; /* a description for the next child, ready for when there are no descriptors; or < 0 */
+	bool blind; /* nothing can be found out here: nor can its children, ever */
 };
 
 enum family_presence { FAMILY_UNKNOWN, FAMILY_THERE, FAMILY_GONE };
 
-/* Number 0. Where there can be no file, nothing is known of anybody. */
 void family_open(struct family *f);
 void family_close(struct family *f);
 
-/* Before a fork: the child is to be that member. => 0; -errno: it would seem to be gone */
-int family_fork(struct family *f, uint32_t member);
+/* Before a fork, by member me, of that member. => 0; -errno: it would seem to be gone */
+int family_fork(struct family *f, uint32_t me, uint32_t member);
 /* After it: in the process that forked, in the other. */
 void family_in_parent(struct family *f);
 void family_in_child(struct family *f);

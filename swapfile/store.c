@@ -234,15 +234,17 @@ bool swapfile_is_direct(const struct swapfile *s)
 
 /* ----------------------------------------------------------------- fork */
 
-static int claim(void *family, uint32_t member)
+static int claim(void *swapfile, uint32_t member)
 {
-	return family_fork(family, member);
+	struct swapfile *s = swapfile;
+
+	return family_fork(&s->family, s->slots.me, member);
 }
 
 int swapfile_fork(struct swapfile *s)
 {
 	/* If there will be no child after all, this member is gone once its description is closed. */
-	int error = slots_fork(&s->slots, claim, &s->family, &s->child);
+	int error = slots_fork(&s->slots, claim, s, &s->child);
 
 	if (error)
 		family_in_parent(&s->family);

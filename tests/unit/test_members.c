@@ -339,7 +339,7 @@ static pid_t child_that_waits(struct family *f, uint32_t next, int *hold)
 	char c;
 
 	REQUIRE(pipe(ends) == 0 && pipe(told) == 0);
-	REQUIRE_EQ(family_fork(f, next), 0);
+	REQUIRE_EQ(family_fork(f, 0, next), 0);
 	pid = fork();
 	REQUIRE(pid >= 0);
 	if (pid == 0) {
@@ -380,7 +380,7 @@ static void the_dead_are_gone(void)
 	close(one);
 	CHECK(family_presence(&f, 2) == FAMILY_GONE);
 	/* Who forks and gets no child. */
-	CHECK_EQ(family_fork(&f, 3), 0);
+	CHECK_EQ(family_fork(&f, 0, 3), 0);
 	CHECK(family_presence(&f, 3) == FAMILY_THERE || f.next >= 0);
 	family_in_parent(&f);
 	CHECK(family_presence(&f, 3) == FAMILY_GONE);
@@ -402,8 +402,7 @@ static void the_parent_too(void)
 		char c;
 
 		family_open(&f);
-		presence_take(f.fd, 4);
-		if (pipe(ends) != 0 || pipe(asked) != 0 || family_fork(&f, 5) != 0)
+		if (pipe(ends) != 0 || pipe(asked) != 0 || family_fork(&f, 4, 5) != 0)
 			_exit(1);
 		child = fork();
 		if (child == 0) {
@@ -440,13 +439,18 @@ static void short_of_descriptors(void)
 	none = was;
 	none.rlim_cur = 3;
 	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-	CHECK_EQ(family_fork(&f, 1), 0);
+	CHECK_EQ(family_fork(&f, 0, 3), -EMFILE);
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+	CHECK_EQ(family_fork(&f, 0, 3), 0);
+	family_in_parent(&f);
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	CHECK_EQ(family_fork(&f, 0, 1), 0);
 	CHECK(family_presence(&f, 1) == FAMILY_THERE);
 	family_in_parent(&f);
 	CHECK(family_presence(&f, 1) == FAMILY_GONE);
-	CHECK_EQ(family_fork(&f, 2), -EMFILE);
+	CHECK_EQ(family_fork(&f, 0, 2), -EMFILE);
 	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
-	CHECK_EQ(family_fork(&f, 2), 0);
+	CHECK_EQ(family_fork(&f, 0, 2), 0);
 	family_in_parent(&f);
 	family_close(&f);
 	CHECK(family_presence(&f, 2) == FAMILY_UNKNOWN);
