@@ -101,7 +101,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 
 # ------------------------------------------------------------------ building
 
-.PHONY: all libs tools demos bench-build tests deps demo demo-snapshots test test-unit test-sanitize test-tsan \
+.PHONY: test-programs-unit all libs tools demos bench-build tests deps demo demo-snapshots test test-unit test-sanitize test-tsan \
 	test-valgrind test-matrix soak fuzz bench bench-calls clang check-includes check-symbols check-demos check-fresh format \
 	format-check install uninstall clean help FORCE
 .DELETE_ON_ERROR:
@@ -113,6 +113,7 @@ libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
 tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
+test-programs-unit: $(unit)
 tests: $(unit) $(integration) $(stress) $(guard) $(snapshot) $(container) $(replay)
 
 # Everything is rebuilt when the compiler or its flags change.
@@ -211,7 +212,7 @@ test-unit: deps
 	$(Q)BUILD=$(BUILD) tests/run.sh unit
 
 test-sanitize:
-	$(remake) SAN=address,undefined DEBUG=1 WERROR=1 BUILD=$(BUILD)/asan tests
+	$(remake) SAN=address,undefined DEBUG=1 WERROR=1 BUILD=$(BUILD)/asan $(if $(filter-out unit,$(TESTS)),tests,test-programs-unit)
 	$(Q)BUILD=$(BUILD)/asan tests/run.sh $(TESTS)
 
 # Memcheck only: helgrind and drd know the locks of pthreads, not ours, which are futexes and C11
