@@ -349,7 +349,7 @@ static void fork_in_storm(const struct contents before[REGIONS], uint32_t first,
                           struct snapshot *taken)
 {
 	pid_t child;
-	int status;
+	int status = 0;
 
 	fflush(NULL);
 	child = fork();
@@ -529,7 +529,7 @@ static void remove_files(void)
 
 static void await_child(void)
 {
-	int status;
+	int status = 0;
 
 	if (!w.child)
 		return;

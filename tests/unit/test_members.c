@@ -118,7 +118,7 @@ static uint32_t gone;
 static enum slots_presence witness(void *arg, uint32_t member)
 {
 	(void)arg;
-	return gone >> member & 1 ? SLOTS_GONE : SLOTS_UNKNOWN;
+	return member < 32 && gone >> member & 1 ? SLOTS_GONE : SLOTS_UNKNOWN;
 }
 
 static void what_the_gone_held_is_free(void)
