@@ -294,7 +294,7 @@ static int help(void)
 	     "       quire snapshot merge -o OUT FILE...\n"
 	     "Of the image files that quire_snapshot_save writes.\n\n"
 	     "info tells what each says of itself: its UUID, that of its base (or that it is full),\n"
-	     "the region's name, when it was written, the length of the memory, how many pages are\n"
+	     "the region's name, when the snapshot was taken, the length of the memory, how many pages are\n"
 	     "stored, compressed, and (in increments) zeros, the size of the file, and the ratio of\n"
 	     "the stored pages' bytes to that.\n\n"
 	     "verify reads all of each and says \"FILE: good\", or what is wrong and where. Of several\n"
