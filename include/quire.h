@@ -600,7 +600,7 @@ struct quire_stats {
 	uint64_t zero_fills;         /* pages filled with zeros, fault-around included */
 	uint64_t rescues;            /* pages taken back from standby */
 	uint64_t write_faults;       /* first writes to clean pages */
-	uint64_t snapshot_copies;    /* pages copied for a snapshot when they were written */
+	uint64_t snapshot_copies;    /* pages copied for a snapshot: written, or about to be */
 	uint64_t refaults;           /* major faults on pages evicted less than a budget ago */
 	uint64_t pages_in;           /* pages read from the swap file */
 	uint64_t pages_out;          /* pages written to it */

@@ -457,6 +457,8 @@ void buffer_release(struct pager *p, uint32_t id, bool moved);
  * => BUFFER_NONE: no cluster is to be had (then as after cluster_get); the credit stays the caller's
  */
 uint32_t stage_get(struct pager *p, bool empty);
+/* The same of up to want that are neighbours. => the first of *got; takes so many credits */
+uint32_t stage_get_run(struct pager *p, uint32_t want, bool empty, uint32_t *got);
 /* It holds the page now. */
 void stage_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state);
 /* It is not needed; its memory stays, with the credit. */

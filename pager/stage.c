@@ -36,31 +36,44 @@ static void lend(struct pager *p, uint32_t id)
 		count(&p->populated, 1);
 }
 
-uint32_t stage_get(struct pager *p, bool empty)
+uint32_t stage_get_run(struct pager *p, uint32_t want, bool empty, uint32_t *got)
 {
-	uint32_t id = BUFFER_NONE;
+	uint32_t id = BUFFER_NONE, n = 0;
 
 	lock_acquire(&p->stage_lock);
 	if (p->stage == CLUSTER_NONE)
 		p->stage = cluster_get(p, empty ? 0 : CLUSTER_PAGES / 4);
 	if (p->stage != CLUSTER_NONE) {
 		struct cluster *c = &p->clusters[p->stage];
+		uint32_t end = MAX(MIN(credits_batch(p), CLUSTER_PAGES), c->used + 1u);
 
 		id = p->stage * CLUSTER_PAGES + c->used;
-		atomic_fetch_add(&c->refs, 1);
-		atomic_store(&c->buffer[c->used].state, BUFFER_CLAIMED);
-		if (++c->used >= MIN(credits_batch(p), CLUSTER_PAGES))
+		n = MIN(want, end - c->used);
+		atomic_fetch_add(&c->refs, n);
+		for (uint32_t i = 0; i < n; i++)
+			atomic_store(&c->buffer[c->used + i].state, BUFFER_CLAIMED);
+		c->used = (uint8_t)(c->used + n);
+		if (c->used >= end)
 			join_standby(p);
 	}
 	lock_release(&p->stage_lock);
-	if (id == BUFFER_NONE)
-		return id;
-	/* A page cannot be moved to where one is. */
-	if (empty &&
-	    atomic_load(&p->clusters[id / CLUSTER_PAGES].populated) >> id % CLUSTER_PAGES & 1)
-		kernel_drop(buffer_address(p, id), PAGE_BYTES);
-	lend(p, id);
+	*got = n;
+	for (uint32_t i = id; i < id + n; i++) {
+		uint64_t bit = UINT64_C(1) << i % CLUSTER_PAGES;
+
+		/* A page cannot be moved to where one is. */
+		if (empty && atomic_load(&p->clusters[i / CLUSTER_PAGES].populated) & bit)
+			kernel_drop(buffer_address(p, i), PAGE_BYTES);
+		lend(p, i);
+	}
 	return id;
+}
+
+uint32_t stage_get(struct pager *p, bool empty)
+{
+	uint32_t got;
+
+	return stage_get_run(p, 1, empty, &got);
 }
 
 void stage_fill(struct pager *p, uint32_t id, page_id page, slot_t slot, enum buffer_state state)

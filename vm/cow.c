@@ -65,10 +65,10 @@ void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot, bool mayb
 }
 
 /* The buffer's name is changed last: until then who finds it by its old name finds our entry held. */
-void cow_keep_buffer(struct quire_region *r, uint64_t page, uint32_t buffer)
+void cow_keep_buffer(struct quire_region *r, uint64_t page, uint32_t buffer, bool maybe)
 {
 	region_count_standby(r->target, false);
-	keep(r, page, entry_make(ENTRY_STANDBY, buffer));
+	keep(r, page, entry_make(ENTRY_STANDBY, buffer) | (maybe ? ENTRY_MAYBE : 0));
 	buffer_rename(&r->q->pager, buffer, PAGE_ID(r->target->id, page));
 }
 

@@ -50,8 +50,8 @@ bool cow_has_own(const struct quire_region *snapshot, uint64_t page);
 /* maybe: it becomes writable, but nobody has written to it yet, nor is about to */
 void cow_keep_slot(struct quire_region *r, uint64_t page, slot_t slot,
                    bool maybe); /* with its reference */
-void cow_keep_buffer(struct quire_region *r, uint64_t page,
-                     uint32_t buffer); /* in standby, not claimed */
+void cow_keep_buffer(struct quire_region *r, uint64_t page, uint32_t buffer,
+                     bool maybe); /* in standby, not claimed */
 void cow_keep_zeros(struct quire_region *r, uint64_t page, bool maybe);
 /* See that the target has room for the page's entry. => false: no memory */
 bool cow_reserve(struct quire_region *r, uint64_t page);

@@ -82,11 +82,7 @@ static enum change change_of(const struct quire_region *a, const struct quire_re
 
 	for (; a != b && change != CHANGED; a = snapshot_newer(a))
 		if (cow_has_own(a, page))
-			change = atomic_load(region_entry(a, page)) & ENTRY_MAYBE &&
-			                         entry_state(atomic_load(region_entry(a, page))) !=
-			                                 ENTRY_STANDBY ?
-			                 MAYBE :
-			                 CHANGED;
+			change = atomic_load(region_entry(a, page)) & ENTRY_MAYBE ? MAYBE : CHANGED;
 	return change;
 }
 

@@ -64,7 +64,7 @@ static void drop_standby(struct quire_region *r, uint64_t page, uint32_t buffer,
 
 	region_uncount_standby(r, ahead);
 	if (cow_is_shared(r, page)) {
-		cow_keep_buffer(r, page, buffer);
+		cow_keep_buffer(r, page, buffer, false);
 		entry_publish(r, page, after);
 		return;
 	}
@@ -149,7 +149,7 @@ static int keep_mapped(struct quire_region *r, uint64_t page, uint64_t held, uin
 		cow_keep_zeros(r, page, true);
 	} else {
 		stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
-		cow_keep_buffer(r, page, buffer);
+		cow_keep_buffer(r, page, buffer, false);
 	}
 	lose_pins(q, frame);
 	frames_leave(p, &frame, 1);

@@ -62,3 +62,8 @@ int engine_open(struct engine *e, struct quire *q, const char *name)
 		return error_set(ENOTSUP, "no engine works here (%s)", why);
 	return error_set(EINVAL, "unknown engine \"%s\"; allowed: %s", name, engine_names());
 }
+
+int engine_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
+{
+	return MIN(e->ops->save(e, r, page, buffer, 1), 0);
+}

@@ -75,11 +75,12 @@ struct engine_ops {
 	 */
 	int (*protect_all)(struct engine *e, struct quire_region *r, char *page, size_t n);
 	/*
-	 * The bytes of a mapped page, whose entry is held, into a buffer. Not by a handler thread,
-	 * unless it has no choice.
-	 * => -ENOENT: it is not there, the program has discarded it; or another -errno
+	 * The bytes of n mapped pages, whose entries are held, into as many buffers. Where
+	 * save_waits not by a handler thread, unless it has no choice.
+	 * => pages saved (> 0), or of the first -ENOENT: it is not there, the program has discarded
+	 *    it; or another -errno
 	 */
-	int (*save)(struct engine *e, struct quire_region *r, char *page, char *buffer);
+	int (*save)(struct engine *e, struct quire_region *r, char *page, char *buffer, unsigned n);
 	/* Move the buffer's page itself in, writable. => -ENOTSUP, -EBUSY, ...: nothing changed */
 	int (*place)(struct engine *e, char *page, char *buffer);
 	/* => pages writable from now on (> 0), or -errno */
@@ -105,9 +106,10 @@ struct engine_ops {
 	/* Credits are free again: serve what was put off (NULL if nothing ever is). */
 	void (*replenished)(struct engine *e);
 	/*
-	 * A page that is mapped was touched all the same, or is about to be: bring its bytes, if
-	 * they are elsewhere still (NULL: they never are). => 1: it did; 0: they are there; -errno
+	 * Are the bytes of a page that is mapped elsewhere still (NULL: they never are)? And bring
+	 * those of one that was touched, or is about to be. => 1, or -errno
 	 */
+	bool (*awaits)(struct engine *e, const struct quire_region *r, const char *page);
 	int (*bring)(struct engine *e, struct quire_region *r, char *page);
 	/* There is room again: accesses that were refused for want of it may be tried (NULL: always). */
 	void (*forgive)(struct engine *e);
@@ -139,6 +141,7 @@ struct uffd_state {
 	bool poison;
 	bool vector_drop; /* process_madvise(MADV_DONTNEED) on ourselves works */
 	int pidfd;
+	int memory;  /* /proc/self/mem, for handler threads; -1: there is none */
 	char *zeros; /* CLUSTER_PAGES pages of zeros to copy from */
 	struct lock reading_lock;
 	struct uffd_reader
@@ -162,6 +165,7 @@ struct engine {
 	struct quire *q;
 	char refused[ENGINE_WORDS]; /* "auto": which come first, and why they do not work here */
 	char notes[160];            /* what else there is to say of it here; or "" */
+	bool save_waits; /* who saves a page that is not there waits for a handler thread */
 	struct uffd_state uffd;
 	struct sigsegv_state sigsegv;
 };
@@ -175,5 +179,12 @@ extern const struct engine_ops engine_uffd, engine_uffd_signal, engine_sigsegv;
 int engine_open(struct engine *e, struct quire *q, const char *name);
 const char *engine_names(void);
 bool engine_known(const char *name);
+static inline bool engine_awaits(struct engine *e, const struct quire_region *r, const char *page)
+{
+	return e->ops->awaits && e->ops->awaits(e, r, page);
+}
+
+/* The engine's save, of one page. => 0 or -errno */
+int engine_save(struct engine *e, struct quire_region *r, char *page, char *buffer);
 
 #endif

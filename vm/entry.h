@@ -58,9 +58,8 @@ enum entry_state {
 #define ENTRY_LOST UINT64_C(32)    /* SLOT: it could not be read, accesses are refused */
 #define ENTRY_FAULTS UINT64_C(64)  /* accesses wait in the kernel: the engine wakes them */
 #define ENTRY_MARKS (ENTRY_WAITERS | ENTRY_FAULTS)
-#define ENTRY_MAYBE \
-	UINT64_C(256)       /* a snapshot's SLOT or ZERO: perhaps the page has not changed since */
-#define ENTRY_STAMP_SHIFT 8 /* SLOT: when it was evicted, 24 bits */
+#define ENTRY_MAYBE UINT64_C(256) /* a snapshot's: perhaps the page has not changed since */
+#define ENTRY_STAMP_SHIFT 8       /* a region's SLOT: when it was evicted, 24 bits */
 #define ENTRY_STAMP_MASK UINT64_C(0xffffff)
 
 static inline uint64_t entry_make(enum entry_state state, uint32_t payload)

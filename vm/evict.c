@@ -411,13 +411,12 @@ static void keep_copy(struct quire_region *r, uint64_t page)
 		credits_put(p, 1);
 		return;
 	}
-	if (r->q->engine.ops->save(&r->q->engine, r, region_page(r, page),
-	                           buffer_address(p, buffer)) != 0) {
+	if (engine_save(&r->q->engine, r, region_page(r, page), buffer_address(p, buffer)) != 0) {
 		stage_drop(p, buffer);
 		return;
 	}
 	stage_fill(p, buffer, PAGE_ID(r->target->id, page), SLOT_NONE, BUFFER_DIRTY);
-	cow_keep_buffer(r, page, buffer);
+	cow_keep_buffer(r, page, buffer, false);
 	REGION_COUNT(r, snapshot_copies, 1);
 }
 

@@ -140,8 +140,7 @@ static int from_memory(const struct place *at, char *bytes, struct content *out)
 {
 	struct quire *q = at->region->q;
 	struct frame *frame = &q->pager.frames[entry_payload(at->entry)];
-	int error = q->engine.ops->save(&q->engine, at->region, region_page(at->region, at->page),
-	                                bytes);
+	int error = engine_save(&q->engine, at->region, region_page(at->region, at->page), bytes);
 
 	if (!error) {
 		out->kind = CONTENT_BYTES;

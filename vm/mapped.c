@@ -3,7 +3,7 @@
  * vm/mapped.c - faults on pages that are mapped.
  *
  *   first_write      a page that its slot has, too: from now on it differs
- *   copy             a page that a snapshot has as it is now, and nothing else has
+ *   fault_copy       a page that a snapshot has as it is now, and nothing else has (copy.c)
  *   mapped_already   another thread was faster; the page was protected beside a
  *                    victim; or the program has discarded it itself
  */
@@ -115,110 +115,12 @@ static enum fault_result mapped_already(struct fault *f)
 	return f->error ? FAULT_REFUSED : FAULT_DONE;
 }
 
-/* The bytes of a page that is there and protected into a buffer; it is writable then. => 0 or -errno */
-static int save(struct quire_region *r, char *page, uint32_t buffer)
-{
-	struct engine *e = &r->q->engine;
-	int n = e->ops->save(e, r, page, buffer_address(&r->q->pager, buffer));
-
-	if (n == 0)
-		n = e->ops->unprotect(e, r, page, 1);
-	return MIN(n, 0);
-}
-
-/*
- * The same by taking the page out and putting a copy of it back: without touching it, as a
- * handler must not wait for what only it could serve.
- * => 0; -ENOENT: it was not there; -EBUSY: it cannot be taken; another -errno: it is in the
- *    buffer now, and nowhere else
- */
-static int take_and_put(struct quire_region *r, char *page, uint32_t buffer)
-{
-	struct engine *e = &r->q->engine;
-	char *bytes = buffer_address(&r->q->pager, buffer);
-	struct take_page t = { .region = r,
-		               .page = page,
-		               .buffer = bytes,
-		               .wanted = true,
-		               .dirty = true,
-		               .shared = true,
-		               .backed = !e->uffd.move };
-	int n;
-
-	e->ops->take(e, &t, 1);
-	if (t.result == TAKE_GONE)
-		return -ENOENT;
-	if (t.result != TAKE_DONE)
-		return -EBUSY;
-	n = e->ops->map(e, r, page, bytes, 1, true);
-	return n == 1 ? 0 : n;
-}
-
-/* The page could not be put back: it is in standby, like one that was evicted. */
-static enum fault_result left_out(struct fault *f, uint32_t buffer, int error)
-{
-	struct quire_region *r = f->region;
-	struct pager *p = &r->q->pager;
-	uint32_t frame = entry_payload(f->held);
-
-	f->error = error;
-	frames_leave(p, &frame, 1);
-	uncount(&r->counters.resident, 1);
-	uncount(&r->q->counters.resident, 1);
-	stage_fill(p, buffer, PAGE_ID(r->id, f->page), SLOT_NONE, BUFFER_DIRTY);
-	region_count_standby(r, false);
-	entry_publish(r, f->page, entry_make(ENTRY_STANDBY, buffer));
-	credits_put(p, 1);
-	return FAULT_REFUSED;
-}
-
-/* The first write since a snapshot to a page that is dirty: its bytes are the snapshot's. => inside the gate */
-static enum fault_result copy(struct fault *f)
-{
-	struct quire_region *r = f->region;
-	struct pager *p = &r->q->pager;
-	bool handler = thread_is_ours && !r->q->engine.ops->in_thread;
-	char *page = region_page(r, f->page);
-	uint32_t buffer;
-	int error;
-
-	if (!cow_reserve(r, f->page))
-		return fault_give_up(f, FAULT_NOMEM);
-	f->credit = f->credit || credits_try_new(p, 1);
-	buffer = f->credit ? stage_get(p, r->q->engine.uffd.move) : BUFFER_NONE;
-	if (buffer == BUFFER_NONE)
-		return fault_give_up(f, FAULT_UNBACKED);
-	f->credit = false;
-	error = handler ? take_and_put(r, page, buffer) : save(r, page, buffer);
-	if (error == -EBUSY && handler)
-		error = save(r, page, buffer);
-	else if (error && error != -ENOENT && handler)
-		return left_out(f, buffer, -error);
-	if (error) {
-		stage_drop(p, buffer);
-		if (error == -ENOENT)
-			return mapped_already(f);
-		f->error = -error;
-		return fault_give_up(f, FAULT_REFUSED);
-	}
-	if (page_is_zero(buffer_address(p, buffer))) {
-		cow_keep_zeros(r, f->page, false);
-		stage_drop(p, buffer);
-	} else {
-		stage_fill(p, buffer, PAGE_ID(r->target->id, f->page), SLOT_NONE, BUFFER_DIRTY);
-		cow_keep_buffer(r, f->page, buffer);
-	}
-	REGION_COUNT(r, snapshot_copies, 1);
-	frame_reference(p, entry_payload(f->held));
-	entry_publish(r, f->page, f->held);
-	return FAULT_DONE;
-}
-
 /* => 1: it is read-only now, and if that is not enough it will be touched again; -1: refused */
 static int bring(struct fault *f)
 {
 	struct engine *e = &f->region->q->engine;
-	int n = e->ops->bring ? e->ops->bring(e, f->region, region_page(f->region, f->page)) : 0;
+	char *page = region_page(f->region, f->page);
+	int n = engine_awaits(e, f->region, page) ? e->ops->bring(e, f->region, page) : 0;
 
 	f->error = -MIN(n, 0);
 	return n < 0 ? -1 : n;
@@ -230,6 +132,7 @@ enum fault_result fault_mapped(struct fault *f)
 	bool clean = r->q->pager.frames[entry_payload(f->held)].slot != SLOT_NONE;
 	enum fault_result result;
 	int brought = bring(f);
+	bool gone = false;
 
 	if (brought)
 		return fault_give_up(f, brought < 0 ? FAULT_REFUSED : FAULT_DONE);
@@ -237,8 +140,10 @@ enum fault_result fault_mapped(struct fault *f)
 	if (f->write && clean)
 		result = first_write(f);
 	else if (f->write && cow_is_shared(r, f->page))
-		result = copy(f);
+		result = fault_copy(f, &gone);
 	else
+		result = mapped_already(f);
+	if (gone)
 		result = mapped_already(f);
 	cow_leave(r);
 	return result == FAULT_UNBACKED ? fault_wait_to_copy(f) : result;

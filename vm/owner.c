@@ -20,13 +20,16 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	struct quire *q = owner;
 	struct quire_region *r = region_get(q, PAGE_ID_REGION(id));
 	uint64_t page = PAGE_ID_PAGE(id);
+	uint64_t maybe = 0;
 	bool ahead;
 
 	if (!r)
 		return false;
 	/* The region may be another than the buffer's, which has gone, under the same number. */
+	if (page < r->pages && region_leaf_touched(r, page) && r->is_snapshot)
+		maybe = atomic_load(region_entry(r, page)) & ENTRY_MAYBE;
 	if (page >= r->pages || !region_leaf_touched(r, page) ||
-	    !entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer))) {
+	    !entry_try(region_entry(r, page), entry_make(ENTRY_STANDBY, buffer) | maybe)) {
 		region_put(r);
 		return false;
 	}
@@ -36,8 +39,9 @@ static bool owner_retire(void *owner, page_id id, uint32_t buffer, slot_t slot)
 	ASSERT(slot != SLOT_NONE);
 	region_uncount_standby(r, ahead);
 	REGION_COUNT(r, swapped, 1);
-	/* A snapshot's has no stamp: nobody faults on it (and see ENTRY_MAYBE). */
-	entry_publish(r, page, r->is_snapshot ? entry_make(ENTRY_SLOT, slot) : entry_slot(q, slot));
+	/* A snapshot's has no stamp: nobody faults on it. */
+	entry_publish(r, page,
+	              r->is_snapshot ? entry_make(ENTRY_SLOT, slot) | maybe : entry_slot(q, slot));
 	buffer_release(&q->pager, buffer, false);
 	if (ahead) {
 		lock_acquire(&r->readahead_lock);

@@ -104,7 +104,7 @@ static void settle(struct fault *f, const struct rescue *s, uint32_t from, uint3
 		region_uncount_standby(r, ahead);
 		if (writable && !moved && cow_is_shared(r, s->first + from + i)) {
 			/* The bytes stay where they are, as the snapshot's. */
-			cow_keep_buffer(r, s->first + from + i, id);
+			cow_keep_buffer(r, s->first + from + i, id, false);
 			entry_publish(r, s->first + from + i, entry_make(ENTRY_MAPPED, frames[i]));
 			continue;
 		}

@@ -148,12 +148,12 @@ static int bring(struct engine *e, struct quire_region *r, char *page, bool dirt
 
 static int sigsegv_bring(struct engine *e, struct quire_region *r, char *page)
 {
-	return estate_awaits(e, r, page) ? bring(e, r, page, false) : 0;
+	return bring(e, r, page, false);
 }
 
 static int sigsegv_populate(struct engine *e, struct quire_region *r, char *page)
 {
-	int error = sigsegv_bring(e, r, page);
+	int error = estate_awaits(e, r, page) ? bring(e, r, page, false) : 0;
 
 	return error < 0 ? error : populate(page, 1);
 }
@@ -247,11 +247,16 @@ static void sigsegv_take(struct engine *e, struct take_page *t, unsigned n)
 	deliver(e, t, n);
 }
 
-static int sigsegv_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
+static int sigsegv_save(struct engine *e, struct quire_region *r, char *page, char *buffer,
+                        unsigned n)
 {
-	int error = estate_fetch(e, r, page);
+	int error = 0;
 
-	return error ? error : sigsegv_get(e->sigsegv.fd, page, buffer, PAGE_BYTES);
+	for (unsigned i = 0; i < n && !error; i++)
+		error = estate_fetch(e, r, page + ((size_t)i << PAGE_SHIFT));
+	if (!error)
+		error = sigsegv_get(e->sigsegv.fd, page, buffer, (size_t)n << PAGE_SHIFT);
+	return error ? error : (int)n;
 }
 
 static int sigsegv_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n)
@@ -483,6 +488,7 @@ const struct engine_ops engine_sigsegv = {
 	.forbids_write = sigsegv_forbids_write,
 	.protect = sigsegv_protect,
 	.populate = sigsegv_populate,
+	.awaits = estate_awaits,
 	.bring = sigsegv_bring,
 	.fork = estate_make,
 	.fork_in_parent = estate_made,

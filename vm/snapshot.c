@@ -73,8 +73,7 @@ static int copy_pinned(struct quire_region *r, struct quire_region *s, uint64_t 
 			credits_put(p, 1);
 		return -ENOMEM;
 	}
-	error = r->q->engine.ops->save(&r->q->engine, r, region_page(r, page),
-	                               buffer_address(p, buffer));
+	error = engine_save(&r->q->engine, r, region_page(r, page), buffer_address(p, buffer));
 	if (error == -ENOENT || (!error && page_is_zero(buffer_address(p, buffer)))) {
 		atomic_store(region_entry(s, page), ENTRY_ZERO);
 		stage_drop(p, buffer);

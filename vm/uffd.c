@@ -147,6 +147,19 @@ int uffd_descriptor(struct engine *e)
 	return error;
 }
 
+void uffd_open_memory(struct engine *e)
+{
+	struct uffd_state *u = &e->uffd;
+	char byte;
+
+	u->memory = e->ops->in_thread ? -1 : open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (u->memory >= 0 && pread(u->memory, &byte, 1, (off_t)(uintptr_t)u->zeros) != 1) {
+		close(u->memory);
+		u->memory = -1;
+	}
+	e->save_waits = !e->ops->in_thread && u->memory < 0;
+}
+
 int uffd_open(struct engine *e, bool in_thread)
 {
 	struct uffd_state *u = &e->uffd;
@@ -154,7 +167,7 @@ int uffd_open(struct engine *e, bool in_thread)
 	int why = 0, fd = descriptor(in_thread, &why), error;
 
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = -1;
+	u->fd = u->pidfd = u->memory = -1;
 	if (fd < 0)
 		return refuse(in_thread, why);
 	error = handshake(fd, 0, &offered);
@@ -180,6 +193,7 @@ int uffd_open(struct engine *e, bool in_thread)
 		uffd_close(e);
 		return -ENOMEM;
 	}
+	uffd_open_memory(e);
 	return 0;
 }
 
@@ -191,10 +205,12 @@ void uffd_close(struct engine *e)
 		close(u->fd);
 	if (u->pidfd >= 0)
 		close(u->pidfd);
+	if (u->memory >= 0)
+		close(u->memory);
 	if (u->zeros)
 		munmap(u->zeros, CLUSTER_PAGES * PAGE_BYTES);
 	lock_init(&u->reading_lock, RANK_ENGINE);
-	u->fd = u->pidfd = -1;
+	u->fd = u->pidfd = u->memory = -1;
 	u->zeros = NULL;
 }
 

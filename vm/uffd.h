@@ -84,7 +84,9 @@ void uffd_reading_begin(struct engine *e, struct uffd_reader *me, struct take_pa
                         unsigned n);
 void uffd_reading_end(struct engine *e, struct uffd_reader *me);
 
-int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer);
+/* A descriptor for save, of this process; without one save waits (engine.save_waits). */
+void uffd_open_memory(struct engine *e);
+int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer, unsigned n);
 int uffd_protect_all(struct engine *e, struct quire_region *r, char *page, size_t n);
 
 #endif

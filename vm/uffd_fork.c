@@ -21,11 +21,13 @@ int uffd_fork_in_child(struct engine *e)
 	struct uffd_state *u = &e->uffd;
 	int error;
 
-	/* The parent's, both: what is done through them is done to its memory. */
+	/* The parent's, all three: what is done through them is done to its memory. */
 	close(u->fd);
 	if (u->pidfd >= 0)
 		close(u->pidfd);
-	u->pidfd = -1;
+	if (u->memory >= 0)
+		close(u->memory);
+	u->pidfd = u->memory = -1;
 	u->readers = NULL;
 	error = uffd_descriptor(e);
 	if (error)
@@ -33,6 +35,7 @@ int uffd_fork_in_child(struct engine *e)
 		                 strerror(-error));
 	u->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	u->vector_drop = u->vector_drop && u->pidfd >= 0;
+	uffd_open_memory(e);
 	return 0;
 }
 

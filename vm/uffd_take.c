@@ -297,38 +297,57 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 }
 
 /*
- * A buffer without memory is filled by the kernel with one call; to copy into it would be a fault of
+ * Buffers without memory are filled by the kernel with one call; to copy into them would be faults of
  * the kernel's in the middle of another. Not by a handler, nor by who may wait for one: here the
- * kernel waits for the page if it is absent. => false: not so
+ * kernel waits for a page that is absent. => how many; 0: not so
  */
-static bool fill_buffer(struct engine *e, char *page, char *buffer)
+static unsigned fill_buffers(struct engine *e, char *page, char *buffer, unsigned n)
 {
 	const struct arena *buffers = &e->q->buffer_arena;
 	size_t at = (size_t)(buffer - (char *)buffers->base);
 	struct uffdio_copy c = { .dst = (uintptr_t)buffer,
 		                 .src = (uintptr_t)page,
-		                 .len = PAGE_BYTES };
+		                 .len = (uint64_t)n << PAGE_SHIFT };
 
-	return e->ops->in_thread && e->uffd.move && at < buffers->bytes &&
-	       ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0;
+	if (!e->uffd.move || at >= buffers->bytes)
+		return 0;
+	if (ioctl(e->uffd.fd, UFFDIO_COPY, &c) == 0)
+		return n;
+	return c.copy > 0 ? (unsigned)(c.copy >> PAGE_SHIFT) : 0;
 }
 
-int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
+/* Through the file nobody waits for a page that is not there: it is an error. => how many; 0: the first is not */
+static unsigned read_pages(struct engine *e, const char *page, char *buffer, unsigned n)
+{
+	if (n > 1)
+		kernel_madvise(buffer, (size_t)n << PAGE_SHIFT, MADV_POPULATE_WRITE);
+	long got = e->uffd.memory < 0 ? 0 :
+	                                pread(e->uffd.memory, buffer, (size_t)n << PAGE_SHIFT,
+	                                      (off_t)(uintptr_t)page);
+
+	return (unsigned)(MAX(got, 0) >> PAGE_SHIFT);
+}
+
+int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer, unsigned n)
 {
 	struct iovec local = { buffer, PAGE_BYTES }, remote = { page, PAGE_BYTES };
 	struct take_page t = { .region = r, .page = page, .buffer = buffer }, *list = &t;
+	unsigned saved = e->ops->in_thread ? fill_buffers(e, page, buffer, n) :
+	                                     read_pages(e, page, buffer, n);
 	struct uffd_reader me;
 	long got;
 	int error;
 
-	if (fill_buffer(e, page, buffer))
-		return 0;
+	if (saved)
+		return (int)saved;
+	if (e->uffd.memory >= 0)
+		return probe(e, page, TAKE_KEPT) == TAKE_GONE ? -ENOENT : -EACCES;
 	uffd_reading_begin(e, &me, &list, 1);
 	got = kernel_call(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
 	error = got < 0 ? errno : 0;
 	uffd_reading_end(e, &me);
 	if (got == (long)PAGE_BYTES)
-		return 0;
+		return 1;
 	if (error && error != EFAULT)
 		return -error;
 	return probe(e, page, TAKE_KEPT) == TAKE_GONE ? -ENOENT : -EACCES;

@@ -7,7 +7,8 @@
  *   registry.c  address -> region, without locks, for fault handlers
  *   region.c    reserving and giving up
  *   fault.c     a fault, stage by stage   zero_fill.c   first touches
- *   mapped.c    first writes
+ *   mapped.c    first writes                copy.c  those that a snapshot is given a copy for
+ *   around.c    which pages beside a touched one are served with it
  *   window.c    readahead: starting to read a window
  *   rescue.c    mapping what is in standby
  *   owner.c     what the pager asks: retire, arrived   evict.c  take
@@ -91,6 +92,7 @@ struct quire_region {
 	struct lock readahead_lock;
 	struct readahead readahead;     /* of slots */
 	struct faultaround faultaround; /* of zeros */
+	struct faultaround copies;      /* for snapshots, of pages that are written */
 	uint64_t write_next;            /* first writes to clean pages in order: the next, */
 	uint32_t write_window;          /* and how many are unprotected at once */
 	uint64_t rescue_next;           /* rescues in order */
@@ -295,6 +297,11 @@ enum fault_result fault_zero_fill(struct fault *f);
 enum fault_result fault_rescue(struct fault *f);
 /* A fault on a page that is mapped (mapped.c); its entry is held. => publishes the entry */
 enum fault_result fault_mapped(struct fault *f);
+/*
+ * A write to a page that is mapped, dirty and shared with a snapshot; its entry is held, inside the gate.
+ * => publishes the entry, unless *gone: it was not there
+ */
+enum fault_result fault_copy(struct fault *f, bool *gone);
 /* Put the entry back as it was. => result */
 enum fault_result fault_give_up(struct fault *f, enum fault_result result);
 /* A page that a clone has from its parent; its entry is held. => publishes it, as something of its own */

@@ -319,23 +319,27 @@ static int fake_unprotect(struct engine *e, struct quire_region *region, char *p
 	return end(fe, FAKE_UNPROTECT, page, n, error ? error : (int)n);
 }
 
-static int fake_save(struct engine *e, struct quire_region *r, char *page, char *buffer)
+static int fake_save(struct engine *e, struct quire_region *r, char *page, char *buffer, unsigned n)
 {
 	struct fake_engine *fe = fake_of(e);
-	struct fake_page *p;
-	char *bytes;
+	unsigned done = 0;
 	int error;
 
 	(void)r;
-	must_be_held(fe, "saved though its entry is not held", page, 1);
+	must_be_held(fe, "saved though its entry is not held", page, n);
 	pthread_mutex_lock(&fe->mutex);
-	error = begin(fe, FAKE_SAVE, 1);
-	p = page_of(fe, page, &bytes);
-	if (!error && !p->present)
+	error = begin(fe, FAKE_SAVE, n);
+	n = cut(fe, FAKE_SAVE, n);
+	for (; done < n && !error; done++) {
+		char *bytes;
+
+		if (!page_of(fe, page + done * PAGE_BYTES, &bytes)->present)
+			break;
+		memcpy(buffer + done * PAGE_BYTES, bytes, PAGE_BYTES);
+	}
+	if (!error && !done)
 		error = -ENOENT;
-	if (!error)
-		memcpy(buffer, bytes, PAGE_BYTES);
-	return end(fe, FAKE_SAVE, page, 1, error);
+	return end(fe, FAKE_SAVE, page, n, error ? error : (int)done);
 }
 
 static int fake_protect_all(struct engine *e, struct quire_region *region, char *page, size_t n)

@@ -289,6 +289,7 @@ bool fake_vm_write(struct fake_vm *vm)
 	struct pager *p = &vm->q->pager;
 	bool good = true;
 
+	stage_flush(p);
 	reclaim_enter(p);
 	for (uint32_t c = 0; c < p->cluster_count; c++) {
 		if (p->clusters[c].list != CLUSTERS_STANDBY)

@@ -306,6 +306,7 @@ static void refused(void)
 	{
 		bring_into(DIRTY);
 		taken = snapshot();
+		vm->q->engine.save_waits = !in_thread; /* then a handler does not save it */
 		fake_refuse(vm->fe, in_thread ? FAKE_UNPROTECT : FAKE_MAP, 0, 1, ENOMEM);
 		CHECK_EQ(fake_write(vm->r, PAGE, 9), FAULT_REFUSED);
 		CHECK_STATE(PAGE, in_thread ? ENTRY_MAPPED : ENTRY_STANDBY);
