@@ -87,6 +87,65 @@ static enum take_result take(uint64_t page, bool *dirty)
 	return t.result;
 }
 
+/* ----------------------------------------------------------------- save */
+
+/* Pages 0 to 3 are there, the others are not; as a handler of the engine's that has nobody beside it. */
+static void *save_some(void *arg)
+{
+	struct engine *e = &q->engine;
+	uint64_t held[6];
+	uint32_t c = cluster_get(&q->pager, 0);
+	char *buffer = buffer_address(&q->pager, c * CLUSTER_PAGES);
+	unsigned saved = 0;
+	int n;
+
+	thread_is_ours = true;
+	for (uint64_t i = 0; i < 6; i++)
+		held[i] = entry_hold(r, i);
+	uffd_protection(e, region_page(r, 0), 4, true);
+	/* Perhaps not all at once, but each that is there. */
+	while ((n = e->ops->save(e, r, region_page(r, saved), buffer + saved * PAGE_BYTES,
+	                         6 - saved)) > 0)
+		saved += (unsigned)n;
+	CHECK_EQ(saved, 4);
+	CHECK_EQ(n, -ENOENT);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(*(uint64_t *)(void *)(buffer + i * PAGE_BYTES), 10 + i);
+	CHECK(!is_present(4) && !is_present(5));
+	uffd_unprotect(e, r, region_page(r, 0), 4);
+	madvise(buffer, 4 * PAGE_BYTES, MADV_DONTNEED);
+	for (uint64_t i = 0; i < 6; i++)
+		entry_publish(r, i, held[i]);
+	cluster_put(&q->pager, c);
+	thread_is_ours = false;
+	return arg;
+}
+
+static void save_waits_for_nobody(const char *engine)
+{
+	uffd_start(engine);
+	quire_advise(r, 0, PAGES * PAGE_BYTES, QUIRE_ADVISE_RANDOM);
+	for (uint64_t i = 0; i < 4; i++)
+		*at(i, 0) = 10 + i;
+	CHECK_EQ(q->engine.save_waits, false);
+	save_some(NULL);
+	for (uint64_t i = 0; i < 4; i++)
+		CHECK_EQ((*at(i, 0))++, 10 + i);
+	uffd_finish();
+}
+
+static void save_by_a_handler(void)
+{
+	save_waits_for_nobody("uffd");
+}
+
+static void save_in_thread(void)
+{
+	save_waits_for_nobody("uffd-signal");
+}
+
+/* ----------------------------------------------------------------- take */
+
 /*
  * Of pages whose buffers have neither memory nor a credit one is copied; other clean
  * ones are dropped, dirty ones stay (or are moved).
@@ -402,6 +461,8 @@ static void write_into_the_probe(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
+		UNIT(save_by_a_handler),
+		UNIT(save_in_thread),
 		UNIT(no_page_is_there_twice_uffd),
 		UNIT(no_page_is_there_twice_signal),
 		UNIT(takes_what_is_there_uffd),
