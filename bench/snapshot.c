@@ -335,41 +335,37 @@ static void creations(const struct settings *s, enum contender who)
 
 /* ----------------------------------------------------------- first writes */
 
-/* Faults of memory that was touched since they were counted last: the kernel's are one a page. */
-static double faults(const struct memory *m, uint64_t *counted)
-{
-	struct quire_stats stats;
-	uint64_t before = *counted;
+enum pattern {
+	IN_ORDER,
+	AT_RANDOM,
+	ALONE, /* at random, and Quire is told: each page has a fault of its own */
+};
 
-	if (!m->quire)
-		return (double)(m->length / PAGE);
-	if (quire_region_stats_get(m->region, &stats))
-		give_up(OUT_FAILED, "quire_region_stats_get: %s", quire_error_message());
-	*counted = stats.minor_faults + stats.major_faults;
-	return (double)(*counted > before ? *counted - before : 1);
-}
-
-static void first_writes(const struct settings *s, enum contender who, bool at_random)
+static void first_writes(const struct settings *s, enum contender who, enum pattern pattern)
 {
-	enum figure rate = at_random ? F_SNAP_RANDOM : F_SNAP_ORDER;
+	static const enum figure ratio[] = { F_SNAP_ORDER_RATIO, F_SNAP_RANDOM_RATIO,
+		                             F_SNAP_ALONE_RATIO };
 	size_t length = snapshot_written(s), pages = length / PAGE;
-	uint32_t *order = page_order(pages, at_random);
+	uint32_t *order = page_order(pages, pattern != IN_ORDER);
 	struct memory m;
 	struct image image;
 
 	for (unsigned turn = 0; turn < TURNS; turn++) {
 		memory_open(&m, who, s, length);
-		uint64_t counted = 0;
-		double touched = write_pages(&m, order, 0) / faults(&m, &counted);
+		if (pattern == ALONE && m.quire &&
+		    quire_advise(m.region, 0, length, QUIRE_ADVISE_RANDOM))
+			give_up(OUT_FAILED, "quire_advise: %s", quire_error_message());
+		double touched = write_pages(&m, order, 0);
 		fill(&m);
 		double used = bytes_used(&m, NULL);
 		image_take(&image, &m);
-		faults(&m, &counted);
 		double wrote = write_pages(&m, order, 1);
-		yield_figure(rate, (double)pages / wrote / 1e3);
-		yield_figure(rate + 1, wrote / faults(&m, &counted) / touched);
+		yield_figure(ratio[pattern], wrote / touched);
+		if (pattern != ALONE)
+			yield_figure(pattern == AT_RANDOM ? F_SNAP_RANDOM : F_SNAP_ORDER,
+			             (double)pages / wrote / 1e3);
 		used = bytes_used(&m, &image) - used;
-		if (at_random && used > 0) /* 0: /proc does not tell of the child */
+		if (pattern == AT_RANDOM && used > 0) /* 0: /proc does not tell of the child */
 			yield_figure(F_SNAP_MEMORY, used / MIB);
 		image_check(&image, (struct question){ 0, 0 });
 		memory_check(&m, (struct question){ 1, 0 }, 0);
@@ -401,7 +397,8 @@ static void writes_beyond(const struct settings *s, enum contender who)
 void snapshot(const struct settings *s, enum contender who)
 {
 	creations(s, who);
-	first_writes(s, who, false);
-	first_writes(s, who, true);
+	first_writes(s, who, IN_ORDER);
+	first_writes(s, who, AT_RANDOM);
+	first_writes(s, who, ALONE);
 	writes_beyond(s, who);
 }
