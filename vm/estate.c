@@ -1,79 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* vm/estate.c - see estate.h. */
+/* vm/estate.c - the parent's half of estate.h: what is owed is given before it changes. */
 #include "vm/estate.h"
 
-#include "base/kernel.h"
 #include "base/presence.h"
 #include "vm/cover.h"
+#include "vm/estate_record.h"
 #include "vm/sigsegv.h"
-#include "vm/vm.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-enum { OWED_NOT, OWED, GIVING, LOST };
-
-/* In memory that parent and child share. Bytes, one a page, follow. */
-struct estate {
-	_Atomic uint64_t owed; /* pages, about */
-	uint32_t regions;
-	struct estate_region {
-		const char *base;
-		uint64_t pages, first;
-	} region[]; /* by id - 1 */
-};
-
-/* A look whether a child lives costs a system call: one in so many pages. */
-#define LOOK_EVERY 32u
-
-static struct estates *estates_of(struct engine *e)
-{
-	return &e->sigsegv.estates;
-}
-
-static struct estate *inherited(struct engine *e)
-{
-	return estates_of(e)->memory.base;
-}
-
-/* ----------------------------------------------------------- numbering */
-
-static size_t states_at(uint32_t regions)
-{
-	return round_up(sizeof(struct estate) + regions * sizeof(struct estate_region), PAGE_BYTES);
-}
-
-/* => the page's number; UINT64_MAX: it is of no region that there was at the fork */
-static uint64_t number_of(const struct estate *s, const struct quire_region *r, const char *page)
-{
-	uint64_t at = pages_of((size_t)(page - r->base));
-	const struct estate_region *known;
-
-	if (r->id > s->regions)
-		return UINT64_MAX;
-	known = &s->region[r->id - 1];
-	if (known->base != r->base || at >= known->pages || !region_leaf_touched(r, at))
-		return UINT64_MAX;
-	return known->first + at;
-}
-
-static _Atomic uint8_t *state_at(struct estate *s, uint64_t number)
-{
-	return (_Atomic uint8_t *)((char *)s + states_at(s->regions)) + number;
-}
-
-/* => NULL: nothing was ever owed of it */
-static _Atomic uint8_t *state_of(struct estate *s, const struct quire_region *r, const char *page)
-{
-	uint64_t number = number_of(s, r, page);
-
-	return number == UINT64_MAX ? NULL : state_at(s, number);
-}
 
 static int copy_page(int from, int to, const char *page)
 {
@@ -82,8 +18,6 @@ static int copy_page(int from, int to, const char *page)
 
 	return error ? error : sigsegv_put(to, page, bytes, sizeof bytes);
 }
-
-/* ------------------------------------------------------------ the parent */
 
 static bool is_gone(struct heir *h)
 {
@@ -131,16 +65,6 @@ static void lose(struct heir *h, struct quire_region *r, char *page)
 
 	if (state)
 		atomic_compare_exchange_strong(state, &owed, LOST);
-}
-
-/* The next page from i on, below n, of a leaf that was touched. */
-static size_t skip_untouched(const struct quire_region *r, const char *page, size_t i, size_t n)
-{
-	uint64_t first = pages_of((size_t)(page - r->base));
-
-	while (i < n && !region_leaf_touched(r, first + i))
-		i = (size_t)(((first + i) | (LEAF_ENTRIES - 1)) + 1 - first);
-	return MIN(i, n);
 }
 
 static int give_range(struct engine *e, struct heir *h, struct quire_region *r, char *page,
@@ -204,6 +128,12 @@ static void drop_heir(struct estates *all, uint32_t i)
 	close_heir(&all->heir[i]);
 	all->heirs--;
 	memmove(&all->heir[i], &all->heir[i + 1], (all->heirs - i) * sizeof all->heir[i]);
+}
+
+void estate_drop_heirs(struct estates *all)
+{
+	while (all->heirs)
+		drop_heir(all, all->heirs - 1);
 }
 
 /* Of children that want nothing any more, and of one more where there is no room for another. */
@@ -322,8 +252,6 @@ static int owe_all(struct engine *e, struct heir *h)
 	return 0;
 }
 
-static int fetch_all(struct engine *e);
-
 /* The child's file, with its presence, if there can be one: without /proc there cannot. => 0 or -errno */
 static int make_file(struct heir *h)
 {
@@ -352,7 +280,7 @@ int estate_make(struct engine *e)
 {
 	struct estates *all = estates_of(e);
 	struct heir *h;
-	int error = fetch_all(e);
+	int error = estate_fetch_all(e);
 
 	if (error)
 		return error;
@@ -381,224 +309,4 @@ void estate_made(struct engine *e)
 	struct estates *all = estates_of(e);
 
 	close_own(&all->heir[all->heirs - 1]);
-}
-
-/* ------------------------------------------------------------- the child */
-
-static _Atomic uint64_t *word_of(struct estates *all, uint64_t number)
-{
-	return &all->awaited[number / 64];
-}
-
-static uint64_t bit_of(uint64_t number)
-{
-	return UINT64_C(1) << number % 64;
-}
-
-bool estate_awaits(struct engine *e, const struct quire_region *r, const char *page)
-{
-	struct estates *all = estates_of(e);
-	uint64_t number;
-
-	if (likely(!all->memory.base))
-		return false;
-	number = number_of(inherited(e), r, page);
-	if (number == UINT64_MAX)
-		return false;
-	return atomic_load(word_of(all, number)) & bit_of(number);
-}
-
-void estate_arrived(struct engine *e, const struct quire_region *r, const char *page)
-{
-	struct estates *all = estates_of(e);
-	uint64_t number;
-
-	if (likely(!all->memory.base))
-		return;
-	number = number_of(inherited(e), r, page);
-	if (number == UINT64_MAX)
-		return;
-	atomic_fetch_and(word_of(all, number), ~bit_of(number));
-}
-
-static bool parent_is_gone(struct engine *e)
-{
-	struct pollfd p = { .fd = estates_of(e)->parent, .events = POLLIN };
-	struct timespec now = { 0 };
-
-	/* It has ended; or executes another program. */
-	return (p.fd >= 0 && syscall(SYS_ppoll, &p, 1, &now, NULL, 0) == 1) ||
-	       swapfile_is_gone(e->q->swap, swapfile_parent(e->q->swap));
-}
-
-/* The parent is giving it (X2). => false: it was, and is gone: the page is owed */
-static bool wait_for_parent(struct engine *e, _Atomic uint8_t *state)
-{
-	uint8_t giving = GIVING;
-
-	for (unsigned i = 1; atomic_load(state) == GIVING; i++) {
-		/* It may have been stopped. */
-		if (i < LOOK_EVERY)
-			sched_yield();
-		else
-			pause_reclaim();
-		if (i % LOOK_EVERY == 0 && parent_is_gone(e))
-			return !atomic_compare_exchange_strong(state, &giving, OWED);
-	}
-	return true;
-}
-
-int estate_fetch(struct engine *e, const struct quire_region *r, const char *page)
-{
-	struct estates *all = estates_of(e);
-	_Atomic uint8_t *state = all->memory.base ? state_of(inherited(e), r, page) : NULL;
-	char bytes[PAGE_BYTES];
-
-	while (state && atomic_load(state) != OWED_NOT) {
-		uint8_t owed = OWED;
-		/* So that nothing fails once the word is taken. */
-		int error = sigsegv_allow(e->sigsegv.fd, page, PAGE_BYTES);
-
-		if (!error)
-			error = sigsegv_get(all->fd, page, bytes, sizeof bytes);
-		if (error || atomic_load(state) == LOST)
-			return error ? error : -EIO;
-		if (atomic_compare_exchange_strong(state, &owed, OWED_NOT)) {
-			atomic_fetch_sub(&inherited(e)->owed, 1);
-			return sigsegv_put(e->sigsegv.fd, page, bytes, sizeof bytes);
-		}
-		wait_for_parent(e, state);
-	}
-	return 0;
-}
-
-static void forgo(struct engine *e, _Atomic uint8_t *state)
-{
-	uint8_t seen = OWED;
-
-	while (!atomic_compare_exchange_strong(state, &seen, OWED_NOT) && seen != OWED_NOT) {
-		if (seen == GIVING)
-			wait_for_parent(e, state);
-		seen = seen == LOST ? LOST : OWED;
-	}
-	if (seen == OWED)
-		atomic_fetch_sub(&inherited(e)->owed, 1);
-}
-
-void estate_forgo(struct engine *e, const struct quire_region *r, const char *page, size_t n)
-{
-	struct estates *all = estates_of(e);
-
-	if (likely(!all->memory.base))
-		return;
-	for (size_t i = skip_untouched(r, page, 0, n); i < n;
-	     i = skip_untouched(r, page, i + 1, n)) {
-		const char *at = page + (i << PAGE_SHIFT);
-		_Atomic uint8_t *state = state_of(inherited(e), r, at);
-
-		if (!state)
-			continue;
-		forgo(e, state);
-		estate_arrived(e, r, at);
-	}
-}
-
-static void close_file(struct estates *all)
-{
-	if (all->fd >= 0)
-		close(all->fd);
-	if (all->fd >= 0 && all->parent >= 0)
-		close(all->parent);
-	all->fd = all->parent = -1;
-}
-
-/* => standstill. Nothing more of the parent's is needed. */
-static int fetch_all(struct engine *e)
-{
-	struct estates *all = estates_of(e);
-	int error = 0;
-
-	if (!all->memory.base || all->fd < 0)
-		return 0;
-	for (uint32_t i = 0; i < regions_used(e->q); i++) {
-		struct quire_region *r = &e->q->regions[i];
-
-		if (!r->mapping)
-			continue;
-		for (size_t k = skip_untouched(r, r->base, 0, r->pages); k < r->pages && !error;
-		     k = skip_untouched(r, r->base, k + 1, r->pages))
-			error = estate_fetch(e, r, region_page(r, k));
-	}
-	if (!error)
-		close_file(all);
-	return error;
-}
-
-static int await_mapped(struct engine *e)
-{
-	struct estates *all = estates_of(e);
-	struct estate *s = inherited(e);
-	uint64_t pages = 0;
-	int error;
-
-	for (uint32_t i = 0; i < s->regions; i++)
-		pages += s->region[i].pages;
-	error = arena_open(&all->await_arena, (pages + 63) / 64 * sizeof *all->awaited + PAGE_BYTES,
-	                   false, "quire estate");
-	if (error)
-		return error;
-	all->awaited = all->await_arena.base;
-	for (uint32_t i = 0; i < regions_used(e->q); i++) {
-		struct quire_region *r = &e->q->regions[i];
-
-		if (!r->mapping)
-			continue;
-		for (size_t k = skip_untouched(r, r->base, 0, r->pages); k < r->pages;
-		     k = skip_untouched(r, r->base, k + 1, r->pages)) {
-			uint64_t number = number_of(s, r, region_page(r, k));
-
-			if (entry_state(atomic_load(region_entry(r, k))) != ENTRY_MAPPED)
-				continue;
-			atomic_fetch_or(word_of(all, number), bit_of(number));
-		}
-	}
-	return 0;
-}
-
-int estate_enter(struct engine *e)
-{
-	struct estates *all = estates_of(e);
-	struct heir own = all->heir[all->heirs - 1];
-
-	/* What we were owed ourselves, before we had children, we have. */
-	if (all->memory.base) {
-		arena_close(&all->memory);
-		arena_close(&all->await_arena);
-		close_file(all);
-	}
-	all->heirs--;
-	while (all->heirs)
-		drop_heir(all, all->heirs - 1);
-	all->memory = own.memory;
-	all->fd = e->sigsegv.fd;
-	/* (Had it ended already, it would give nothing any more, and not be asked for.) */
-	all->parent = (int)syscall(SYS_pidfd_open, getppid(), 0);
-	/* The child's own description; the other is the parent's. */
-	e->sigsegv.fd = own.own >= 0 ? own.own : own.fd;
-	if (own.own >= 0)
-		close(own.fd);
-	return await_mapped(e);
-}
-
-void estates_close(struct engine *e)
-{
-	struct estates *all = estates_of(e);
-
-	while (all->heirs)
-		drop_heir(all, all->heirs - 1);
-	if (!all->memory.base)
-		return;
-	arena_close(&all->memory);
-	arena_close(&all->await_arena);
-	close_file(all);
 }

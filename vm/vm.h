@@ -24,7 +24,7 @@
  *   uffd_thread.c, uffd_signal.c   its two ways to learn of a fault
  *   signals.c                      faults that come as a signal
  *   sigsegv.c                      the engine without userfaultfd: the pages' bytes
- *   estate.c                       which of these a child of fork has from its parent still
+ *   estate.c, estate_child.c       which of these a child of fork has from its parent still
  *   cover.c, cover_limits.c        what of a region is accessible
  *   guarded.c                      regions that system calls are served on (guard/)
  *   uffd_handler.c                 serving faults that come as messages
