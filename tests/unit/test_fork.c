@@ -256,6 +256,8 @@ static void threads(void)
 	int status = -1;
 	pid_t pid;
 
+	if (unit_foreign_threads())
+		return;
 	o = fake_owner_open(512, 2048);
 	fake_owner_swap(o, 0, 40);
 	CHECK_EQ(reader_start(&o->p), 0);

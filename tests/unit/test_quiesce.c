@@ -373,6 +373,8 @@ static void forks(void)
 	pthread_t t[AT_WORK], forker;
 	unsigned bad = 0;
 
+	if (unit_foreign_threads())
+		return;
 	stop = false;
 	for (uintptr_t i = 0; i < AT_WORK; i++)
 		t[i] = start(work_on, (void *)i);

@@ -109,6 +109,23 @@ static inline bool unit_foreign_memory(void)
 	return unit_valgrind();
 }
 
+/* TSan's runtime knows no child of fork that starts threads. => true, and said: the test is to be left out */
+static inline bool unit_foreign_threads(void)
+{
+	bool tsan = false;
+
+#if defined(__SANITIZE_THREAD__)
+	tsan = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+	tsan = true;
+#endif
+#endif
+	if (tsan)
+		printf("left out: ThreadSanitizer knows no threads of a child of fork\n");
+	return tsan;
+}
+
 /* Pages in memory of this process, by statm(5). */
 static inline unsigned long unit_resident_pages(void)
 {
