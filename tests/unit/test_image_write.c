@@ -207,7 +207,8 @@ static void file_size_limit(void)
 /* A mount namespace of this process's own: as root. */
 static bool apart(void)
 {
-	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+	return unshare(CLONE_NEWNS) == 0 &&
+	       mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0;
 }
 
 static int full_disk(void)

@@ -109,6 +109,14 @@ static inline bool unit_foreign_memory(void)
 	return unit_valgrind();
 }
 
+/* Nor are touches of what is not there for valgrind. => true, and said: the test is to be left out */
+static inline bool unit_foreign_faults(void)
+{
+	if (unit_valgrind())
+		printf("left out: to touch what is not there is an error to valgrind\n");
+	return unit_valgrind();
+}
+
 /* TSan's runtime knows no child of fork that starts threads. => true, and said: the test is to be left out */
 static inline bool unit_foreign_threads(void)
 {
