@@ -206,6 +206,8 @@ int main(int argc, char **argv)
 	              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (memory == MAP_FAILED)
 		unit_skip_all("the window's addresses cannot be used here");
+	if (unit_valgrind())
+		unit_skip_all("to touch what is not there is an error to valgrind");
 	scratch_start(&pager);
 	sigaction(SIGSEGV, &faults, NULL);
 	return unit_main(argc, argv, "serve", tests);
