@@ -9,6 +9,7 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,7 +114,7 @@ static void forks_when_others_have_extended(void)
 	slots_close(&a);
 }
 
-static uint32_t gone;
+static _Atomic uint32_t gone;
 
 static enum slots_presence witness(void *arg, uint32_t member)
 {
@@ -212,6 +213,98 @@ static void not_more_than_there_is_room_for(void)
 	CHECK_EQ(slots_fork(&a, NULL, NULL, &member), 0);
 	CHECK_EQ(member, 8);
 	CHECK(slots_check(&a));
+	slots_close(&a);
+}
+
+/*
+ * A sibling looks for the dead at the very moment at which a member is admitted: before its process has
+ * been made known it would be taken for one of them.
+ */
+static struct {
+	struct slots sibling;
+	pthread_t thread;
+	_Atomic bool reaped;
+} beside;
+
+static void *reap_beside(void *arg)
+{
+	slots_reap(&beside.sibling);
+	atomic_store(&beside.reaped, true);
+	return arg;
+}
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
+/* The sibling's turn, as long as there is one to be had. Then the member is there. */
+static int claim_slowly(void *arg, uint32_t member)
+{
+	REQUIRE_EQ(pthread_create(&beside.thread, NULL, reap_beside, NULL), 0);
+	for (int i = 0; i < 40 && !atomic_load(&beside.reaped); i++)
+		nap();
+	gone &= ~(1u << member);
+	return *(int *)arg;
+}
+
+/* => what slots_fork says, of a new member that is gone but for its claim, which says error */
+static int admit_beside(struct slots *a, int error, uint32_t *member)
+{
+	int said;
+
+	gone = ~3u;
+	atomic_store(&beside.reaped, false);
+	said = slots_fork(a, claim_slowly, &error, member);
+	pthread_join(beside.thread, NULL);
+	return said;
+}
+
+static void not_reaped_while_it_is_admitted(void)
+{
+	struct slots a = open_backed(1000);
+	uint32_t member = 0;
+	slot_t first;
+
+	slots_set_witness(&a, witness, NULL);
+	gone = 0;
+	REQUIRE_EQ(slots_alloc(&a, 40, false, &first), 40);
+	beside.sibling = make_member(&a);
+	REQUIRE_EQ(admit_beside(&a, 0, &member), 0);
+	CHECK_EQ(member, 2);
+	CHECK(a.control->is_member[2]);
+	CHECK_EQ(a.control->members, 3);
+	/* It has them still when nobody else has. */
+	slots_unref(&a, first, 40);
+	slots_unref(&beside.sibling, first, 40);
+	CHECK_EQ(a.control->used, 40);
+	CHECK(slots_check(&a) && slots_check(&beside.sibling));
+	gone = 1u << 2;
+	CHECK(slots_reap(&a));
+	CHECK_EQ(a.control->used, 0);
+	arena_close(&beside.sibling.reference_arena);
+	slots_close(&a);
+}
+
+/* What cannot be claimed never was a member: nothing is held for it. */
+static void not_admitted_without_its_claim(void)
+{
+	struct slots a = open_backed(1000);
+	uint32_t member = 0;
+	slot_t first;
+
+	slots_set_witness(&a, witness, NULL);
+	gone = 0;
+	REQUIRE_EQ(slots_alloc(&a, 40, false, &first), 40);
+	beside.sibling = make_member(&a);
+	CHECK_EQ(admit_beside(&a, -EMFILE, &member), -EMFILE);
+	CHECK_EQ(member, 0);
+	CHECK_EQ(a.control->members, 2);
+	CHECK(slots_check(&a));
+	slots_unref(&a, first, 40);
+	slots_unref(&beside.sibling, first, 40);
+	CHECK_EQ(a.control->used, 0);
+	arena_close(&beside.sibling.reference_arena);
 	slots_close(&a);
 }
 
@@ -465,6 +558,8 @@ int main(int argc, char **argv)
 		UNIT(recovers_what_the_gone_left_half_done),
 		UNIT(a_number_in_use_is_passed_over),
 		UNIT(not_more_than_there_is_room_for),
+		UNIT(not_reaped_while_it_is_admitted),
+		UNIT(not_admitted_without_its_claim),
 		UNIT(random_members),
 		UNIT(the_dead_are_gone),
 		UNIT(the_parent_too),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tests/unit/test_swapfile.c - the parts put together (swapfile/store.c): options,
- * limits, and real transfers. How the file is opened: test_file.c.
+ * limits, real transfers, and other processes that share it. How the file is opened: test_file.c.
  */
 #include "base/error.h"
 #include "swapfile/checksum.h"
@@ -13,12 +13,15 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---------------------------------------------------------------- options */
@@ -348,6 +351,205 @@ static void damage_is_found(void)
 	munmap(pages, 8 * PAGE_BYTES);
 }
 
+/* ---------------------------------------------------------------- beside a child */
+
+/*
+ * A child that shares the file has its turn in the middle of a system call of this process's: it works,
+ * unless it has to wait, and says so.
+ */
+static struct {
+	struct swapfile *s;
+	int (*work)(void);
+	int go[2], done[2];
+	pid_t child;
+	bool armed;             /* the next such call is the one */
+	bool without_fallocate; /* the file system has none */
+	bool asked;
+} turn;
+
+static void give_turn(void)
+{
+	struct pollfd p = { .fd = turn.done[0], .events = POLLIN };
+
+	turn.armed = false;
+	turn.asked = true;
+	(void)!write(turn.go[1], "x", 1);
+	poll(&p, 1, 40);
+}
+
+/* The library's calls come here. */
+int fcntl(int fd, int command, ...)
+{
+	va_list list;
+	long argument;
+
+	va_start(list, command);
+	argument = va_arg(list, long);
+	va_end(list);
+	if (command == F_OFD_SETLK && turn.armed)
+		give_turn();
+	return (int)syscall(SYS_fcntl, fd, command, argument);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	if (!turn.without_fallocate)
+		return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
+int ftruncate(int fd, off_t length)
+{
+	if (turn.without_fallocate && turn.armed)
+		give_turn();
+	return (int)syscall(SYS_ftruncate, fd, length);
+}
+
+static void turn_child(void)
+{
+	char c;
+
+	close(turn.go[1]);
+	if (swapfile_fork_in_child(turn.s) != 0 || read(turn.go[0], &c, 1) != 1)
+		_exit(100);
+	c = (char)turn.work();
+	(void)!write(turn.done[1], &c, 1);
+	/* Until the other has looked. */
+	_exit((int)read(turn.go[0], &c, 1));
+}
+
+static void turn_begin(struct swapfile *s, int (*work)(void))
+{
+	turn.s = s;
+	turn.work = work;
+	REQUIRE(pipe(turn.go) == 0 && pipe(turn.done) == 0);
+	REQUIRE_EQ(swapfile_fork(s), 0);
+	fflush(stdout);
+	turn.child = fork();
+	REQUIRE(turn.child >= 0);
+	if (turn.child == 0)
+		turn_child();
+	swapfile_fork_in_parent(s);
+	close(turn.go[0]);
+	close(turn.done[1]);
+	turn.asked = false;
+	turn.armed = true;
+}
+
+/* => what the child's work said, which it does now, if it had to wait */
+static int turn_result(void)
+{
+	char c = 100;
+
+	CHECK(turn.asked);
+	CHECK_EQ(read(turn.done[0], &c, 1), 1);
+	return c;
+}
+
+static void turn_end(void)
+{
+	int status;
+
+	close(turn.go[1]);
+	close(turn.done[0]);
+	CHECK(waitpid(turn.child, &status, 0) == turn.child && status == 0);
+}
+
+static int reap(void)
+{
+	return slots_reap(&turn.s->slots);
+}
+
+/* A new member is none of the dead, whenever another looks for them. */
+static void nobody_reaps_a_new_member(void)
+{
+	struct swapfile *s;
+	slot_t first;
+
+	REQUIRE_EQ(open_at(&s, test_dir), 0);
+	REQUIRE_EQ(swapfile_alloc(s, 20, &first), 20);
+	turn_begin(s, reap);
+	REQUIRE_EQ(swapfile_fork(s), 0);
+	CHECK_EQ(turn_result(), 0);
+	CHECK_EQ(swapfile_child(s), 2);
+	CHECK_EQ(s->slots.control->members, 3);
+	CHECK(s->slots.control->is_member[2]);
+	swapfile_fork_in_parent(s);
+	CHECK(swapfile_check(s));
+	turn_end();
+	swapfile_close(s);
+}
+
+enum { GROWTH = 256 };
+
+static unsigned take_slots(struct swapfile *s, unsigned n, slot_t *last)
+{
+	unsigned got = 0, k;
+	slot_t first;
+
+	while (got < n && (k = swapfile_alloc(s, 64, &first)) > 0) {
+		got += k;
+		*last = first + k - 1;
+	}
+	return got;
+}
+
+static off_t length_of(const struct swapfile *s)
+{
+	struct stat st;
+
+	return fstat(s->file.fd, &st) == 0 ? st.st_size : -1;
+}
+
+static bool is_long_enough(const struct swapfile *s)
+{
+	return length_of(s) >= (off_t)(s->slots.control->backed * PAGE_BYTES);
+}
+
+/* More than the file grows by at a time; the last of it is written. => 0: and read again */
+static int grow_beside(void)
+{
+	void *page = pages_new(1);
+	slot_t last = 0;
+
+	if (take_slots(turn.s, 2 * GROWTH, &last) < 2 * GROWTH)
+		return 1;
+	if (write_slots(turn.s, last, 1, page) != 0 || !is_long_enough(turn.s))
+		return 2;
+	/* The other goes on with what it was at. */
+	poll(NULL, 0, 80);
+	return slots_hold(turn.s, last, 1, page) && is_long_enough(turn.s) ? 0 : 3;
+}
+
+/* Where nothing can be preallocated the file is made longer, by one process at a time: never shorter. */
+static void never_shortened(void)
+{
+	struct swapfile *s;
+	slot_t last = 0;
+	unsigned got;
+
+	turn.without_fallocate = true;
+	REQUIRE_EQ(open_at(&s, test_dir), 0);
+	s->file.chunk = GROWTH * PAGE_BYTES;
+	turn_begin(s, grow_beside);
+	got = take_slots(s, GROWTH / 2, &last);
+	CHECK(got >= GROWTH / 2 && got < GROWTH);
+	CHECK(is_long_enough(s));
+	CHECK_EQ(turn_result(), 0);
+	CHECK(!s->file.preallocate);
+	CHECK(s->slots.control->backed >= 2 * GROWTH);
+	CHECK(is_long_enough(s));
+	/* What both have got they have apart from each other. */
+	CHECK(swapfile_used(s) >= 2 * GROWTH + got);
+	CHECK(swapfile_check(s));
+	turn_end();
+	turn.without_fallocate = false;
+	swapfile_close(s);
+}
+
+/* ---------------------------------------------------------------- checksums */
+
 static void same_sum_on_any_processor(void)
 {
 	unsigned char *page = pages_new(1);
@@ -403,6 +605,8 @@ int main(int argc, char **argv)
 		UNIT(many_threads_transfer),
 		UNIT(file_cut_short),
 		UNIT(damage_is_found),
+		UNIT(nobody_reaps_a_new_member),
+		UNIT(never_shortened),
 		UNIT(same_sum_on_any_processor),
 		UNIT(sums_while_another_opens),
 		UNIT_END,
