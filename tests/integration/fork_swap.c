@@ -10,6 +10,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -164,6 +165,75 @@ static void what_children_give_up(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* ------------------------------------------------ forks at the same moment */
+
+/* What it was given, all of which it still has when its parent has none of it; and gives it up. */
+static void check_and_drop(void *arg)
+{
+	unsigned v = (unsigned)(uintptr_t)arg;
+
+	alarm(20);
+	wait_for_go();
+	MUST(wrong(r, v % 2 * 64, 64, v) == 0);
+	MUST(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED) == 0);
+	if (v % 2)
+		MUST(quire_close(q) == 0);
+}
+
+static unsigned *ready; /* shared: how often one of two was */
+
+/* Both go on at the same moment. A last one of them does not wait for ever. */
+static void meet(unsigned round)
+{
+	double end = seconds_now() + 2;
+
+	__atomic_fetch_add(ready, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(ready, __ATOMIC_ACQUIRE) < 2 * round && seconds_now() < end)
+		;
+}
+
+/* A child that looks at what its parent writes over meanwhile, again and again. */
+static void fork_often(void *arg)
+{
+	unsigned end = 1 + (unsigned)(uintptr_t)arg;
+
+	alarm(60);
+	for (unsigned v = 1; v < end; v++) {
+		pid_t pid;
+
+		MUST(pipe(go) == 0);
+		meet(v);
+		pid = child_start(check_and_drop, (void *)(uintptr_t)v);
+		close(go[0]);
+		fill(r, 0, PAGES / 2, v + 1);
+		close(go[1]);
+		MUST(child_end(pid, 20) == 0);
+	}
+	MUST(wrong(r, 0, PAGES / 2, end) == 0 && wrong(r, PAGES / 2, PAGES / 2, 1) == 0);
+	MUST(errors.count == 0);
+}
+
+/* While their parent takes away what those had that it has killed. */
+static void siblings_fork_at_once(void)
+{
+	unsigned rounds = (unsigned)quick_or_full(30, 1000);
+	pid_t pid[2];
+
+	ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MUST(ready != MAP_FAILED);
+	begin(NULL, 0);
+	for (int i = 0; i < 2; i++)
+		pid[i] = child_start(fork_often, (void *)(uintptr_t)rounds);
+	for (unsigned i = 0; i < rounds / 2; i++)
+		CHECK(come_and_go(KILLED + i * WAYS));
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(child_end(pid[i], quick_or_full(20, 60)), 0);
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+	munmap(ready, PAGE);
+}
+
 /* ---------------------------------------------------------- a named file */
 
 static const char *path;
@@ -242,10 +312,11 @@ static void the_last_truncates(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(dead_children_hold_nothing),
-		                                  UNIT(what_a_child_has_stays),
-		                                  UNIT(what_children_give_up),
-		                                  UNIT(the_last_truncates), UNIT_END };
+	static const struct unit_test tests[] = {
+		UNIT(dead_children_hold_nothing), UNIT(what_a_child_has_stays),
+		UNIT(what_children_give_up),      UNIT(siblings_fork_at_once),
+		UNIT(the_last_truncates),         UNIT_END
+	};
 
 	return unit_main(argc, argv, "fork_swap", tests);
 }
