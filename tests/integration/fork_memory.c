@@ -131,6 +131,180 @@ static void while_the_parent_writes(void)
 	close_both();
 }
 
+/* ------------------------------------------------- pinned, for system calls */
+
+enum { WRITTEN = PINNED, READ = PINNED + 4 };
+
+static int ends[2], go[2];
+static quire_snapshot_t *shot;
+
+/* By write(2) from the pages: what does the kernel see there? */
+static size_t wrong_by_kernel(size_t page, size_t count, unsigned version)
+{
+	uint64_t words[PAGE / 8];
+	size_t bad = 0;
+
+	for (size_t p = page; p < page + count; p++) {
+		MUST(write(ends[1], page_at(image.r, p), PAGE) == (ssize_t)PAGE);
+		MUST(read(ends[0], words, PAGE) == (ssize_t)PAGE);
+		bad += wrong_page(words, p, version);
+	}
+	return bad;
+}
+
+/* By read(2) into the pages. */
+static void fill_by_kernel(size_t page, size_t count, unsigned version)
+{
+	uint64_t words[PAGE / 8];
+
+	for (size_t p = page; p < page + count; p++) {
+		fill_page(words, p, version);
+		MUST(write(ends[1], words, PAGE) == (ssize_t)PAGE);
+		MUST(read(ends[0], page_at(image.r, p), PAGE) == (ssize_t)PAGE);
+	}
+}
+
+static size_t wrong_in_snapshot(size_t page, size_t count, unsigned version)
+{
+	uint64_t words[PAGE / 8];
+	size_t bad = 0;
+
+	for (size_t p = page; p < page + count; p++) {
+		MUST(quire_snapshot_read(shot, p * PAGE, words, PAGE) == 0);
+		bad += wrong_page(words, p, version);
+	}
+	return bad;
+}
+
+/* The parent's pages are others by now. None of these has been touched before the kernel does. */
+static void give_pinned_to_calls(void *arg)
+{
+	char c;
+
+	alarm(20);
+	close(go[1]);
+	MUST(read(go[0], &c, 1) == 0);
+	/* Pipes of its own. */
+	MUST(pipe(ends) == 0);
+	MUST(wrong_by_kernel(WRITTEN, 4, 2) == 0);
+	fill_by_kernel(READ, 4, 7);
+	MUST(wrong(image.r, READ, 4, 7) == 0 && wrong_by_kernel(READ, 4, 7) == 0);
+	fill_by_kernel(WRITTEN, 2, 8);
+	MUST(wrong(image.r, WRITTEN, 2, 8) == 0 && wrong(image.r, WRITTEN + 2, 2, 2) == 0);
+	MUST(!shot || wrong_in_snapshot(PINNED, 8, (unsigned)(uintptr_t)arg) == 0);
+	image_fill(&image, 0, PAGES, 9);
+	MUST(quire_unpin(image.r, PINNED * PAGE, 8 * PAGE) == 0);
+	MUST(image_wrong(&image) == 0);
+	MUST(quire_close(q) == 0);
+}
+
+/* snapshots: before the pages are pinned, and after that */
+static void pinned_pages_in_calls(bool before, bool after)
+{
+	unsigned then = after ? 2 : 1;
+	pid_t pid;
+
+	begin(BUDGET);
+	shot = NULL;
+	MUST(pipe(ends) == 0 && pipe(go) == 0);
+	MUST(!before || quire_snapshot_create(image.r, &shot) == 0);
+	CHECK_EQ(quire_pin(image.r, PINNED * PAGE, 8 * PAGE), 0);
+	image_fill(&image, PINNED, 8, 2);
+	MUST(!after || quire_snapshot_create(image.r, &shot) == 0);
+	pid = child_start(give_pinned_to_calls, (void *)(uintptr_t)then);
+	close(go[0]);
+	fill_by_kernel(PINNED, 8, 3);
+	CHECK_EQ(wrong(image.r, PINNED, 8, 3), 0);
+	CHECK_EQ(quire_unpin(image.r, PINNED * PAGE, 8 * PAGE), 0);
+	fill(image.r, 40, 100, 5);
+	CHECK_EQ(quire_advise(image.r, PINNED * PAGE, 4 * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	close(go[1]);
+	CHECK_EQ(child_end(pid, 20), 0);
+	CHECK_EQ(nonzero(image.r, PINNED, 4), 0);
+	CHECK_EQ(wrong(image.r, PINNED + 4, 4, 3), 0);
+	CHECK(!shot || wrong_in_snapshot(PINNED, 8, then) == 0);
+	CHECK_EQ(quire_close(q), 0);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void pinned_pages(void)
+{
+	pinned_pages_in_calls(false, false);
+	pinned_pages_in_calls(true, false);
+	pinned_pages_in_calls(false, true);
+	pinned_pages_in_calls(true, true);
+}
+
+/* ------------------------------------------------------- several pagers */
+
+enum { PAGERS = 3, SIZES = 5 };
+
+/* Regions of each, as large as what a process maps: rings, records of all pages, stacks. */
+static const size_t sizes[SIZES] = { 1, 4, 32, 2100, 1 << 20 };
+static quire_t *several[PAGERS];
+static quire_region_t *places[PAGERS][SIZES];
+
+/* Of large ones not all is touched. */
+static size_t used(int size)
+{
+	return sizes[size] < 100 ? sizes[size] : 40;
+}
+
+static unsigned version_of(int pager, int size)
+{
+	return (unsigned)(1 + pager * SIZES + size);
+}
+
+static size_t wrong_places(unsigned more)
+{
+	size_t bad = 0;
+
+	for (int i = 0; i < PAGERS; i++)
+		for (int k = 0; k < SIZES; k++)
+			bad += wrong(places[i][k], 0, used(k), version_of(i, k) + more);
+	return bad;
+}
+
+static void fill_places(unsigned more)
+{
+	for (int i = 0; i < PAGERS; i++)
+		for (int k = 0; k < SIZES; k++)
+			fill(places[i][k], 0, used(k), version_of(i, k) + more);
+}
+
+static void has_its_places(void *arg)
+{
+	int order = (int)(uintptr_t)arg;
+
+	alarm(20);
+	MUST(wrong_places(0) == 0);
+	fill_places(100);
+	MUST(wrong_places(100) == 0);
+	for (int i = 0; i < PAGERS; i++)
+		for (int k = 0; k < SIZES; k++)
+			MUST(nonzero(places[i][k], sizes[k] - 1, sizes[k] > used(k)) == 0);
+	for (int i = 0; i < PAGERS; i++)
+		MUST(quire_close(several[order ? PAGERS - 1 - i : i]) == 0);
+}
+
+/* What the child maps for one of them must not be where another's regions are to be. */
+static void places_of_several_pagers(void)
+{
+	for (int i = 0; i < PAGERS; i++) {
+		several[i] = pager_open(BUDGET);
+		for (int k = 0; k < SIZES; k++)
+			places[i][k] = region_create(several[i], sizes[k] * PAGE);
+	}
+	fill_places(0);
+	for (int round = 0; round < 3; round++) {
+		CHECK_EQ(in_child(has_its_places, (void *)(uintptr_t)round, 20), 0);
+		CHECK_EQ(wrong_places(0), 0);
+	}
+	for (int i = 0; i < PAGERS; i++)
+		CHECK_EQ(quire_close(several[i]), 0);
+}
+
 /* -------------------------------------------------- children of children */
 
 /* arg: how many generations are to come */
@@ -266,6 +440,8 @@ int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = { UNIT(every_kind_of_page),
 		                                  UNIT(while_the_parent_writes),
+		                                  UNIT(pinned_pages),
+		                                  UNIT(places_of_several_pagers),
 		                                  UNIT(generations),
 		                                  UNIT(orphans),
 		                                  UNIT(apart),
