@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,14 +108,19 @@ static void wait_for_go(void)
 	MUST(read(go[0], &c, 1) == 0);
 }
 
-static void check_old(void *arg)
+static void check_old_now(void *arg)
 {
 	(void)arg;
-	wait_for_go();
 	MUST(wrong(r, 0, PAGES, 1) == 0);
 	fill(r, 0, PAGES, 6);
 	MUST(wrong(r, 0, PAGES, 6) == 0);
 	MUST(errors.count == 0);
+}
+
+static void check_old(void *arg)
+{
+	wait_for_go();
+	check_old_now(arg);
 }
 
 /* There is room for two of everything, not for three. */
@@ -234,6 +240,127 @@ static void siblings_fork_at_once(void)
 	munmap(ready, PAGE);
 }
 
+/* ------------------------------------------ children that could not have it */
+
+static void lose(void *arg)
+{
+	const bool *closes = arg;
+
+	MUST(errors.count == 1 && errors.kinds[QUIRE_ERROR_FORK] == 1);
+	MUST(!*closes || quire_close(q) == 0);
+}
+
+/* Children without the pager: whatever they do, and when they end. */
+static void lose_some(void)
+{
+	static const bool closes[] = { false, true };
+
+	for (int i = 0; i < 4; i++)
+		CHECK_EQ(child_end(child_start_short(lose, (void *)&closes[i % 2], 3), 20), 0);
+}
+
+/* To fork is to look for the dead. */
+static void fork_and_check_old(void *arg)
+{
+	wait_for_go();
+	MUST(in_child(check_old_now, arg, 20) == 0);
+	check_old_now(arg);
+}
+
+/*
+ * Before there was any child, when nothing could be made for one, and after it, when what is short is
+ * the child's own. Nor do they take their parent's presence with them, for which it would be one of the dead.
+ */
+static void lost_children_give_nothing_up(void)
+{
+	pid_t pid;
+
+	begin(NULL, 3 * PAGES + 200);
+	lose_some();
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	MUST(pipe(go) == 0);
+	pid = child_start(fork_and_check_old, NULL);
+	close(go[0]);
+	lose_some();
+	fill(r, 0, PAGES, 2);
+	CHECK_EQ(wrong(r, 0, PAGES, 2), 0);
+	lose_some();
+	close(go[1]);
+	CHECK_EQ(child_end(pid, 20), 0);
+	CHECK_EQ(wrong(r, 0, PAGES, 2), 0);
+	CHECK_EQ(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+	fill(r, 0, PAGES, 3);
+	CHECK_EQ(wrong(r, 0, PAGES, 3), 0);
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+static int gone[2]; /* ends when the parent has gone */
+
+static void lose_and_stay(void *arg)
+{
+	char c;
+
+	(void)arg;
+	close(go[1]);
+	close(gone[1]);
+	MUST(errors.count == 1);
+	(void)!read(go[0], &c, 1);
+}
+
+/* With what the parent had; there is no room for this beside it. */
+static void use_up(void *arg)
+{
+	quire_region_t *other;
+	char c;
+
+	(void)arg;
+	close(gone[1]);
+	close(go[1]);
+	MUST(read(gone[0], &c, 1) == 0);
+	other = region_create(q, PAGES * PAGE);
+	fill(other, 0, PAGES, 4);
+	MUST(wrong(other, 0, PAGES, 4) == 0 && wrong(r, 0, PAGES, 1) == 0);
+	MUST(errors.count == 0);
+}
+
+/* arg: where to write who the heir is. It has everything on the swap file, apart from its child. */
+static void leave_an_heir_and_lost_ones(void *arg)
+{
+	pid_t *heir = arg;
+
+	begin(NULL, 2 * PAGES + 100);
+	*heir = child_start(use_up, NULL);
+	/* One that fails in the child, maybe, and one for which nothing is ready any more. */
+	for (int i = 0; i < 2; i++)
+		child_start_short(lose_and_stay, NULL, 3);
+	fill(r, 0, PAGES, 2);
+	MUST(wrong(r, 0, PAGES, 2) == 0);
+	raise(SIGKILL);
+}
+
+/* That they live does not mean that he does, whose descriptors they have had. */
+static void lost_children_do_not_stand_for_their_parent(void)
+{
+	pid_t *heir = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int status = -1;
+
+	MUST(heir != MAP_FAILED);
+	MUST(pipe(go) == 0 && pipe(gone) == 0);
+	/* The heir is ours then. */
+	MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+	CHECK(WIFSIGNALED(in_child(leave_an_heir_and_lost_ones, heir, 20)));
+	close(gone[1]);
+	CHECK(waitpid(*heir, &status, 0) == *heir && status == 0);
+	close(go[1]);
+	for (int i = 0; i < 2; i++)
+		CHECK(wait(&status) > 0 && status == 0);
+	MUST(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
+	close(go[0]);
+	close(gone[0]);
+	munmap(heir, PAGE);
+}
+
 /* ---------------------------------------------------------- a named file */
 
 static const char *path;
@@ -312,11 +439,14 @@ static void the_last_truncates(void)
 
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = {
-		UNIT(dead_children_hold_nothing), UNIT(what_a_child_has_stays),
-		UNIT(what_children_give_up),      UNIT(siblings_fork_at_once),
-		UNIT(the_last_truncates),         UNIT_END
-	};
+	static const struct unit_test tests[] = { UNIT(dead_children_hold_nothing),
+		                                  UNIT(what_a_child_has_stays),
+		                                  UNIT(what_children_give_up),
+		                                  UNIT(siblings_fork_at_once),
+		                                  UNIT(lost_children_give_nothing_up),
+		                                  UNIT(lost_children_do_not_stand_for_their_parent),
+		                                  UNIT(the_last_truncates),
+		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork_swap", tests);
 }

@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -311,6 +312,32 @@ int child_end(pid_t pid, double seconds)
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	return -1;
+}
+
+static struct {
+	struct rlimit limit;
+	void (*f)(void *);
+} afterwards;
+
+static void run_afterwards(void *arg)
+{
+	MUST(setrlimit(RLIMIT_NOFILE, &afterwards.limit) == 0);
+	afterwards.f(arg);
+}
+
+pid_t child_start_short(void (*f)(void *), void *arg, unsigned most)
+{
+	struct rlimit less;
+	pid_t pid;
+
+	MUST(getrlimit(RLIMIT_NOFILE, &afterwards.limit) == 0);
+	afterwards.f = f;
+	less = afterwards.limit;
+	less.rlim_cur = most;
+	MUST(setrlimit(RLIMIT_NOFILE, &less) == 0);
+	pid = child_start(run_afterwards, arg);
+	MUST(setrlimit(RLIMIT_NOFILE, &afterwards.limit) == 0);
+	return pid;
 }
 
 int in_child(void (*f)(void *), void *arg, double seconds)

@@ -106,6 +106,11 @@ int in_child(void (*f)(void *), void *arg, double seconds);
 /* The same in two parts. */
 pid_t child_start(void (*f)(void *), void *arg);
 int child_end(pid_t pid, double seconds);
+/*
+ * child_start with descriptors of numbers below most only, while it forks: the child may be without its
+ * pagers. f has the limit that was there before.
+ */
+pid_t child_start_short(void (*f)(void *), void *arg, unsigned most);
 double seconds_now(void);
 double cpu_seconds(void);
 void sleep_seconds(double s);
