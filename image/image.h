@@ -119,6 +119,9 @@ struct image_writer {
 	int error;         /* of the first call that failed: it stays */
 };
 
+/* There is no image yet. For where image_forget may come before image_create. */
+void image_writer_init(struct image_writer *w);
+
 /*
  * Begin an image that image_commit will put at path. *d is copied.
  * => a symbolic link at path is replaced itself, not what it points to (rename(2))

@@ -228,6 +228,11 @@ static int open_memory(struct image_writer *w)
 	return error;
 }
 
+void image_writer_init(struct image_writer *w)
+{
+	*w = (struct image_writer){ .output = { .fd = -1, .directory = -1 } };
+}
+
 int image_create(struct image_writer *w, const char *path, const struct image_description *d)
 {
 	int error;

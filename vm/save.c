@@ -249,6 +249,8 @@ static int new_save(struct quire_region *s, struct quire_region *base, const cha
 	v->s = s;
 	v->base = base;
 	v->of = s->bytes;
+	/* A fork may come before it has a file. */
+	image_writer_init(&v->writer);
 	/* The caller's memory may be managed: not while signals are blocked. */
 	snprintf(v->path, sizeof v->path, "%s", path);
 	call_enter(&call);

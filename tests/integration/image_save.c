@@ -9,6 +9,8 @@
 #include "images.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -352,12 +354,65 @@ static void forked(void)
 	end();
 }
 
+static bool standard_streams(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			return false;
+	return true;
+}
+
+/* This thread and those that it starts have turns, on one CPU: a fork may come before their first. */
+static void take_turns(bool on, cpu_set_t *all)
+{
+	cpu_set_t one;
+
+	if (on) {
+		MUST(sched_getaffinity(0, sizeof *all, all) == 0);
+		CPU_ZERO(&one);
+		CPU_SET(sched_getcpu(), &one);
+	}
+	MUST(sched_setaffinity(0, sizeof one, on ? &one : all) == 0);
+}
+
+/* Before the save has a file: the child has none of it, and all that is none of its. */
+static void forked_at_once(void)
+{
+	cpu_set_t all;
+	quire_snapshot_t *s;
+	int status = -1;
+
+	MUST(standard_streams());
+	begin();
+	s = snapshot(r);
+	fflush(NULL);
+	take_turns(true, &all);
+	for (int i = 0; i < 10; i++) {
+		pid_t pid;
+
+		running = begin_save(s, img("file"), NULL, 0);
+		pid = fork();
+		if (pid == 0) {
+			alarm(30);
+			MUST(standard_streams());
+			MUST(quire_save_end(running) == -ECHILD);
+			_exit(0);
+		}
+		MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+		CHECK_EQ(status, 0);
+		CHECK_EQ(quire_save_end(running), 0);
+	}
+	take_turns(false, &all);
+	CHECK(file_is(img("file"), &now));
+	end();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(progress),         UNIT(canceled), UNIT(destroyed_meanwhile),
-		UNIT(closed_meanwhile), UNIT(several),  UNIT(bandwidth),
-		UNIT(forked),           UNIT_END,
+		UNIT(progress),         UNIT(canceled),       UNIT(destroyed_meanwhile),
+		UNIT(closed_meanwhile), UNIT(several),        UNIT(bandwidth),
+		UNIT(forked),           UNIT(forked_at_once), UNIT_END,
 	};
 
 	return unit_main(argc, argv, "image_save", tests);
