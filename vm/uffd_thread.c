@@ -471,6 +471,16 @@ static void crew_close(struct engine *e)
 	uffd_close(e);
 }
 
+/* In a child that is not to have it the threads are the parent's; their descriptors are there. */
+static void crew_forsake(struct engine *e)
+{
+	struct crew *crew = e->uffd.handler;
+
+	for (uint32_t i = 0; crew && i < crew->count; i++)
+		close(crew->member[i].event);
+	uffd_close(e);
+}
+
 const struct engine_ops engine_uffd = {
 	.name = "uffd",
 	.in_thread = false,
@@ -496,5 +506,5 @@ const struct engine_ops engine_uffd = {
 	.forgive = crew_forgive,
 	.fork_in_child = uffd_fork_in_child,
 	.attach_in_child = uffd_attach_in_child,
-	.forsake = uffd_close,
+	.forsake = crew_forsake,
 };
