@@ -295,6 +295,29 @@ static void lost_children_give_nothing_up(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+static void look_at_some(void *arg)
+{
+	(void)arg;
+	MUST(errors.count == 0 && load(page_at(r, 7)) != 0);
+}
+
+/* There is room for one of everything. */
+static void what_was_held_for_them_is_free(void)
+{
+	begin(NULL, PAGES + 120);
+	for (unsigned v = 2; v < 5; v++) {
+		/* After one that had everything something is ready for the next, and taken. */
+		CHECK_EQ(in_child(look_at_some, NULL, 20), 0);
+		lose_some();
+		CHECK_EQ(wrong(r, 0, PAGES, v - 1), 0);
+		CHECK_EQ(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_DONTNEED), 0);
+		fill(r, 0, PAGES, v);
+		CHECK_EQ(wrong(r, 0, PAGES, v), 0);
+	}
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 static int gone[2]; /* ends when the parent has gone */
 
 static void lose_and_stay(void *arg)
@@ -444,6 +467,7 @@ int main(int argc, char **argv)
 		                                  UNIT(what_children_give_up),
 		                                  UNIT(siblings_fork_at_once),
 		                                  UNIT(lost_children_give_nothing_up),
+		                                  UNIT(what_was_held_for_them_is_free),
 		                                  UNIT(lost_children_do_not_stand_for_their_parent),
 		                                  UNIT(the_last_truncates),
 		                                  UNIT_END };
