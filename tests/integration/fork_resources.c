@@ -290,6 +290,177 @@ static void too_few_descriptors(void)
 	CHECK_EQ(descriptors(), bare);
 }
 
+/* A second pager beside the one of begin. */
+static quire_t *second;
+static quire_region_t *second_region;
+static struct errors second_errors;
+
+static void begin_two(void)
+{
+	struct quire_options o = { .size = sizeof o,
+		                   .memory = BUDGET,
+		                   .on_error = errors_count,
+		                   .on_error_arg = &second_errors };
+
+	begin();
+	memset(&second_errors, 0, sizeof second_errors);
+	second = pager_open_options(&o);
+	second_region = region_create(second, PAGES * PAGE);
+	fill(second_region, 0, PAGES, 2);
+}
+
+/* Of that pager, which has version v: => was the child told? */
+static bool is_told(const struct errors *e, quire_region_t *of, unsigned v)
+{
+	if (e->count == 0) {
+		MUST(wrong(of, 0, PAGES, v) == 0);
+		fill(of, 0, 40, v + 4);
+		return false;
+	}
+	MUST(e->count == 1 && e->kinds[QUIRE_ERROR_FORK] == 1);
+	for (size_t p = 0; p < PAGES; p += 31)
+		MUST(try_load(page_at(of, p)).signal == SIGSEGV);
+	return true;
+}
+
+/* Each pager by itself; what the process cannot have it has nothing of. => status: how many it has not */
+static void has_some_of_two(void *arg)
+{
+	int told;
+
+	(void)arg;
+	alarm(20);
+	told = is_told(&errors, r, 1) + is_told(&second_errors, second_region, 2);
+	MUST(told < 2 || descriptors() == bare);
+	MUST(quire_close(q) == 0);
+	/* Nor has the second anything of the first one's. */
+	MUST(second_errors.count || wrong(second_region, 0, 40, 6) == 0);
+	MUST(quire_close(second) == 0 && descriptors() == bare);
+	_exit(told);
+}
+
+/* A child to which something is owed all the time, under sigsegv. */
+static void stay(void *arg)
+{
+	(void)arg;
+	alarm(60);
+	pause();
+}
+
+static void has_both(void *arg)
+{
+	(void)arg;
+	MUST(wrong(r, 0, 20, 1) == 0 && wrong(second_region, 0, 20, 2) == 0);
+	MUST(errors.count + second_errors.count == 0);
+}
+
+/* Whatever fails, and how far it has come by then: the parent has afterwards what it had before. */
+static void no_descriptor_is_lost(void)
+{
+	unsigned count[3] = { 0 }, steady;
+	pid_t sibling;
+
+	catch_install();
+	begin_two();
+	/* A failure before there is anything for children, too. */
+	CHECK_EQ(child_end(child_start_short(has_some_of_two, NULL, 3), 20), 2 << 8);
+	sibling = child_start(stay, NULL);
+	CHECK_EQ(in_child(has_both, NULL, 20), 0);
+	steady = descriptors();
+	for (unsigned most = 3; most < steady + 6; most += most + 8 < steady ? 4 : 1) {
+		int status = child_end(child_start_short(has_some_of_two, NULL, most), 20);
+
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) <= 2);
+		if (WIFEXITED(status) && WEXITSTATUS(status) <= 2)
+			count[WEXITSTATUS(status)]++;
+		CHECK_EQ(wrong(r, 0, 16, 1), 0);
+		/* Under sigsegv a dead child's file is closed by the next fork. */
+		CHECK_EQ(in_child(has_both, NULL, 20), 0);
+		CHECK_EQ(descriptors(), steady);
+	}
+	printf("both %u, one %u, none %u\n", count[0], count[1], count[2]);
+	CHECK(count[0] > 0 && count[1] > 0 && count[2] > 0);
+	CHECK_EQ(errors.count + second_errors.count, 0);
+	CHECK_EQ(wrong(r, 0, PAGES, 1) + wrong(second_region, 0, PAGES, 2), 0);
+	CHECK_EQ(quire_close(q), 0);
+	CHECK_EQ(quire_close(second), 0);
+	CHECK_EQ(descriptors(), bare);
+	kill(sibling, SIGKILL);
+	CHECK(WIFSIGNALED(child_end(sibling, 20)));
+}
+
+/* --------------------------------------------- while the parent saves */
+
+static quire_save_t *running;
+
+/* The handle is good for nothing but to be given up. arg: not NULL: the pager is closed first */
+static void has_no_save(void *arg)
+{
+	bool told = errors.count > 0;
+	uint64_t done, of = 0;
+
+	alarm(20);
+	if (arg)
+		MUST(quire_close(q) == 0);
+	MUST(quire_save_progress(running, &done, &of) && of == PAGES * PAGE);
+	quire_save_cancel(running);
+	MUST(quire_save_end(running) == -ECHILD);
+	MUST(contains(quire_error_message(), "child of fork"));
+	if (!arg)
+		MUST(quire_close(q) == 0);
+	MUST(descriptors() == bare);
+	_exit(told ? TOLD : SERVED);
+}
+
+static bool image_holds(const char *path, unsigned version)
+{
+	quire_snapshot_t *s = NULL;
+	uint64_t words[PAGE / 8];
+	size_t bad = 0;
+
+	MUST(quire_image_verify(path, NULL, NULL) == 0);
+	MUST(quire_snapshot_load(q, path, &s) == 0);
+	for (size_t p = 0; p < PAGES; p++) {
+		MUST(quire_snapshot_read(s, p * PAGE, words, PAGE) == 0);
+		bad += wrong_page(words, p, version) != 0;
+	}
+	return bad == 0;
+}
+
+/* The save goes on, and is the parent's alone, whether the child has the pager or has not. */
+static void while_the_parent_saves(void)
+{
+	struct quire_save_options o = { .size = sizeof o, .bandwidth = PAGES * PAGE };
+	const char *path = path_in(temporary_directory(), "image");
+	unsigned count[2] = { 0 }, used;
+	quire_snapshot_t *s = NULL;
+
+	begin();
+	CHECK_EQ(quire_snapshot_create(r, &s), 0);
+	used = descriptors();
+	CHECK_EQ(quire_save_begin(s, path, NULL, &o, &running), 0);
+	/* One that is there for its save only. */
+	CHECK_EQ(quire_snapshot_destroy(s), 0);
+	fill(r, 0, PAGES / 2, 2);
+	for (unsigned i = 0; i < 10 && !quire_save_progress(running, NULL, NULL); i++) {
+		unsigned most = i % 5 == 4 ? used + 64 : i % 5 + 3;
+		pid_t pid = child_start_short(has_no_save, i % 2 ? &q : NULL, most);
+		int status = child_end(pid, 20);
+
+		CHECK(status == SERVED << 8 || status == TOLD << 8);
+		count[status == TOLD << 8]++;
+	}
+	printf("served %u, told %u\n", count[SERVED], count[TOLD]);
+	CHECK(count[TOLD] > 1);
+	CHECK_EQ(quire_save_end(running), 0);
+	CHECK(image_holds(path, 1));
+	CHECK_EQ(entries(temporary_directory()), 1);
+	CHECK_EQ(wrong(r, 0, PAGES / 2, 2) + wrong(r, PAGES / 2, PAGES / 2, 1), 0);
+	CHECK_EQ(errors.count, 0);
+	CHECK_EQ(quire_close(q), 0);
+	CHECK_EQ(descriptors(), bare);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = { UNIT(budgets),
@@ -297,6 +468,8 @@ int main(int argc, char **argv)
 		                                  UNIT(generations_take_no_more),
 		                                  UNIT(closed_in_either_order),
 		                                  UNIT(too_few_descriptors),
+		                                  UNIT(no_descriptor_is_lost),
+		                                  UNIT(while_the_parent_saves),
 		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork_resources", tests);
