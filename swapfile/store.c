@@ -258,7 +258,6 @@ void swapfile_fork_in_parent(struct swapfile *s)
 
 int swapfile_fork_in_child(struct swapfile *s)
 {
-	void *arg = s->io_arg;
 	int error;
 
 	family_in_child(&s->family);
@@ -266,20 +265,22 @@ int swapfile_fork_in_child(struct swapfile *s)
 	slots_become(&s->slots, s->child);
 	if (s->io->attach) {
 		s->io->desert(s->io_arg);
-		error = s->io->attach(s->file.fd, &arg);
+		s->io_arg = NULL;
+		error = s->io->attach(s->file.fd, &s->io_arg);
 		if (error)
 			return error;
 	}
-	s->io_arg = arg;
-	look_open_again(&s->look, arg);
+	look_open_again(&s->look, s->io_arg);
 	return 0;
 }
 
-void swapfile_forsake(struct swapfile *s)
+void swapfile_forsake(struct swapfile *s, bool begun)
 {
-	if (s->io->desert)
-		s->io->desert(s->io_arg);
 	look_forget(&s->look);
+	if (s->io->attach && !begun)
+		s->io->desert(s->io_arg);
+	else if (s->io->attach && s->io_arg)
+		s->io->detach(s->io_arg);
 	family_close(&s->family);
 	close(s->file.fd);
 }

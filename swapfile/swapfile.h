@@ -99,8 +99,9 @@ int swapfile_fork_in_child(struct swapfile *s);
 /*
  * In a child that is not to have it (swapfile_fork, or _in_child, failed): what the process has of it
  * is closed, and no call made any more. It is the parent's: nothing is freed, nor truncated.
+ * begun: by swapfile_fork_in_child; there are threads of this process's then.
  */
-void swapfile_forsake(struct swapfile *s);
+void swapfile_forsake(struct swapfile *s, bool begun);
 
 /*
  * The processes that share it have numbers: of the child that is being forked, of the

@@ -144,8 +144,8 @@ static void in_parent(void)
 
 /* --------------------------------------------------------- in the child */
 
-/* The child cannot have it. Its addresses stay taken, and out of reach. */
-static void lose(struct quire *q, int error)
+/* The child cannot have it. Its addresses stay taken, and out of reach. begun: remake was called */
+static void lose(struct quire *q, int error, bool begun)
 {
 	struct quire_error e = {
 		.kind = QUIRE_ERROR_FORK,
@@ -168,7 +168,7 @@ static void lose(struct quire *q, int error)
 	}
 	/* Or the parent would seem to be there as long as this process is. */
 	pager_fork_forget(&q->pager);
-	swapfile_forsake(q->swap);
+	swapfile_forsake(q->swap, begun);
 	q->engine.ops->forsake(&q->engine);
 	if (q->on_error)
 		q->on_error(q->on_error_arg, &e);
@@ -204,13 +204,14 @@ static int remake(struct quire *q)
 static void child_one(struct quire *q)
 {
 	int error = q->fork_error;
+	bool begun = !error;
 
 	if (q->lost)
 		return;
-	if (!error)
+	if (begun)
 		error = remake(q);
 	if (error)
-		lose(q, error);
+		lose(q, error, begun);
 	else
 		allow_mappings(q, false);
 	if (!error)
