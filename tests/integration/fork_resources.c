@@ -290,7 +290,7 @@ static void too_few_descriptors(void)
 	CHECK_EQ(descriptors(), bare);
 }
 
-/* A second pager beside the one of begin. */
+/* A second pager beside the one of begin, whose I/O is by threads. */
 static quire_t *second;
 static quire_region_t *second_region;
 static struct errors second_errors;
@@ -299,6 +299,7 @@ static void begin_two(void)
 {
 	struct quire_options o = { .size = sizeof o,
 		                   .memory = BUDGET,
+		                   .io = "sync",
 		                   .on_error = errors_count,
 		                   .on_error_arg = &second_errors };
 
@@ -335,7 +336,7 @@ static void has_some_of_two(void *arg)
 	MUST(quire_close(q) == 0);
 	/* Nor has the second anything of the first one's. */
 	MUST(second_errors.count || wrong(second_region, 0, 40, 6) == 0);
-	MUST(quire_close(second) == 0 && descriptors() == bare);
+	MUST(quire_close(second) == 0 && descriptors() == bare && alone());
 	_exit(told);
 }
 
