@@ -250,5 +250,7 @@ int main(int argc, char **argv)
 		UNIT(discards_fail), UNIT(lost_is_refused),    UNIT_END,
 	};
 
+	if (unit_foreign_threads())
+		return 77;
 	return uffd_main(argc, argv, "estate", tests);
 }
