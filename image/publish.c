@@ -166,14 +166,17 @@ int output_open(struct image_output *o, const char *path)
 
 void output_close(struct image_output *o)
 {
+	int fd = o->fd, directory = o->directory;
+
 	if (o->named)
-		unlinkat(o->directory, o->temporary, 0);
-	if (o->fd >= 0)
-		close(o->fd);
-	if (o->directory >= 0)
-		close(o->directory);
+		unlinkat(directory, o->temporary, 0);
+	/* First: a child of a fork that comes in between closes nothing that is somebody else's by then. */
 	o->named = false;
 	o->fd = o->directory = -1;
+	if (fd >= 0)
+		close(fd);
+	if (directory >= 0)
+		close(directory);
 }
 
 /* ------------------------------------------------------------ publishing */

@@ -127,8 +127,11 @@ struct engine_ops {
 	 */
 	int (*fork_in_child)(struct engine *e);
 	int (*attach_in_child)(struct engine *e, struct quire_region *r);
-	/* Or, in a child that is not to have it, or in which one of these failed: close its descriptors. */
-	void (*forsake)(struct engine *e);
+	/*
+	 * Or, in a child that is not to have it, or in which one of these failed: close its descriptors.
+	 * started: start has been called in this process, whatever came of it
+	 */
+	void (*forsake)(struct engine *e, bool started);
 	/* Regions are shared mappings: a child has them of attach_in_child alone. */
 	bool own_mappings;
 };

@@ -144,8 +144,8 @@ static void in_parent(void)
 
 /* --------------------------------------------------------- in the child */
 
-/* The child cannot have it. Its addresses stay taken, and out of reach. begun: remake was called */
-static void lose(struct quire *q, int error, bool begun)
+/* The child cannot have it. Its addresses stay taken, and out of reach. */
+static void lose(struct quire *q, int error)
 {
 	struct quire_error e = {
 		.kind = QUIRE_ERROR_FORK,
@@ -166,12 +166,21 @@ static void lose(struct quire *q, int error, bool begun)
 		}
 		atomic_store(&r->alive, REGION_GONE);
 	}
-	/* Or the parent would seem to be there as long as this process is. */
-	pager_fork_forget(&q->pager);
-	swapfile_forsake(q->swap, begun);
-	q->engine.ops->forsake(&q->engine);
 	if (q->on_error)
 		q->on_error(q->on_error_arg, &e);
+}
+
+/*
+ * What the process has of one that was lost: or the parent would seem to be there as long as it is. After
+ * the standstill: threads that have been started may wait for its end.
+ */
+static void forsake(struct quire *q)
+{
+	if (q->fork_reached >= FORK_QUEUES)
+		pager_stop(&q->pager);
+	pager_fork_forget(&q->pager);
+	swapfile_forsake(q->swap, q->fork_reached >= FORK_BEGUN);
+	q->engine.ops->forsake(&q->engine, q->fork_reached >= FORK_ENGINE);
 }
 
 static int attach_all(struct quire *q)
@@ -192,30 +201,34 @@ static int remake(struct quire *q)
 	bool reader = q->pager.reader.started;
 	int error;
 
+	q->fork_reached = FORK_BEGUN;
 	pager_fork_forget(&q->pager);
 	prefetch_fork_in_child(&q->prefetch);
 	if ((error = swapfile_fork_in_child(q->swap)) || (error = ops->fork_in_child(&q->engine)) ||
-	    (error = attach_all(q)) || (error = pager_fork_in_child(&q->pager)) ||
-	    (reader && (error = reader_start(&q->pager))) || (error = ops->start(&q->engine)))
+	    (error = attach_all(q)))
 		return error;
-	return reclaimer_start(&q->pager);
+	q->fork_reached = FORK_QUEUES;
+	if ((error = pager_fork_in_child(&q->pager)) ||
+	    (reader && (error = reader_start(&q->pager))))
+		return error;
+	/* Whether all its threads can be had or none. */
+	q->fork_reached = FORK_ENGINE;
+	error = ops->start(&q->engine);
+	return error ? error : reclaimer_start(&q->pager);
 }
 
 static void child_one(struct quire *q)
 {
 	int error = q->fork_error;
-	bool begun = !error;
 
-	if (q->lost)
-		return;
-	if (begun)
-		error = remake(q);
-	if (error)
-		lose(q, error, begun);
-	else
-		allow_mappings(q, false);
 	if (!error)
-		saves_fork_in_child(q);
+		error = remake(q);
+	if (error) {
+		lose(q, error);
+		return;
+	}
+	allow_mappings(q, false);
+	saves_fork_in_child(q);
 }
 
 /*
@@ -249,10 +262,15 @@ static void in_child(void)
 		int error = q->lost ? 0 : keep_places(q);
 
 		q->fork_error = q->fork_error ? q->fork_error : error;
+		q->fork_reached = q->lost ? FORK_LOST : FORK_NOTHING;
 	}
 	for (struct quire *q = open_pagers; q; q = q->next_open)
-		child_one(q);
+		if (!q->lost)
+			child_one(q);
 	quiesce_end_in_child();
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		if (q->lost && q->fork_reached != FORK_LOST)
+			forsake(q);
 	finish();
 }
 

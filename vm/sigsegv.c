@@ -427,8 +427,9 @@ static int sigsegv_fork_in_child(struct engine *e)
 	return estate_enter(e);
 }
 
-static void sigsegv_forsake(struct engine *e)
+static void sigsegv_forsake(struct engine *e, bool started)
 {
+	(void)started;
 	estates_close(e);
 	cover_limits_close(e->sigsegv.limits);
 	close(e->sigsegv.fd);

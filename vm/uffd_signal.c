@@ -32,6 +32,12 @@ static void signal_close(struct engine *e)
 	uffd_close(e);
 }
 
+static void signal_forsake(struct engine *e, bool started)
+{
+	(void)started;
+	uffd_close(e);
+}
+
 const struct engine_ops engine_uffd_signal = {
 	.name = "uffd-signal",
 	.in_thread = true,
@@ -55,5 +61,5 @@ const struct engine_ops engine_uffd_signal = {
 	.drop = uffd_drop,
 	.fork_in_child = uffd_fork_in_child,
 	.attach_in_child = uffd_attach_in_child,
-	.forsake = uffd_close,
+	.forsake = signal_forsake,
 };

@@ -319,12 +319,15 @@ static unsigned fill_buffers(struct engine *e, char *page, char *buffer, unsigne
 /* Through the file nobody waits for a page that is not there: it is an error. => how many; 0: the first is not */
 static unsigned read_pages(struct engine *e, const char *page, char *buffer, unsigned n)
 {
-	if (n > 1)
-		kernel_madvise(buffer, (size_t)n << PAGE_SHIFT, MADV_POPULATE_WRITE);
-	long got = e->uffd.memory < 0 ? 0 :
-	                                pread(e->uffd.memory, buffer, (size_t)n << PAGE_SHIFT,
-	                                      (off_t)(uintptr_t)page);
+	size_t bytes = (size_t)n << PAGE_SHIFT;
+	ssize_t got;
 
+	if (e->uffd.memory < 0)
+		return 0;
+	/* All buffers at once: else each is a fault of the kernel's in the middle of the copy. */
+	if (n > 1)
+		kernel_madvise(buffer, bytes, MADV_POPULATE_WRITE);
+	got = pread(e->uffd.memory, buffer, bytes, (off_t)(uintptr_t)page);
 	return (unsigned)(MAX(got, 0) >> PAGE_SHIFT);
 }
 

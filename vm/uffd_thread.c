@@ -471,11 +471,15 @@ static void crew_close(struct engine *e)
 	uffd_close(e);
 }
 
-/* In a child that is not to have it the threads are the parent's; their descriptors are there. */
-static void crew_forsake(struct engine *e)
+/* Before they are started in this process the threads are the parent's; their descriptors are there. */
+static void crew_forsake(struct engine *e, bool started)
 {
 	struct crew *crew = e->uffd.handler;
 
+	if (started) {
+		crew_close(e);
+		return;
+	}
 	for (uint32_t i = 0; crew && i < crew->count; i++)
 		close(crew->member[i].event);
 	uffd_close(e);

@@ -120,6 +120,15 @@ struct quire_region {
 	char name[REGION_NAME_BYTES];
 };
 
+/* How far a child has come with its own pager: what is its own of it, and what its parent's. */
+enum fork_reached {
+	FORK_LOST, /* it was lost before: there is nothing */
+	FORK_NOTHING,
+	FORK_BEGUN,
+	FORK_QUEUES,
+	FORK_ENGINE,
+};
+
 struct quire {
 	struct lock snapshot_lock; /* one change of snapshots at a time */
 	struct lock lineage_lock;  /* for a look at, or a change of, a page's descent */
@@ -151,6 +160,7 @@ struct quire {
 	char choice[ENGINE_WORDS + 500]; /* quire_choice */
 	struct quire *next_open;         /* fork.c: another pager of the process */
 	int fork_error;                  /* 0: the child that is being forked has it */
+	enum fork_reached fork_reached;  /* in the child */
 	bool lost;                       /* this process is a child that could not have it */
 };
 

@@ -9,7 +9,9 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -390,6 +392,57 @@ static void no_descriptor_is_lost(void)
 	CHECK(WIFSIGNALED(child_end(sibling, 20)));
 }
 
+/* -------------------------------------------------------- too few threads */
+
+static pid_t limits_children; /* of this process; 0: none */
+static int threads_left;
+
+/* The library's calls come here, too. */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *), void *arg)
+{
+	static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+	int error = EAGAIN;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	if (!limits_children || getpid() == limits_children || threads_left > 0)
+		error = real(thread, attr, main, arg);
+	threads_left -= error == 0;
+	return error;
+}
+
+/* Of the threads that two pagers want the first few can be had: none stays that nobody needs. */
+static void too_few_threads(void)
+{
+	unsigned count[3] = { 0 }, steady;
+
+	if (SANITIZED)
+		return; /* they want the call for themselves */
+	catch_install();
+	begin_two();
+	CHECK_EQ(in_child(has_both, NULL, 20), 0);
+	steady = descriptors();
+	limits_children = getpid();
+	for (int most = 0; most < 24 && count[0] < 3; most++) {
+		int status;
+
+		threads_left = most;
+		status = child_end(child_start(has_some_of_two, NULL), 20);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) <= 2);
+		if (WIFEXITED(status) && WEXITSTATUS(status) <= 2)
+			count[WEXITSTATUS(status)]++;
+	}
+	limits_children = 0;
+	printf("both %u, one %u, none %u\n", count[0], count[1], count[2]);
+	CHECK(count[0] > 0 && count[1] + count[2] > 0);
+	CHECK_EQ(in_child(has_both, NULL, 20), 0);
+	CHECK_EQ(descriptors(), steady);
+	CHECK_EQ(wrong(r, 0, PAGES, 1) + wrong(second_region, 0, PAGES, 2), 0);
+	CHECK_EQ(quire_close(q), 0);
+	CHECK_EQ(quire_close(second), 0);
+	CHECK_EQ(descriptors(), bare);
+}
+
 /* --------------------------------------------- while the parent saves */
 
 static quire_save_t *running;
@@ -470,6 +523,7 @@ int main(int argc, char **argv)
 		                                  UNIT(closed_in_either_order),
 		                                  UNIT(too_few_descriptors),
 		                                  UNIT(no_descriptor_is_lost),
+		                                  UNIT(too_few_threads),
 		                                  UNIT(while_the_parent_saves),
 		                                  UNIT_END };
 
