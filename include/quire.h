@@ -153,7 +153,7 @@ struct quire_error {
  * Told of each failure in the background or on the fault path.  It runs on an
  * internal thread, whose stack is small (256 KiB), or inside a fault (perhaps in
  * a signal handler): it may do only what a signal handler may, must not touch
- * managed memory and must not call quire.
+ * managed memory and must not call quire, nor fork(2).
  */
 typedef void (*quire_error_fn)(void *arg, const struct quire_error *error);
 
