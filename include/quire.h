@@ -329,7 +329,7 @@ int quire_region_destroy(quire_region_t *r);
 enum quire_advice {
 	QUIRE_ADVISE_NORMAL = 0,     /* find sequential and strided patterns by observation */
 	QUIRE_ADVISE_SEQUENTIAL = 1, /* read ahead widely from the first miss */
-	QUIRE_ADVISE_RANDOM = 2,     /* never read ahead */
+	QUIRE_ADVISE_RANDOM = 2,     /* never read, fill or copy ahead */
 	QUIRE_ADVISE_WILLNEED = 3,   /* start reading the range into memory; does not wait */
 	QUIRE_ADVISE_COLD = 4,       /* evict the range before other pages */
 	QUIRE_ADVISE_DONTNEED = 5    /* discard: the range reads as zeros from now on */
@@ -385,7 +385,9 @@ bool quire_handle_signal(int signal, void *info, void *context);
 /*
  * A snapshot is a region's contents at one instant. It costs memory, of the pager's budget and
  * swap file, only for pages that change afterwards: of each, the old contents are kept once,
- * however many snapshots have them. (After the snapshots of ZFS and of WAFL; the write barrier
+ * however many snapshots have them. Where pages are written in order, or a block of 64 KiB here
+ * and there, those that are about to change are copied with the one that does, as pages are
+ * read ahead (not where the advice is QUIRE_ADVISE_RANDOM, nor without readahead). (After the snapshots of ZFS and of WAFL; the write barrier
  * is userfaultfd's, or mprotect(2).)
  *
  * Any number of snapshots, of any number of regions, up to 65,535 of both; destroyed in any
