@@ -387,8 +387,8 @@ bool quire_handle_signal(int signal, void *info, void *context);
  * swap file, only for pages that change afterwards: of each, the old contents are kept once,
  * however many snapshots have them. Where pages are written in order, or a block of 64 KiB here
  * and there, those that are about to change are copied with the one that does, as pages are
- * read ahead (not where the advice is QUIRE_ADVISE_RANDOM, nor without readahead). (After the snapshots of ZFS and of WAFL; the write barrier
- * is userfaultfd's, or mprotect(2).)
+ * read ahead (not where the advice is QUIRE_ADVISE_RANDOM, nor without readahead). (After the
+ * snapshots of ZFS and of WAFL; the write barrier is userfaultfd's, or mprotect(2).)
  *
  * Any number of snapshots, of any number of regions, up to 65,535 of both; destroyed in any
  * order. They outlive their region. All calls may be made from any thread, beside others that
