@@ -247,7 +247,7 @@ void quire_options_print(FILE *stream);
  * -EBUSY    the named swap file is in use, by another pager or process
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
- * -EMFILE, -ENFILE   too few file descriptors: it takes thirteen, and eight more,
+ * -EMFILE, -ENFILE   too few file descriptors: it takes fourteen, and eight more,
  *           which make reads faster, if the program still has some then
  * -ENOMEM   no address space or memory for buffers or metadata; the message says
  *           for what, how many bytes, and which limit is in the way
@@ -389,6 +389,9 @@ bool quire_handle_signal(int signal, void *info, void *context);
  * and there, those that are about to change are copied with the one that does, as pages are
  * read ahead (not where the advice is QUIRE_ADVISE_RANDOM, nor without readahead). (After the
  * snapshots of ZFS and of WAFL; the write barrier is userfaultfd's, or mprotect(2).)
+ *
+ * What the program discards by a system call that goes past the C library's madvise(2) is
+ * discarded in the snapshots that share it, too, under the engines uffd and uffd-signal.
  *
  * Any number of snapshots, of any number of regions, up to 65,535 of both; destroyed in any
  * order. They outlive their region. All calls may be made from any thread, beside others that

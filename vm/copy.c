@@ -244,10 +244,10 @@ static bool is_copied(struct quire_region *r, uint64_t page)
 	return !cow_is_shared(r, page);
 }
 
-/* Let pages go until no more than n of them want a buffer. */
+/* Let pages go until no more than n of them want a buffer; if that is one, all but the touched page. */
 static void shrink(struct copies *c, uint32_t wanted, uint32_t n)
 {
-	while (wanted > n) {
+	while (wanted > n || (n == 1 && c->n > 1)) {
 		bool last = c->touched < c->n - 1;
 		uint32_t i = last ? c->n - 1 : 0;
 

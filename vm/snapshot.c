@@ -275,8 +275,11 @@ static void merge_into_older(struct quire_region *s, struct quire_region *o)
 		if (wants)
 			hand_over(s, o, page, e);
 		lock_release(&q->lineage_lock);
-		/* Still something of its own: the region's page is not shared with the older one. */
-		entry_publish(s, page, wants ? ENTRY_ZERO : e);
+		/*
+		 * Still something of its own: the region's page is not shared with the older one. And
+		 * as long as it is looked at, whether the page has changed is what it was.
+		 */
+		entry_publish(s, page, wants ? ENTRY_ZERO | (e & ENTRY_MAYBE) : e);
 	}
 }
 

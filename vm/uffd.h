@@ -84,6 +84,11 @@ void uffd_reading_begin(struct engine *e, struct uffd_reader *me, struct take_pa
                         unsigned n);
 void uffd_reading_end(struct engine *e, struct uffd_reader *me);
 
+/*
+ * This is a handler thread of the engine uffd. It does not touch a page that may be gone: it would wait
+ * for itself, or for others who sleep.
+ */
+extern SIGNAL_SAFE_TLS bool thread_is_handler;
 /* A descriptor for save, of this process; without one save waits (engine.save_waits). */
 void uffd_open_memory(struct engine *e);
 int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer, unsigned n);

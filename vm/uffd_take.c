@@ -13,8 +13,9 @@
  *   drop  clean pages whose bytes are not wanted, by the same call as those that
  *         were copied; whether they are there still is asked of mincore(2).
  *
- * Scattered pages are copied where that is safe: clean pages always (nobody
- * can have them pinned for writing: that would have been a first write);
+ * Scattered pages are copied where that is safe: clean pages (nobody
+ * can have them pinned for writing: that would have been a first write), but by a
+ * handler that could not do so without waiting;
  * dirty ones under an in-thread engine, whose contract is that memory given to
  * the kernel is pinned with quire_pin. Otherwise dirty pages are moved, unless
  * the kernel cannot.
@@ -32,6 +33,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+SIGNAL_SAFE_TLS bool thread_is_handler;
 
 /* From this length on a run is moved in any case. */
 #define MOVE_RUN 4u
@@ -263,6 +266,37 @@ static unsigned choose(struct take_page **all, unsigned n, bool wanted, struct t
 	return k;
 }
 
+static bool in_core(char *page)
+{
+	unsigned char vector = 0;
+
+	return mincore(page, PAGE_BYTES, &vector) == 0 && (vector & 1);
+}
+
+/*
+ * One page. Through the file nobody waits for what is not there. A handler without it looks first; then
+ * only a discard that the program hides from us, in between, would have it wait for itself.
+ * => false: it is not there, or cannot be read
+ */
+static bool read_page(struct engine *e, char *page, char *buffer)
+{
+	struct iovec local = { buffer, PAGE_BYTES }, remote = { page, PAGE_BYTES };
+
+	if (e->uffd.memory >= 0)
+		return pread(e->uffd.memory, buffer, PAGE_BYTES, (off_t)(uintptr_t)page) ==
+		       (ssize_t)PAGE_BYTES;
+	return in_core(page) && kernel_call(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L,
+	                                    0L) == (long)PAGE_BYTES;
+}
+
+static void copy_by_handler(struct engine *e, struct take_page **list, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		list[i]->result = read_page(e, list[i]->page, list[i]->buffer) ?
+		                          TAKE_DONE :
+		                          probe(e, list[i]->page, TAKE_KEPT);
+}
+
 /* Read the pages' bytes without touching them ourselves: a page that is not there is an error, not a fault. */
 static void copy(struct engine *e, struct take_page **all, unsigned n)
 {
@@ -274,6 +308,10 @@ static void copy(struct engine *e, struct take_page **all, unsigned n)
 	n = choose(all, n, true, list);
 	if (n == 0)
 		return;
+	if (thread_is_handler) {
+		copy_by_handler(e, list, n);
+		return;
+	}
 	uffd_reading_begin(e, &me, list, n);
 	for (unsigned i = 0; i < n;) {
 		unsigned k = 0;
@@ -343,8 +381,11 @@ int uffd_save(struct engine *e, struct quire_region *r, char *page, char *buffer
 
 	if (saved)
 		return (int)saved;
-	if (e->uffd.memory >= 0)
+	if (e->uffd.memory >= 0 || thread_is_handler) {
+		if (e->uffd.memory < 0 && read_page(e, page, buffer))
+			return 1;
 		return probe(e, page, TAKE_KEPT) == TAKE_GONE ? -ENOENT : -EACCES;
+	}
 	uffd_reading_begin(e, &me, &list, 1);
 	got = kernel_call(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
 	error = got < 0 ? errno : 0;
@@ -460,6 +501,7 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 	struct take_page *list[CLUSTER_PAGES];
 	bool copy_it[CLUSTER_PAGES];
 	unsigned copied = 0, twice = 0;
+	bool moves = thread_is_handler && e->uffd.memory < 0;
 
 	for (unsigned i = 0, end; i < n; i = end) {
 		bool run;
@@ -471,8 +513,9 @@ void uffd_take(struct engine *e, struct take_page *pages, unsigned n)
 		run = end - i >= MOVE_RUN && pages[i].wanted;
 		for (unsigned k = i; k < end; k++)
 			copy_it[k] = !e->uffd.move ||
-			             !(pages[k].dirty &&
-			               (run || !e->ops->in_thread || !pages[k].backed));
+			             !((moves && pages[k].wanted) ||
+			               (pages[k].dirty &&
+			                (run || !e->ops->in_thread || !pages[k].backed)));
 		if (e->uffd.move && run)
 			move_run(e, &pages[i], &copy_it[i], end - i);
 		for (unsigned k = i; k < end; k++)

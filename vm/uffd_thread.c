@@ -329,7 +329,7 @@ static void *member_main(void *argument)
 	struct member *m = argument;
 	struct handler *h = &m->handler;
 
-	thread_is_ours = true;
+	thread_is_ours = thread_is_handler = true;
 	prctl(PR_SET_NAME, "quire-handler");
 	while (!atomic_load(&m->crew->stop)) {
 		bool busy = look(m);

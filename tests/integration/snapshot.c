@@ -13,6 +13,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define PAGES 1024u
 #define BUDGET (128 * PAGE) /* an eighth of them */
@@ -266,6 +268,54 @@ static void differences(void)
 	end();
 }
 
+static int add_pages(void *arg, size_t offset, size_t length)
+{
+	(void)offset;
+	*(size_t *)arg += length / PAGE;
+	return 0;
+}
+
+static _Atomic bool destroyed;
+
+static void *destroy(void *snapshot)
+{
+	MUST(quire_snapshot_destroy(snapshot) == 0);
+	atomic_store(&destroyed, true);
+	return NULL;
+}
+
+/* What is not written, but copied along with what is, has not changed, also while the snapshot between goes. */
+static void differences_meanwhile(void)
+{
+	quire_snapshot_t *first, *middle, *last;
+	size_t found;
+	pthread_t t;
+
+	q = pager_open(4 * PAGES * PAGE);
+	r = region_create(q, PAGES * PAGE);
+	for (unsigned round = 1; round <= 8; round++) {
+		for (uint64_t page = 0; page < PAGES; page++)
+			put_in(r, page, page + round);
+		first = snapshot(r);
+		middle = snapshot(r);
+		for (uint64_t page = 0; page < PAGES; page += page % 16 < 10 ? 2 : 6)
+			put_in(r, page, 9999);
+		last = snapshot(r);
+		atomic_store(&destroyed, false);
+		MUST(pthread_create(&t, NULL, destroy, middle) == 0);
+		for (unsigned more = 1; more; more--) {
+			found = 0;
+			CHECK_EQ(quire_snapshot_diff(first, last, add_pages, &found), 0);
+			CHECK_EQ(found, PAGES / 16 * 6);
+			more += !atomic_load(&destroyed);
+		}
+		pthread_join(t, NULL);
+		CHECK_EQ(quire_snapshot_destroy(first), 0);
+		CHECK_EQ(quire_snapshot_destroy(last), 0);
+	}
+	end();
+}
+
 /*
  * Writers draw numbers from one counter, and each writes the one that it has drawn into the next of
  * its pages. When a number is drawn its thread's earlier ones have been written: so if one is in
@@ -386,6 +436,36 @@ static void pinned(void)
 	end();
 }
 
+/*
+ * Pages of which the program has discarded what the clone inherits, by a call that nobody sees: they
+ * are served all the same, as what they were or as zeros.
+ */
+static void discarded_unseen(void)
+{
+	quire_region_t *clone = NULL;
+	quire_snapshot_t *s;
+	unsigned wrong = 0;
+
+	begin();
+	MUST(quire_advise(r, 0, PAGES * PAGE, QUIRE_ADVISE_RANDOM) == 0);
+	for (uint64_t page = 0; page < PAGES; page++)
+		put_in(r, page, page + 1);
+	/* Clean, and mapped. */
+	for (uint64_t page = 0; page < 64; page++)
+		MUST(is_in(r, page, page + 1));
+	s = snapshot(r);
+	MUST(quire_snapshot_clone(s, &clone) == 0);
+	MUST(syscall(SYS_madvise, quire_region_base(r), 64 * PAGE, MADV_DONTNEED) == 0);
+	alarm(30);
+	for (uint64_t page = 0; page < 64; page++)
+		wrong += !is_in(clone, page, page + 1) && !is_in(clone, page, 0);
+	for (uint64_t page = 64; page < PAGES; page++)
+		wrong += !is_in(clone, page, page + 1);
+	alarm(0);
+	CHECK_EQ(wrong, 0);
+	end();
+}
+
 static void misuse(void)
 {
 	quire_snapshot_t *s;
@@ -409,9 +489,17 @@ static void misuse(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(every_state), UNIT(copied_once), UNIT(clones),
-		UNIT(rolled_back), UNIT(differences), UNIT(one_instant),
-		UNIT(pinned),      UNIT(misuse),      UNIT_END,
+		UNIT(every_state),
+		UNIT(copied_once),
+		UNIT(clones),
+		UNIT(rolled_back),
+		UNIT(differences),
+		UNIT(one_instant),
+		UNIT(pinned),
+		UNIT(discarded_unseen),
+		UNIT(differences_meanwhile),
+		UNIT(misuse),
+		UNIT_END,
 	};
 
 	return unit_main(argc, argv, "snapshot", tests);

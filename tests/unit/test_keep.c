@@ -221,6 +221,41 @@ static void little_memory(void)
 	}
 }
 
+/* No buffer at all, though pages are held beside the written one and passed between them: all go again. */
+static void no_cluster(void)
+{
+	FOR_EACH_KIND(1024)
+	{
+		struct pager *p = &vm->q->pager;
+		uint32_t max = p->cluster_max, c, hoard = CLUSTER_NONE;
+
+		make_dirty(0, 64);
+		taken = snapshot();
+		for (uint64_t page = 1; page < 10; page += 2)
+			put(page, 7);
+		stage_flush(p);
+		p->cluster_max = p->cluster_count;
+		while ((c = cluster_get(p, 0)) != CLUSTER_NONE) {
+			p->clusters[c].next = hoard;
+			hoard = c;
+		}
+		/* The sixth of its block, beside one that has been written. */
+		CHECK(fake_fault(vm->r, 12, true, false) == FAULT_DEFERRED);
+		CHECK(fake_fault(vm->r, 10, true, false) == FAULT_DEFERRED);
+		for (uint64_t page = 0; page < 64; page++)
+			CHECK(!(atomic_load(region_entry(vm->r, page)) & ENTRY_BUSY));
+		p->cluster_max = max;
+		while ((c = hoard) != CLUSTER_NONE) {
+			hoard = p->clusters[c].next;
+			cluster_put(p, c);
+		}
+		CHECK_VM();
+		for (uint64_t page = 0; page < 64; page++)
+			put(page, 8);
+		check_images(taken, 0, 64);
+	}
+}
+
 /* Of a cluster of buffers four are left: they are the written page's and its nearest neighbours'. */
 static void few_buffers(void)
 {
@@ -421,19 +456,13 @@ static void gone(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(in_order),
-		UNIT(downward),
-		UNIT(dense_blocks),
-		UNIT(not_asked_for),
-		UNIT(other_pages),
-		UNIT(little_memory),
-		UNIT(few_buffers),
-		UNIT(at_random),
-		UNIT(copied_for_nothing),
-		UNIT(cut_short),
-		UNIT(refused_calls),
-		UNIT(gone),
-		UNIT_END,
+		UNIT(in_order),     UNIT(downward),
+		UNIT(dense_blocks), UNIT(not_asked_for),
+		UNIT(other_pages),  UNIT(little_memory),
+		UNIT(few_buffers),  UNIT(no_cluster),
+		UNIT(at_random),    UNIT(copied_for_nothing),
+		UNIT(cut_short),    UNIT(refused_calls),
+		UNIT(gone),         UNIT_END,
 	};
 
 	return unit_main(argc, argv, "keep", tests);
