@@ -18,6 +18,7 @@
 
 #define PAGES 1024u
 #define BUDGET (128 * PAGE) /* an eighth of them */
+#define MANY 8192u
 
 static quire_t *q;
 static quire_region_t *r;
@@ -291,14 +292,14 @@ static void differences_meanwhile(void)
 	size_t found;
 	pthread_t t;
 
-	q = pager_open(4 * PAGES * PAGE);
-	r = region_create(q, PAGES * PAGE);
-	for (unsigned round = 1; round <= 8; round++) {
-		for (uint64_t page = 0; page < PAGES; page++)
+	q = pager_open(3 * MANY * PAGE);
+	r = region_create(q, MANY * PAGE);
+	for (unsigned round = 1; round <= 4; round++) {
+		for (uint64_t page = 0; page < MANY; page++)
 			put_in(r, page, page + round);
 		first = snapshot(r);
 		middle = snapshot(r);
-		for (uint64_t page = 0; page < PAGES; page += page % 16 < 10 ? 2 : 6)
+		for (uint64_t page = 0; page < MANY; page += page % 16 < 10 ? 2 : 6)
 			put_in(r, page, 9999);
 		last = snapshot(r);
 		atomic_store(&destroyed, false);
@@ -306,7 +307,7 @@ static void differences_meanwhile(void)
 		for (unsigned more = 1; more; more--) {
 			found = 0;
 			CHECK_EQ(quire_snapshot_diff(first, last, add_pages, &found), 0);
-			CHECK_EQ(found, PAGES / 16 * 6);
+			CHECK_EQ(found, MANY / 16 * 6);
 			more += !atomic_load(&destroyed);
 		}
 		pthread_join(t, NULL);
