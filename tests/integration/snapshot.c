@@ -18,7 +18,7 @@
 
 #define PAGES 1024u
 #define BUDGET (128 * PAGE) /* an eighth of them */
-#define MANY 16384u
+#define MANY 6144u
 #define DENSE 256u
 
 static quire_t *q;
@@ -316,9 +316,12 @@ static void differences_meanwhile(void)
 		comparison.first = snapshot(r);
 		middle = snapshot(r);
 		for (uint64_t page = 0; page < DENSE; page += page % 16 < 10 ? 2 : 6)
-			put_in(r, page, 9999);
+			put_in(r, page, 99999);
+		/* And these one by one. */
+		MUST(quire_advise(r, 0, MANY * PAGE, QUIRE_ADVISE_RANDOM) == 0);
 		for (uint64_t page = DENSE; page < MANY; page++)
-			put_in(r, page, 9999);
+			put_in(r, page, 99999);
+		MUST(quire_advise(r, 0, MANY * PAGE, QUIRE_ADVISE_NORMAL) == 0);
 		comparison.last = snapshot(r);
 		MUST(pthread_create(&t, NULL, compare, NULL) == 0);
 		while (atomic_load(&comparison.made) < 2)
