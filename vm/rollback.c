@@ -76,7 +76,8 @@ static int roll_back(struct quire_region *r, struct quire_region *s)
 		else if (snapshot_has_changed(s, NULL, page))
 			error = roll_page(r, s, page);
 	}
-	return error;
+	/* That a page could not be taken is something else than a pin: others have been rolled back. */
+	return error == -EBUSY ? -EIO : error;
 }
 
 int quire_snapshot_rollback(quire_snapshot_t *snapshot)
