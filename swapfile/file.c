@@ -10,7 +10,8 @@
  *   F1  it is locked before it is read or written;
  *   F2  a file that this call did not create is written only after its header
  *       was found good;
- *   F3  a file that this call created is removed if the call fails.
+ *   F3  a file that this call created is removed if the call fails;
+ *   F4  and has its name only from when its header is whole, where that can be had.
  *
  * Growth is by fallocate(2) in chunks: writes at depth into preallocated space
  * were measured 1.2 to 1.4 times as fast on ext4 as writes that extend the
@@ -196,6 +197,51 @@ static int open_unnamed(const char *directory)
 
 /* ---------------------------------------------------------------- named */
 
+static void learn_limits(struct file *f)
+{
+	struct rlimit limit;
+	struct statfs fs;
+
+	f->size_max = INT64_MAX;
+	/* Beyond it the process would be sent SIGXFSZ. */
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+		f->size_max = MIN(f->size_max, (uint64_t)limit.rlim_cur);
+	f->preallocate = true;
+	f->chunk = fstatfs(f->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC ? CHUNK_TMPFS : CHUNK;
+}
+
+/*
+ * A new file, locked, that has its name only when it has its header: who is killed in between leaves
+ * no file that would be taken for somebody else's. => descriptor, or -errno: it cannot be made
+ * so (no O_TMPFILE, no /proc), or not at all
+ */
+static int create_whole(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char self[40], *directory = slash == path ? strdup("/") :
+	                            slash         ? strndup(path, (size_t)(slash - path)) :
+	                                            strdup(".");
+	struct file f = { .fd = -1 };
+	int error;
+
+	if (!directory)
+		return -ENOMEM;
+	f.fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	error = f.fd < 0 ? -errno : 0;
+	free(directory);
+	if (error)
+		return error;
+	learn_limits(&f);
+	error = f.size_max < PAGE_BYTES ? -EFBIG : write_header(&f);
+	snprintf(self, sizeof self, "/proc/self/fd/%d", f.fd);
+	if (!error && (flock(f.fd, LOCK_EX | LOCK_NB) != 0 ||
+	               linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) != 0))
+		error = -errno;
+	if (error)
+		close(f.fd);
+	return error ? error : f.fd;
+}
+
 /* An existing regular file's descriptor, locked, its header good; or -errno with words set. */
 static int adopt(int fd, const char *path)
 {
@@ -231,6 +277,8 @@ static int open_named(const char *path, const struct stat *st, bool *created)
 	*created = !st;
 	if (st && !S_ISREG(st->st_mode))
 		return refuse_foreign(path, "it is not a regular file");
+	if (!st && (fd = create_whole(path)) >= 0)
+		return fd;
 	fd = open(path, st ? flags : flags | O_CREAT | O_EXCL, 0600);
 	if (fd < 0 && !st && errno == EEXIST)
 		return error_set(ENOENT, "swap path %s: a symbolic link that leads nowhere", path);
@@ -264,19 +312,6 @@ static int above_standard(int fd)
 		high = -errno;
 	close(fd);
 	return high;
-}
-
-static void learn_limits(struct file *f)
-{
-	struct rlimit limit;
-	struct statfs fs;
-
-	f->size_max = INT64_MAX;
-	/* Beyond it the process would be sent SIGXFSZ. */
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-		f->size_max = MIN(f->size_max, (uint64_t)limit.rlim_cur);
-	f->preallocate = true;
-	f->chunk = fstatfs(f->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC ? CHUNK_TMPFS : CHUNK;
 }
 
 static int open_path(struct file *f, const char *path)
