@@ -171,3 +171,15 @@ void shared_lock_release(struct shared_lock *l)
 	if (atomic_exchange(&l->word, 0) & SHARED_LOCK_WAITERS)
 		futex_wake(&l->word, 1, true);
 }
+
+void shared_lock_forsake(struct shared_lock *l, uint32_t gone)
+{
+	uint32_t word = atomic_load(&l->word);
+
+	while (word && holder_of(word) == gone)
+		if (atomic_compare_exchange_weak(&l->word, &word, 0)) {
+			if (word & SHARED_LOCK_WAITERS)
+				futex_wake(&l->word, 1, true);
+			return;
+		}
+}

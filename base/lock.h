@@ -80,6 +80,11 @@ void shared_lock_init(struct shared_lock *l, enum lock_rank rank);
 bool shared_lock_acquire(struct shared_lock *l, uint32_t me, bool (*is_gone)(void *, uint32_t),
                          void *arg);
 void shared_lock_release(struct shared_lock *l);
+/*
+ * Somebody has found out that this holder is gone, if it was one, and is about to give its number to
+ * another, of whom it would be believed that he has the lock.
+ */
+void shared_lock_forsake(struct shared_lock *l, uint32_t gone);
 
 /* Sleep while *word == value, at most timeout_ns (0: for ever). => false: timed out */
 bool futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns, bool shared);

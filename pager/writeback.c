@@ -17,6 +17,8 @@
 
 /* After a failed write, how long none is tried. */
 #define BACKOFF_NS UINT64_C(100000000)
+/* And when room is about to be free. */
+#define SOON_NS UINT64_C(5000000)
 
 /* Full no longer? A slot that is freed and taken again is no news for the program. */
 static bool has_room(struct pager *p)
@@ -229,7 +231,11 @@ bool writeback_start(struct pager *p, uint32_t c)
 		return false;
 	if (!rest)
 		return true;
-	p->write_again_at = now_ns() + BACKOFF_NS;
-	found_full(p, kept);
+	if (swapfile_is_full(p->swap)) {
+		p->write_again_at = now_ns() + BACKOFF_NS;
+		found_full(p, kept);
+	} else {
+		p->write_again_at = now_ns() + SOON_NS;
+	}
 	return false;
 }

@@ -81,6 +81,11 @@ void family_in_child(struct family *f)
 	prepare_next(f);
 }
 
+int family_descriptor(const struct family *f)
+{
+	return f->fd;
+}
+
 enum family_presence family_presence(const struct family *f, uint32_t member)
 {
 	if (f->fd < 0)

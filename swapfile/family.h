@@ -28,6 +28,12 @@ int family_fork(struct family *f, uint32_t me, uint32_t member);
 void family_in_parent(struct family *f);
 void family_in_child(struct family *f);
 
+/*
+ * Of the description by which others see this process: who keeps another descriptor of it keeps
+ * the process there. -1: they see nothing
+ */
+int family_descriptor(const struct family *f);
+
 /* Of another member than this process. Async-signal-safe. */
 enum family_presence family_presence(const struct family *f, uint32_t member);
 

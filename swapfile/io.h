@@ -50,6 +50,12 @@ struct io_ops {
 	void (*close)(void *ring);
 	/* In a child of fork, instead: what is in flight is the parent's. */
 	void (*forget)(void *ring);
+	/*
+	 * From now on fd's open file description stays while a request of the ring's is under way,
+	 * whatever ends this process. Any thread, while no other uses the ring. NULL: nothing is
+	 * under way once the process has ended. => 0 or -errno
+	 */
+	int (*hold)(void *ring, int fd);
 
 	/* Note a request; it starts at the next submit. => false: depth of them are held already */
 	bool (*prepare)(void *ring, const struct io_request *request);

@@ -47,6 +47,24 @@ void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint6
 	}
 }
 
+void look_hold(struct look *l, int fd)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < l->count; i++) {
+		void *ring = l->rings[i].ring;
+
+		if (fd >= 0 && l->io->hold && l->io->hold(ring, fd) != 0) {
+			l->io->close(ring);
+			continue;
+		}
+		/* (Between forks a ring that is taken for good stays so.) */
+		l->rings[kept].taken = l->rings[i].taken;
+		l->rings[kept++].ring = ring;
+	}
+	l->count = kept;
+}
+
 void look_close(struct look *l)
 {
 	while (l->count)

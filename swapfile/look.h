@@ -33,6 +33,8 @@ struct look {
  * look.count, perhaps none.
  */
 void look_open(struct look *l, const struct io_ops *io, int fd, void *arg, uint64_t ns);
+/* The rings hold fd (io_ops.hold), unless it is -1; those that cannot are closed. => nobody uses them */
+void look_hold(struct look *l, int fd);
 void look_close(struct look *l);
 /* In a child of fork: the rings are the parent's; and the same again, with rings of its own. */
 void look_forget(struct look *l);

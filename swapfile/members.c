@@ -157,6 +157,8 @@ static bool dismiss(struct slots *s, uint32_t member)
 	}
 	s->control->is_member[member] = false;
 	s->control->members--;
+	/* It may have been lengthening the file, which the next may do now; its number is free. */
+	shared_lock_forsake(&s->control->grow_lock, member);
 	return true;
 }
 
@@ -205,6 +207,7 @@ static int admit(struct slots *s, int (*claim)(void *arg, uint32_t member), void
 		slots_add_holder(s, i, slots_held_by(s, m)[i]);
 	s->control->is_member[m] = true;
 	s->control->members++;
+	atomic_fetch_add(&s->control->generation[m], 1);
 	*member = m;
 	return 0;
 }
@@ -223,7 +226,17 @@ int slots_fork(struct slots *s, int (*claim)(void *arg, uint32_t member), void *
 
 void slots_become(struct slots *s, uint32_t member)
 {
+	s->parent = s->me;
+	s->parent_generation = s->generation;
 	s->me = member;
+	s->generation = atomic_load(&s->control->generation[member]);
+}
+
+/* Its number may be another's by now, who is there. */
+bool slots_parent_is_gone(const struct slots *s)
+{
+	return atomic_load(&s->control->generation[s->parent]) != s->parent_generation ||
+	       presence(s, s->parent) == SLOTS_GONE;
 }
 
 void slots_disown(struct slots *s, uint32_t member)

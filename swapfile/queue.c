@@ -33,11 +33,48 @@ struct swap_queue {
 	void *ring;
 	unsigned depth;
 	unsigned in_flight;
-	unsigned prepared; /* since all were started: so many at most are not */
-	_Atomic bool owed; /* runs are prepared that should have been started */
+	unsigned prepared;       /* since all were started: so many at most are not */
+	_Atomic bool owed;       /* runs are prepared that should have been started */
+	struct swap_queue *next; /* of the file's */
 };
 
 #define SUBMIT_TRIES 1000
+
+static int hold(struct swap_queue *q, int fd)
+{
+	return q->io->hold && fd >= 0 ? q->io->hold(q->ring, fd) : 0;
+}
+
+static void list(struct swap_queue *q)
+{
+	lock_acquire(&q->s->queue_lock);
+	q->next = q->s->queues;
+	q->s->queues = q;
+	lock_release(&q->s->queue_lock);
+}
+
+static void unlist(struct swap_queue *q)
+{
+	struct swap_queue **at = &q->s->queues;
+
+	lock_acquire(&q->s->queue_lock);
+	while (*at != q)
+		at = &(*at)->next;
+	*at = q->next;
+	lock_release(&q->s->queue_lock);
+}
+
+int swapfile_hold(struct swapfile *s, int fd)
+{
+	int error = 0;
+
+	look_hold(&s->look, fd);
+	lock_acquire(&s->queue_lock);
+	for (struct swap_queue *q = s->queues; q && !error; q = q->next)
+		error = hold(q, fd);
+	lock_release(&s->queue_lock);
+	return error;
+}
 
 int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out)
 {
@@ -51,11 +88,16 @@ int swap_queue_open(struct swapfile *s, unsigned depth, struct swap_queue **out)
 		return -ENOMEM;
 	*q = (struct swap_queue){ .s = s, .io = s->io, .depth = depth };
 	error = q->io->open(&q->ring, s->file.fd, depth, 0, s->io_arg);
+	if (!error) {
+		error = hold(q, family_descriptor(&s->family));
+		if (error)
+			q->io->close(q->ring);
+	}
 	if (error) {
 		munmap(q, sizeof *q);
 		return error;
 	}
-	atomic_fetch_add(&s->queues, 1);
+	list(q);
 	*out = q;
 	return 0;
 }
@@ -66,14 +108,14 @@ void swap_queue_close(struct swap_queue *q)
 	while (swap_queue_reap(q, true, true))
 		continue;
 	q->io->close(q->ring);
-	atomic_fetch_sub(&q->s->queues, 1);
+	unlist(q);
 	munmap(q, sizeof *q);
 }
 
 void swap_queue_forget(struct swap_queue *q)
 {
 	q->io->forget(q->ring);
-	atomic_fetch_sub(&q->s->queues, 1);
+	unlist(q);
 	munmap(q, sizeof *q);
 }
 

@@ -51,6 +51,8 @@ struct slots_control {
 	_Atomic uint32_t used;         /* (w) slots that are held */
 	_Atomic uint32_t members;      /* (w) */
 	bool is_member[SLOTS_MEMBERS]; /* (l) */
+	/* (w) who has the number is the so manyth to have it */
+	_Atomic uint32_t generation[SLOTS_MEMBERS];
 };
 
 /* Of a member's process. */
@@ -66,6 +68,8 @@ struct slots {
 	struct slots_control *control;           /* (c) */
 	uint32_t max;                            /* (c) slots there may ever be */
 	uint32_t me, members_max;                /* (c) */
+	uint32_t generation;                     /* (c) of this member's number */
+	uint32_t parent, parent_generation;      /* (c) who forked this process */
 	enum slots_presence (*presence)(void *arg, uint32_t member);
 	void *arg;
 	uint64_t *taken;              /* (l) bit: not to be given out */
@@ -101,6 +105,8 @@ void slots_set_witness(struct slots *s, enum slots_presence (*presence)(void *, 
 int slots_fork(struct slots *s, int (*claim)(void *arg, uint32_t member), void *arg,
                uint32_t *member);
 void slots_become(struct slots *s, uint32_t member);
+/* Has the parent of this process gone? false: that is not known. Async-signal-safe. */
+bool slots_parent_is_gone(const struct slots *s);
 /* It is not to be: what it holds is free. */
 void slots_disown(struct slots *s, uint32_t member);
 /* Take from members that have gone what they held. => there was one */

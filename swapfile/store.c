@@ -189,6 +189,7 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 		return error_set(ENOMEM, "no memory for the swap file");
 	checksum_init();
 	family_open(&s->family);
+	lock_init(&s->queue_lock, RANK_NONE);
 	error = open_parts(s, options);
 	if (error) {
 		family_close(&s->family);
@@ -202,11 +203,12 @@ int swapfile_open(struct swapfile **out, const struct swapfile_options *options)
 void swapfile_look_open(struct swapfile *s, uint64_t look_ns)
 {
 	look_open(&s->look, s->io, s->file.fd, s->io_arg, look_ns);
+	look_hold(&s->look, family_descriptor(&s->family));
 }
 
 void swapfile_close(struct swapfile *s)
 {
-	ASSERT(atomic_load(&s->queues) == 0);
+	ASSERT(!s->queues);
 	look_close(&s->look);
 	leave_io(s);
 	if (!slots_leave(&s->slots))
@@ -241,11 +243,28 @@ static int claim(void *swapfile, uint32_t member)
 	return family_fork(&s->family, s->slots.me, member);
 }
 
+/* How long a process that has ended may seem to be there: until its rings have gone, some 20 ms. */
+#define LINGER_NS UINT64_C(100000000)
+
+static int new_member(struct swapfile *s)
+{
+	uint64_t until = now_ns() + LINGER_NS;
+	int error;
+
+	while ((error = slots_fork(&s->slots, claim, s, &s->child)) == -ENFILE && now_ns() < until)
+		run_pause();
+	return error;
+}
+
 int swapfile_fork(struct swapfile *s)
 {
-	/* If there will be no child after all, this member is gone once its description is closed. */
-	int error = slots_fork(&s->slots, claim, s, &s->child);
+	int error = new_member(s);
 
+	if (!error && !s->held) {
+		error = swapfile_hold(s, family_descriptor(&s->family));
+		s->held = error == 0;
+	}
+	/* If there will be no child after all, this member is gone once its description is closed. */
 	if (error)
 		family_in_parent(&s->family);
 	return error;
@@ -261,7 +280,6 @@ int swapfile_fork_in_child(struct swapfile *s)
 	int error;
 
 	family_in_child(&s->family);
-	s->parent = s->slots.me;
 	slots_become(&s->slots, s->child);
 	if (s->io->attach) {
 		s->io->desert(s->io_arg);
@@ -271,6 +289,7 @@ int swapfile_fork_in_child(struct swapfile *s)
 			return error;
 	}
 	look_open_again(&s->look, s->io_arg);
+	look_hold(&s->look, family_descriptor(&s->family));
 	return 0;
 }
 
@@ -285,19 +304,9 @@ void swapfile_forsake(struct swapfile *s, bool begun)
 	close(s->file.fd);
 }
 
-uint32_t swapfile_child(const struct swapfile *s)
+bool swapfile_parent_is_gone(const struct swapfile *s)
 {
-	return s->child;
-}
-
-uint32_t swapfile_parent(const struct swapfile *s)
-{
-	return s->parent;
-}
-
-bool swapfile_is_gone(const struct swapfile *s, uint32_t process)
-{
-	return family_presence(&s->family, process) == FAMILY_GONE;
+	return slots_parent_is_gone(&s->slots);
 }
 
 /* ---------------------------------------------------------------- slots */
@@ -334,7 +343,7 @@ static bool grow(struct swapfile *s, uint32_t had)
 	return grown;
 }
 
-unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first)
+static unsigned alloc(struct swapfile *s, unsigned want, slot_t *first)
 {
 	bool may_grow = true;
 
@@ -348,6 +357,25 @@ unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first)
 			return n;
 		may_grow = grow(s, backed);
 	}
+}
+
+unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first)
+{
+	unsigned n = alloc(s, want, first);
+	uint64_t never = 0;
+
+	if (unlikely(n == 0))
+		atomic_compare_exchange_strong(&s->full_since, &never, now_ns());
+	else if (unlikely(atomic_load_explicit(&s->full_since, memory_order_relaxed)))
+		atomic_store(&s->full_since, 0);
+	return n;
+}
+
+bool swapfile_is_full(const struct swapfile *s)
+{
+	uint64_t since = atomic_load(&s->full_since);
+
+	return since && (s->slots.control->members == 1 || now_ns() > since + LINGER_NS);
 }
 
 void swapfile_ref(struct swapfile *s, slot_t slot)

@@ -104,13 +104,10 @@ int swapfile_fork_in_child(struct swapfile *s);
 void swapfile_forsake(struct swapfile *s, bool begun);
 
 /*
- * The processes that share it have numbers: of the child that is being forked, of the
- * process that forked this one (0 if there was none).
+ * In a child: has the process that forked it ended, or executed another program? false: that is not known.
+ * Async-signal-safe.
  */
-uint32_t swapfile_child(const struct swapfile *s);
-uint32_t swapfile_parent(const struct swapfile *s);
-/* Has one of them ended, or executed another program? false: that is not known. Async-signal-safe. */
-bool swapfile_is_gone(const struct swapfile *s, uint32_t process);
+bool swapfile_parent_is_gone(const struct swapfile *s);
 
 /* ---------------------------------------------------------------- slots
  * Safe from any thread; no call sleeps longer than the allocator's lock, but
@@ -126,6 +123,11 @@ bool swapfile_is_gone(const struct swapfile *s, uint32_t process);
  *    freed slots can be had again; the disk is asked again from time to time
  */
 unsigned swapfile_alloc(struct swapfile *s, unsigned want, slot_t *first);
+/*
+ * After it gave none: is that to last? false: a process with which the file is shared may have ended just
+ * now, and what it held not be free yet; so for a tenth of a second at most
+ */
+bool swapfile_is_full(const struct swapfile *s);
 
 void swapfile_ref(struct swapfile *s, slot_t slot);
 /* Drop one reference; the last one frees the slot. */

@@ -78,6 +78,18 @@ static void uring_close(void *ring)
 	munmap(u, sizeof *u);
 }
 
+/*
+ * Of a process that is killed the kernel lets go before the transfers of its rings have ended: writes come
+ * to the disk when it is gone long since. What a ring has registered it has until then.
+ */
+static int uring_hold(void *ring, int fd)
+{
+	struct uring *u = ring;
+	int error = io_uring_register_files(&u->ring, &fd, 1);
+
+	return error == -EBUSY ? 0 : error; /* it has it already */
+}
+
 static bool uring_prepare(void *ring, const struct io_request *r)
 {
 	struct uring *u = ring;
@@ -150,6 +162,7 @@ const struct io_ops io_uring_ops = {
 	.close = uring_close,
 	/* To unmap the ring and close a descriptor touches nothing of the parent's. */
 	.forget = uring_close,
+	.hold = uring_hold,
 	.prepare = uring_prepare,
 	.submit = uring_submit,
 	.wait = uring_wait,

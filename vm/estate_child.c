@@ -56,7 +56,7 @@ static bool parent_is_gone(struct engine *e)
 
 	/* It has ended; or executes another program. */
 	return (p.fd >= 0 && syscall(SYS_ppoll, &p, 1, &now, NULL, 0) == 1) ||
-	       swapfile_is_gone(e->q->swap, swapfile_parent(e->q->swap));
+	       swapfile_parent_is_gone(e->q->swap);
 }
 
 /* The parent is giving it (X2). => false: it was, and is gone: the page is owed */

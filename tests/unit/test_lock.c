@@ -166,6 +166,38 @@ static void holder_gone(void)
 
 static struct between own;
 
+static void *wait_for_it(void *arg)
+{
+	shared_lock_acquire(&own.lock, 5, nobody_has, NULL);
+	own.n++;
+	shared_lock_release(&own.lock);
+	return arg;
+}
+
+/* The lock of one that is gone is free, and nobody else's; who sleeps for it is woken. */
+static void forsaken(void)
+{
+	const struct timespec nap = { .tv_nsec = 1000000 };
+	pthread_t thread;
+	uint32_t word;
+
+	shared_lock_init(&own.lock, RANK_SLOTS);
+	own.n = 0;
+	shared_lock_forsake(&own.lock, 3);
+	atomic_store(&own.lock.word, 3 + 1 + 7 * (SHARED_LOCK_HOLDERS + 1));
+	REQUIRE_EQ(pthread_create(&thread, NULL, wait_for_it, NULL), 0);
+	while (!(atomic_load(&own.lock.word) & SHARED_LOCK_WAITERS))
+		nanosleep(&nap, NULL);
+	word = atomic_load(&own.lock.word);
+	shared_lock_forsake(&own.lock, 2);
+	shared_lock_forsake(&own.lock, 4);
+	CHECK_EQ(atomic_load(&own.lock.word), word);
+	shared_lock_forsake(&own.lock, 3);
+	pthread_join(thread, NULL);
+	CHECK_EQ(own.n, 1);
+	CHECK_EQ(atomic_load(&own.lock.word), 0);
+}
+
 static void *hold_for_long(void *arg)
 {
 	struct timespec t = { .tv_nsec = 200000000 };
@@ -275,6 +307,7 @@ int main(int argc, char **argv)
 		UNIT(sleeps_and_wakes),
 		UNIT(between_processes),
 		UNIT(holder_gone),
+		UNIT(forsaken),
 		UNIT(not_from_ourselves),
 		UNIT(waits),
 		UNIT(ranks),

@@ -175,6 +175,49 @@ static void recovers_what_the_gone_left_half_done(void)
 	slots_close(&a);
 }
 
+/* Killed while it lengthened the file. Of who is given its number next nobody would say that it is gone. */
+static void nor_does_it_keep_the_file(void)
+{
+	struct slots a = open_backed(1000), b;
+	uint32_t next;
+
+	gone = 0;
+	slots_set_witness(&a, witness, NULL);
+	b = make_member(&a);
+	atomic_store(&a.control->grow_lock.word, b.me + 1);
+	gone = 1u << b.me;
+	CHECK(slots_reap(&a));
+	gone = 0;
+	REQUIRE_EQ(slots_fork(&a, NULL, NULL, &next), 0);
+	CHECK_EQ(next, b.me);
+	CHECK_EQ(atomic_load(&a.control->grow_lock.word), 0);
+	arena_close(&b.reference_arena);
+	slots_close(&a);
+}
+
+/* A number is another's soon: who knew whom it was sees that. */
+static void parents_are_told_apart(void)
+{
+	struct slots a = open_backed(1000), b, c, d;
+
+	gone = 0;
+	slots_set_witness(&a, witness, NULL);
+	b = make_member(&a);
+	c = make_member(&b);
+	CHECK(!slots_parent_is_gone(&b) && !slots_parent_is_gone(&c));
+	gone = 1u << b.me;
+	CHECK(slots_parent_is_gone(&c) && !slots_parent_is_gone(&b));
+	CHECK(slots_reap(&a));
+	gone = 0;
+	d = make_member(&a);
+	CHECK_EQ(d.me, b.me);
+	CHECK(slots_parent_is_gone(&c) && !slots_parent_is_gone(&d));
+	arena_close(&b.reference_arena);
+	arena_close(&c.reference_arena);
+	arena_close(&d.reference_arena);
+	slots_close(&a);
+}
+
 /* One that has left, but whose process is there: it holds a byte still. */
 static enum slots_presence three_is_there(void *arg, uint32_t member)
 {
@@ -556,6 +599,8 @@ int main(int argc, char **argv)
 		UNIT(forks_when_others_have_extended),
 		UNIT(what_the_gone_held_is_free),
 		UNIT(recovers_what_the_gone_left_half_done),
+		UNIT(nor_does_it_keep_the_file),
+		UNIT(parents_are_told_apart),
 		UNIT(a_number_in_use_is_passed_over),
 		UNIT(not_more_than_there_is_room_for),
 		UNIT(not_reaped_while_it_is_admitted),

@@ -472,7 +472,7 @@ static void nobody_reaps_a_new_member(void)
 	turn_begin(s, reap);
 	REQUIRE_EQ(swapfile_fork(s), 0);
 	CHECK_EQ(turn_result(), 0);
-	CHECK_EQ(swapfile_child(s), 2);
+	CHECK_EQ(s->child, 2);
 	CHECK_EQ(s->slots.control->members, 3);
 	CHECK(s->slots.control->is_member[2]);
 	swapfile_fork_in_parent(s);
