@@ -57,3 +57,8 @@ void gate_open(struct gate *g)
 	atomic_store(&g->closed, 0);
 	futex_wake(&g->closed, INT32_MAX, false);
 }
+
+bool gate_is_unused(struct gate *g)
+{
+	return !atomic_load(&g->closed) && atomic_load(&g->inside) == 0;
+}

@@ -25,5 +25,7 @@ void gate_leave(struct gate *g);
 bool gate_try_close(struct gate *g, uint32_t self);
 void gate_close(struct gate *g, uint32_t self);
 void gate_open(struct gate *g);
+/* It is open, and nobody is inside. */
+bool gate_is_unused(struct gate *g);
 
 #endif

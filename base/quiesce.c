@@ -94,3 +94,10 @@ bool process_is_strange(void)
 {
 	return known && !*known;
 }
+
+bool process_adopt(void)
+{
+	if (process_is_strange() && gate_is_unused(&work) && gate_is_unused(&service))
+		*known = 1;
+	return !process_is_strange();
+}

@@ -31,7 +31,12 @@ void quiesce_end(void);
 /* The same in the child, where nobody else is. */
 void quiesce_end_in_child(void);
 
-/* Is this a child of fork, or of clone(2), in which the last of these was not called? Async-signal-safe. */
+/*
+ * Is this a child of fork, or of clone(2), in which the last of these was not called, or one of its children?
+ * What others were doing when it was made is half done there for ever. Async-signal-safe.
+ */
 bool process_is_strange(void);
+/* It is none any more, if nobody was doing anything. => is it none? */
+bool process_adopt(void);
 
 #endif

@@ -46,11 +46,18 @@
  *                child. What the child cannot be given (no descriptors, no memory;
  *                ENFILE: too many share the swap file)
  *                it is told of by on_error, QUIRE_ERROR_FORK: then its accesses to
- *                the pager's regions are SIGSEGV, and calls fail (ENODEV, EINVAL); so
- *                are accesses in a child that was made without libc's fork
- *                (_Fork, clone). posix_spawn, vfork, and exec are unaffected. A
+ *                the pager's regions are SIGSEGV, and calls fail (ENODEV). It is the
+ *                same in a process that was made without libc's fork (_Fork, clone),
+ *                and in its children; where its parent had no pager it may open one
+ *                of its own. (Made at the very moment at which another thread
+ *                forks it may have, under an engine of userfaultfd, what is for that
+ *                thread's child, and read zeros where a page is absent: a program
+ *                that makes processes in both ways should not do it at once.)
+ *                posix_spawn, vfork, and exec are unaffected. A
  *                handler that another library registered by pthread_atfork before
- *                this one was loaded must not touch managed memory.
+ *                this one was loaded must not touch managed memory. A process that
+ *                is stopped (SIGSTOP, a debugger) keeps the others that share its
+ *                swap file waiting if it is giving out a slot just then.
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros

@@ -8,10 +8,21 @@
 #include <string.h>
 #include <sys/mman.h>
 
+int region_check(const struct quire_region *r)
+{
+	if (r && r->q && pager_is_lost(r->q))
+		return lost_error();
+	if (!r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
+		return error_set(EINVAL, "no such region");
+	return 0;
+}
+
 int range_check(const struct quire_region *r, size_t offset, size_t length)
 {
-	if (!r || !atomic_load(&r->alive))
-		return error_set(EINVAL, "no such region");
+	int error = region_check(r);
+
+	if (error)
+		return error;
 	if (length == 0 || (offset | length) % PAGE_BYTES || offset > r->bytes ||
 	    length > r->bytes - offset)
 		return error_set(

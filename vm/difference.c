@@ -143,8 +143,10 @@ int quire_snapshot_diff(const quire_snapshot_t *one, const quire_snapshot_t *two
 	struct range range = { .call = call, .arg = arg };
 	int result = 0;
 
-	if (!snapshot_is_valid(one) || !snapshot_is_valid(two) || !call)
-		return error_set(EINVAL, "no such snapshot, or a NULL function");
+	if (!call)
+		return error_set(EINVAL, "a NULL function");
+	if (!snapshot_is_valid(one) || !snapshot_is_valid(two))
+		return snapshot_invalid(snapshot_is_valid(one) ? two : one);
 	if (!snapshots_in_order(&a, &b))
 		return error_set(EINVAL, "the snapshots are not of the same region");
 	for (uint64_t page = 0; page < a->pages && !result; page += LEAF_ENTRIES)

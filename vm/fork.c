@@ -14,7 +14,7 @@
  *                 counts as never begun (pager/fork.c)
  *
  * A child that is made without these handlers (_Fork(3), clone(2)) has no regions: an access
- * there is SIGSEGV, never a wrong byte. vfork(2) and posix_spawn(3) share memory with
+ * there is SIGSEGV, never a wrong byte. Nor do its children, whose forks are none of ours. vfork(2) and posix_spawn(3) share memory with
  * their parent and are no matter of ours.
  *
  * K6  Between the two halves no thread but the one that forks uses a pager, of this process or
@@ -43,6 +43,7 @@ static struct lock list_lock = LOCK_INIT(RANK_NONE);
 /* One fork at a time. */
 static struct lock fork_lock = LOCK_INIT(RANK_NONE);
 static uint64_t fork_mask; /* of the thread that forks; fork lock */
+static bool is_prepared;   /* the fork that is under way; fork lock */
 
 void fork_list(struct quire *q)
 {
@@ -62,6 +63,11 @@ void fork_unlist(struct quire *q)
 	if (*at)
 		*at = q->next_open;
 	lock_release(&list_lock);
+}
+
+bool fork_has_pagers(void)
+{
+	return open_pagers != NULL;
 }
 
 /* -------------------------------------------------------------- before */
@@ -104,10 +110,16 @@ static void prepare(void)
 {
 	uint64_t all = ~UINT64_C(0), mask;
 
+	/* It may have been made in the middle of another thread's fork: with all that this has changed. */
+	if (process_is_strange()) {
+		is_prepared = false;
+		return;
+	}
 	/* A handler of the program's may touch managed memory: not between the halves (K6). */
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof mask);
 	lock_acquire(&fork_lock);
 	fork_mask = mask;
+	is_prepared = true;
 	quiesce_begin();
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		if (!q->lost)
@@ -118,6 +130,7 @@ static void finish(void)
 {
 	uint64_t mask = fork_mask;
 
+	is_prepared = false;
 	lock_release(&fork_lock);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 }
@@ -136,6 +149,8 @@ static void parent_one(struct quire *q)
 
 static void in_parent(void)
 {
+	if (!is_prepared)
+		return;
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		parent_one(q);
 	quiesce_end();
@@ -257,6 +272,8 @@ static int keep_places(struct quire *q)
 
 static void in_child(void)
 {
+	if (!is_prepared)
+		return;
 	/* Of all, before anything else is mapped. */
 	for (struct quire *q = open_pagers; q; q = q->next_open) {
 		int error = q->lost ? 0 : keep_places(q);

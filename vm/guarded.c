@@ -24,6 +24,8 @@ static int with_page(void *page, int (*what)(quire_region_t *, size_t, size_t))
 	struct quire_region *r;
 	int error = -EFAULT;
 
+	if (process_is_strange())
+		return error;
 	work_enter();
 	r = registry_find(page);
 	if (r) {
@@ -49,6 +51,8 @@ static size_t extent(const void *address)
 	struct quire_region *r;
 	size_t bytes = 0;
 
+	if (process_is_strange())
+		return 0;
 	work_enter();
 	r = registry_find(address);
 	if (r) {

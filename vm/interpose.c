@@ -52,6 +52,9 @@ static bool is_managed(uintptr_t from, uintptr_t end)
 	struct quire_region *r;
 	bool managed;
 
+	/* It has none, and nobody would open a gate that is closed there. */
+	if (process_is_strange())
+		return false;
 	work_enter();
 	r = registry_find_from((void *)from);
 	managed = r && (uintptr_t)r->base < end;
@@ -71,7 +74,7 @@ int madvise(void *address, size_t length, int advice)
 		errno = EINVAL;
 		return -1;
 	}
-	if (!discards(advice) || from % PAGE_BYTES || end <= from)
+	if (!discards(advice) || from % PAGE_BYTES || end <= from || process_is_strange())
 		return (int)syscall(SYS_madvise, address, length, advice);
 	work_enter();
 	/* As the kernel: holes in the range are told of, but what is there is discarded. */

@@ -114,7 +114,7 @@ int quire_snapshot_load(quire_t *q, const char *path, quire_snapshot_t **out)
 
 	if (!q || !path || !out)
 		return error_set(EINVAL, "a NULL pager, path or result");
-	if (q->lost)
+	if (pager_is_lost(q))
 		return lost_error();
 	error = open_image(path, &l);
 	if (error)
@@ -139,8 +139,10 @@ int quire_snapshot_uuid(quire_snapshot_t *snapshot, unsigned char uuid[16])
 {
 	struct quire_region *s = snapshot_record(snapshot);
 
-	if (!snapshot_is_valid(snapshot) || !uuid)
-		return error_set(EINVAL, "no such snapshot, or a NULL result");
+	if (!uuid)
+		return error_set(EINVAL, "a NULL result");
+	if (!snapshot_is_valid(snapshot))
+		return snapshot_invalid(snapshot);
 	memcpy(uuid, s->uuid, sizeof s->uuid);
 	return 0;
 }

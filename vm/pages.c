@@ -118,7 +118,7 @@ int quire_snapshot_read(quire_snapshot_t *snapshot, size_t offset, void *buffer,
 	int error;
 
 	if (!snapshot_is_valid(snapshot))
-		return snapshot_invalid();
+		return snapshot_invalid(snapshot);
 	if (offset > s->bytes || length > s->bytes - offset || (length && !buffer))
 		return error_set(EINVAL, "%zu bytes at %zu: the snapshot has %zu", length, offset,
 		                 s->bytes);

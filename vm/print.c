@@ -259,6 +259,8 @@ int quire_stats_print(const quire_t *q, FILE *stream, int format)
 {
 	if (!q || !stream)
 		return error_set(EINVAL, "a NULL pager or stream");
+	if (pager_is_lost(q))
+		return lost_error();
 	switch (format) {
 	case QUIRE_FORMAT_PMAP:
 		print_pmap(q, stream);

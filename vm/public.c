@@ -248,6 +248,8 @@ int quire_open(quire_t **out, const struct quire_options *options)
 
 	if (!out)
 		return error_set(EINVAL, "a NULL result");
+	if (process_is_strange() && (fork_has_pagers() || !process_adopt()))
+		return lost_error();
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
 		return error_set(ENOTSUP, "this kernel's pages are %ld bytes; Quire needs %zu",
 		                 sysconf(_SC_PAGESIZE), PAGE_BYTES);
@@ -281,6 +283,8 @@ int quire_close(quire_t *q)
 
 	if (!q)
 		return error_set(EINVAL, "a NULL pager");
+	if (process_is_strange())
+		return 0;
 	call_enter(&call);
 	fork_unlist(q);
 	/* In a child that could not have it nothing of it is ours to give back. */
@@ -290,8 +294,16 @@ int quire_close(quire_t *q)
 	return 0;
 }
 
+bool pager_is_lost(const struct quire *q)
+{
+	return process_is_strange() || q->lost;
+}
+
 int lost_error(void)
 {
+	if (process_is_strange())
+		return error_set(ENODEV, "this process was made by _Fork(3) or clone(2), which "
+		                         "give it no pager");
 	return error_set(ENODEV, "this child of fork could not be given the pager");
 }
 
@@ -303,7 +315,7 @@ int quire_set_memory(quire_t *q, size_t bytes)
 
 	if (!q)
 		return error_set(EINVAL, "a NULL pager");
-	if (q->lost)
+	if (pager_is_lost(q))
 		return lost_error();
 	if (bytes < QUIRE_MEMORY_MIN)
 		return error_set(EINVAL, "a budget of %zu bytes; the minimum is %zu (64 pages)",

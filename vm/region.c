@@ -170,7 +170,7 @@ int quire_region_create(quire_t *q, size_t length, const struct quire_region_opt
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
-	if (q->lost)
+	if (pager_is_lost(q))
 		return lost_error();
 	if (options && options->size != sizeof *options && (options->size != 0 || options->name))
 		return error_set(EINVAL, "quire_region_options.size is %zu, not %zu", options->size,
@@ -259,10 +259,9 @@ int quire_region_destroy(quire_region_t *r)
 	struct call call;
 	int error;
 
-	if (r && r->q && r->q->lost)
-		return lost_error();
-	if (!r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
-		return error_set(EINVAL, "no such region");
+	error = region_check(r);
+	if (error)
+		return error;
 	call_enter(&call);
 	error = close_and_leave(r);
 	if (!error)

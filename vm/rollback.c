@@ -87,7 +87,7 @@ int quire_snapshot_rollback(quire_snapshot_t *snapshot)
 	int error = -ENOENT;
 
 	if (!snapshot_is_valid(snapshot))
-		return snapshot_invalid();
+		return snapshot_invalid(snapshot);
 	call_enter(&call);
 	lock_acquire(&s->q->snapshot_lock);
 	lock_acquire(&s->q->pin_lock);

@@ -12,6 +12,7 @@
 #include "vm/snapshot.h"
 
 #include "base/error.h"
+#include "base/quiesce.h"
 #include "base/thread.h"
 #include "vm/lineage.h"
 
@@ -309,8 +310,10 @@ static int check(const quire_snapshot_t *s, const char *path, const quire_snapsh
 {
 	const struct quire_region *a = snapshot_record(s), *b = snapshot_record(base);
 
-	if (!snapshot_is_valid(s) || (base && !snapshot_is_valid(base)))
-		return snapshot_invalid();
+	if (!snapshot_is_valid(s))
+		return snapshot_invalid(s);
+	if (base && !snapshot_is_valid(base))
+		return snapshot_invalid(base);
 	if (!path || strlen(path) >= PATH_MAX)
 		return error_set(path ? ENAMETOOLONG : EINVAL, "a path that is NULL, or too long");
 	if (base && (a->q != b->q || a->bytes != b->bytes))
@@ -417,12 +420,16 @@ void quire_save_cancel(quire_save_t *v)
 	futex_wake(&v->cancel, 1, false);
 }
 
+#define NOT_OURS "it is a child of fork, and the save its parent's"
+
 int quire_save_end(quire_save_t *v)
 {
 	int error;
 
 	if (!v)
 		return error_set(EINVAL, "a NULL save");
+	if (process_is_strange())
+		return error_set(ECHILD, NOT_OURS);
 	if (v->has_thread)
 		pthread_join(v->thread, NULL);
 	error = v->result;
@@ -453,7 +460,7 @@ static void forget(struct quire_save *v)
 	image_forget(&v->writer);
 	v->has_thread = false;
 	v->result = -ECHILD;
-	snprintf(v->words, sizeof v->words, "it is a child of fork, and the save its parent's");
+	snprintf(v->words, sizeof v->words, NOT_OURS);
 	/* The handle may be given up when the pager is closed. */
 	v->q = NULL;
 	atomic_store(&v->ended, true);

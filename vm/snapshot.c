@@ -25,8 +25,18 @@
 #include <time.h>
 #include <uuid/uuid.h>
 
-int snapshot_invalid(void)
+bool snapshot_is_valid(const quire_snapshot_t *s)
 {
+	const struct quire_region *r = snapshot_record(s);
+
+	return r && r->is_snapshot && !r->unnamed && atomic_load(&r->alive) == REGION_ALIVE &&
+	       !pager_is_lost(r->q);
+}
+
+int snapshot_invalid(const quire_snapshot_t *s)
+{
+	if (s && snapshot_record(s)->q && pager_is_lost(snapshot_record(s)->q))
+		return lost_error();
 	return error_set(EINVAL, "no such snapshot");
 }
 
@@ -184,8 +194,9 @@ int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out)
 	struct call call;
 	int error;
 
-	if (!out || !r || r->is_snapshot || atomic_load(&r->alive) != REGION_ALIVE)
-		return error_set(EINVAL, "no such region, or a NULL result");
+	error = out ? region_check(r) : error_set(EINVAL, "a NULL result");
+	if (error)
+		return error;
 	call_enter(&call);
 	lock_acquire(&r->q->snapshot_lock);
 	error = create(r, &s);
@@ -346,7 +357,7 @@ int quire_snapshot_destroy(quire_snapshot_t *snapshot)
 	int error = 0;
 
 	if (!snapshot_is_valid(snapshot))
-		return snapshot_invalid();
+		return snapshot_invalid(snapshot);
 	q = s->q;
 	call_enter(&call);
 	lock_acquire(&q->snapshot_lock);
@@ -404,8 +415,10 @@ int quire_snapshot_clone(quire_snapshot_t *snapshot, quire_region_t **out)
 	struct call call;
 	int error;
 
-	if (!out || !snapshot_is_valid(snapshot))
-		return error_set(EINVAL, "no such snapshot, or a NULL result");
+	if (!out)
+		return error_set(EINVAL, "a NULL result");
+	if (!snapshot_is_valid(snapshot))
+		return snapshot_invalid(snapshot);
 	call_enter(&call);
 	lock_acquire(&s->q->snapshot_lock);
 	error = make_clone(s, &made);

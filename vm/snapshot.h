@@ -23,15 +23,9 @@ static inline quire_snapshot_t *snapshot_handle(struct quire_region *r)
 	return (quire_snapshot_t *)r;
 }
 
-static inline bool snapshot_is_valid(const quire_snapshot_t *s)
-{
-	const struct quire_region *r = snapshot_record(s);
-
-	return r && r->is_snapshot && !r->unnamed && atomic_load(&r->alive) == REGION_ALIVE;
-}
-
-/* => -EINVAL with words */
-int snapshot_invalid(void);
+bool snapshot_is_valid(const quire_snapshot_t *s);
+/* What is wrong with it. => -EINVAL, or -ENODEV, with words */
+int snapshot_invalid(const quire_snapshot_t *s);
 
 /* Of the same region, the next newer one; or NULL. */
 static inline struct quire_region *snapshot_newer(const struct quire_region *s)

@@ -77,7 +77,7 @@ int quire_stats_get(const quire_t *q, struct quire_stats *out)
 
 	if (!q || !out)
 		return error_set(EINVAL, "a NULL pager or result");
-	if (q->lost)
+	if (pager_is_lost(q))
 		return lost_error();
 	memset(out, 0, sizeof *out);
 	copy_counters(&q->counters, out);

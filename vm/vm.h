@@ -380,7 +380,8 @@ int region_make(struct quire *q, size_t bytes, const char *name, struct quire_re
                 struct quire_region **out);
 /* Give up the record of one that has no addresses any more, and what its entries hold. */
 void region_forget(struct quire_region *r);
-/* => 0, or -EINVAL with words */
+/* => 0; -EINVAL, or of a pager that is lost -ENODEV, with words */
+int region_check(const struct quire_region *r);
 int range_check(const struct quire_region *r, size_t offset, size_t length);
 
 /* save.c: the pager closes; it is a child's */
@@ -391,8 +392,15 @@ void saves_lose(struct quire *q);
 /* The pagers of this process, for its children: fork.c */
 void fork_list(struct quire *q);
 void fork_unlist(struct quire *q);
+/*
+ * Is it none of this process's? A child that could not have it, or one that was made without our handlers,
+ * in which nothing of it may be touched.
+ */
+bool pager_is_lost(const struct quire *q);
 /* A call on a pager that is lost. => -ENODEV with words */
 int lost_error(void);
+/* => has this process pagers? */
+bool fork_has_pagers(void);
 /* => 0, or -errno: forks go unnoticed */
 int fork_watch_error(void);
 

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -322,11 +323,140 @@ static void without_handlers(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+static quire_snapshot_t *shot;
+
+static void *read_on(void *arg)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
+		if (wrong(steady, 0, 256, 1))
+			__atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
+	return arg;
+}
+
+/* Of such a child's child, too, whose fork none of the pagers hears of. */
+static void out_of_reach(void)
+{
+	for (size_t i = 0; i < sizeof probed / sizeof probed[0]; i++)
+		MUST(try_load(page_at(steady, probed[i])).signal == SIGSEGV);
+}
+
+static void calls_are_refused(void)
+{
+	quire_snapshot_t *s = NULL;
+	quire_region_t *other = NULL;
+	struct quire_stats figures;
+	quire_t *second = NULL;
+	char c[PAGE];
+
+	MUST(quire_region_create(q, PAGE, NULL, &other) == -ENODEV);
+	MUST(quire_advise(steady, 0, PAGE, QUIRE_ADVISE_DONTNEED) == -ENODEV);
+	MUST(quire_pin(steady, 0, PAGE) == -ENODEV);
+	MUST(quire_protect(steady, 0, PAGE, PROT_READ) == -ENODEV);
+	MUST(quire_region_destroy(steady) == -ENODEV);
+	MUST(quire_snapshot_create(steady, &s) == -ENODEV);
+	MUST(quire_snapshot_read(shot, 0, c, PAGE) == -ENODEV);
+	MUST(quire_snapshot_rollback(shot) == -ENODEV);
+	MUST(quire_snapshot_destroy(shot) == -ENODEV);
+	MUST(quire_stats_get(q, &figures) == -ENODEV);
+	MUST(quire_stats_print(q, stdout, QUIRE_FORMAT_STATUS) == -ENODEV);
+	MUST(quire_set_memory(q, 2 * QUIRE_MEMORY_MIN) == -ENODEV);
+	MUST(quire_open(&second, NULL) == -ENODEV);
+	MUST(quire_close(q) == 0);
+}
+
+/* It was made while others were at work, which they are in its memory for ever: it waits for none of them. */
+static void has_nothing(void *own)
+{
+	int status;
+	pid_t pid;
+
+	alarm(5);
+	catch_install();
+	out_of_reach();
+	*(volatile char *)own = 1;
+	MUST(madvise(own, PAGE, MADV_DONTNEED) == 0 && *(volatile char *)own == 0);
+	MUST(madvise(quire_region_base(steady), PAGE, MADV_DONTNEED) == -1 && errno == ENOMEM);
+	pid = fork();
+	MUST(pid >= 0);
+	if (pid == 0) {
+		alarm(5);
+		out_of_reach();
+		calls_are_refused();
+		_exit(0);
+	}
+	MUST(waitpid(pid, &status, 0) == pid && status == 0);
+	out_of_reach();
+	calls_are_refused();
+	_exit(0);
+}
+
+static void made_while_others_are_at_work(void)
+{
+	void *own = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_t t[2];
+	int status;
+
+	MUST(own != MAP_FAILED);
+	q = pager_open(QUIRE_MEMORY_MIN);
+	steady = region_create(q, 256 * PAGE);
+	fill(steady, 0, 256, 1);
+	MUST(quire_snapshot_create(steady, &shot) == 0);
+	stop = failures = 0;
+	for (int i = 0; i < 2; i++)
+		MUST(pthread_create(&t[i], NULL, read_on, NULL) == 0);
+	for (int i = 0; i < (int)quick_or_full(20, 200); i++) {
+		pid_t pid;
+
+		fflush(NULL);
+		pid = raw_fork();
+		if (pid == 0)
+			has_nothing(own);
+		MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+		CHECK_EQ(status, 0);
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	CHECK_EQ(failures, 0);
+	CHECK_EQ(wrong(steady, 0, 256, 1), 0);
+	CHECK_EQ(quire_close(q), 0);
+	munmap(own, PAGE);
+}
+
+/* Where there was no pager such a child may have its own, and children with that. */
+static void a_first_pager_without_handlers(void)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = raw_fork();
+	if (pid == 0) {
+		alarm(10);
+		q = pager_open(QUIRE_MEMORY_MIN);
+		steady = region_create(q, 256 * PAGE);
+		fill(steady, 0, 256, 1);
+		pid = fork();
+		if (pid == 0)
+			_exit(wrong(steady, 0, 256, 1) != 0);
+		MUST(waitpid(pid, &status, 0) == pid && status == 0);
+		MUST(wrong(steady, 0, 256, 1) == 0 && quire_close(q) == 0);
+		_exit(0);
+	}
+	MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+	CHECK_EQ(status, 0);
+}
+
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(while_regions_change), UNIT(parent_goes_on),
-		                                  UNIT(children_with_pagers), UNIT(other_programs),
-		                                  UNIT(without_handlers),     UNIT_END };
+	static const struct unit_test tests[] = { UNIT(while_regions_change),
+		                                  UNIT(parent_goes_on),
+		                                  UNIT(children_with_pagers),
+		                                  UNIT(other_programs),
+		                                  UNIT(without_handlers),
+		                                  UNIT(made_while_others_are_at_work),
+		                                  UNIT(a_first_pager_without_handlers),
+		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork", tests);
 }
