@@ -130,9 +130,12 @@ int arena_reserve(struct arena *a, size_t bytes, bool shared, const char *name)
 
 void arena_close(struct arena *a)
 {
-	if (a->base)
-		munmap(a->base, a->bytes);
+	void *base = a->base;
+
+	/* First: a child that is forked in between would unmap what is mapped there by then. */
 	a->base = NULL;
+	if (base)
+		munmap(base, a->bytes);
 }
 
 void arena_clear(struct arena *a, size_t offset, size_t bytes)

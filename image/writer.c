@@ -266,6 +266,8 @@ void image_forget(struct image_writer *w)
 	if (w->output.directory >= 0)
 		close(w->output.directory);
 	w->output.fd = w->output.directory = -1;
+	arena_close(&w->memory);
+	arena_close(&w->root);
 }
 
 /* What is left: the last leaf, the root, the header. => 0 or -errno */

@@ -43,7 +43,8 @@
  *                has is free when that one gives it up or ends. fork waits until all
  *                threads are between two faults or calls, and they wait for it; up to
  *                256 processes can share a swap file. What is pinned is so in the
- *                child. What the child cannot be given (no descriptors, no memory;
+ *                child (under the engine sigsegv it is copied just before the fork, and
+ *                what a thread writes to it from then on is not in the child's). What the child cannot be given (no descriptors, no memory;
  *                ENFILE: too many share the swap file)
  *                it is told of by on_error, QUIRE_ERROR_FORK: then its accesses to
  *                the pager's regions are SIGSEGV, and calls fail (ENODEV). It is the
@@ -410,8 +411,9 @@ bool quire_handle_signal(int signal, void *info, void *context);
  * written during it, never a write without one that it depends on. Threads that write meanwhile
  * wait: for a time that grows with the pages in memory, whatever is on the swap file.
  *
- * A page that is pinned is copied at once. Under the engines uffd-signal and sigsegv it is in the
- * image as it was at some moment during the call. A transfer that the kernel has begun into the
+ * A page that is pinned is copied at once. Under the engines uffd-signal and sigsegv that comes last: a
+ * thread that is not stopped by a write to another page may write to it until then, and of two
+ * that are pinned to the one after the other was copied. A transfer that the kernel has begun into the
  * region by itself (O_DIRECT, io_uring) must have ended.
  * -EINVAL  r is no region;  -ENOMEM  no memory, or too many regions and snapshots
  */

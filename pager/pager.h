@@ -87,6 +87,11 @@ struct page_owner {
 	void (*written)(void *owner, page_id page);
 	/* Credits have come free after someone failed to get any. */
 	void (*replenished)(void *owner);
+	/*
+	 * Whatever is to be done now and then, in a step of the reclaimer's; no lock is held. NULL: nothing
+	 * ever. => when again, in ns; 0: when the reclaimer is kicked
+	 */
+	uint64_t (*tend)(void *owner);
 	/* Something failed in the background. page: one that it concerns, or PAGE_ID_NONE */
 	void (*failed)(void *owner, enum pager_event event, int error, page_id page);
 };

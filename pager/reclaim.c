@@ -274,6 +274,18 @@ static void give_way(struct pager *p)
 		sched_yield();
 }
 
+static uint64_t tend(struct pager *p)
+{
+	uint64_t ns;
+
+	if (!p->owner_ops->tend)
+		return 0;
+	service_enter();
+	ns = p->owner_ops->tend(p->owner);
+	service_leave();
+	return ns;
+}
+
 static void *reclaimer(void *argument)
 {
 	struct pager *p = argument;
@@ -303,7 +315,7 @@ static void *reclaimer(void *argument)
 			if (settle_writes(p))
 				give_back(p);
 			if (atomic_load(&p->credits) >= (int64_t)atomic_load(&p->low))
-				futex_wait(&p->wake, 0, 0, false);
+				futex_wait(&p->wake, 0, tend(p), false);
 		} else {
 			/* Who has asked since the round began may have brought what it wants. */
 			futex_wait(&p->wake, 0, pause, false);

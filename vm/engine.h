@@ -111,6 +111,8 @@ struct engine_ops {
 	 */
 	bool (*awaits)(struct engine *e, const struct quire_region *r, const char *page);
 	int (*bring)(struct engine *e, struct quire_region *r, char *page);
+	/* As page_owner.tend; NULL: there is nothing. */
+	uint64_t (*tend)(struct engine *e);
 	/* There is room again: accesses that were refused for want of it may be tried (NULL: always). */
 	void (*forgive)(struct engine *e);
 	/*

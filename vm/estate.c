@@ -6,6 +6,7 @@
 #include "vm/cover.h"
 #include "vm/estate_record.h"
 #include "vm/sigsegv.h"
+#include "vm/snapshot.h"
 
 #include <errno.h>
 #include <string.h>
@@ -60,11 +61,12 @@ static int give(struct engine *e, struct heir *h, struct quire_region *r, char *
 
 static void lose(struct heir *h, struct quire_region *r, char *page)
 {
-	_Atomic uint8_t *state = state_of(h->memory.base, r, page);
+	struct estate *s = h->memory.base;
+	_Atomic uint8_t *state = state_of(s, r, page);
 	uint8_t owed = OWED;
 
-	if (state)
-		atomic_compare_exchange_strong(state, &owed, LOST);
+	if (state && atomic_compare_exchange_strong(state, &owed, LOST))
+		atomic_fetch_sub(&s->owed, 1);
 }
 
 static int give_range(struct engine *e, struct heir *h, struct quire_region *r, char *page,
@@ -103,6 +105,20 @@ bool estate_is_owed(struct engine *e)
 	return estates_of(e)->heirs > 0;
 }
 
+/* How often it is asked whether anything has changed. */
+#define TEND_NS UINT64_C(1000000000)
+
+uint64_t estates_tend(struct engine *e)
+{
+	struct estates *all = estates_of(e);
+	uint64_t again = estate_settle(e);
+
+	for (uint32_t i = 0; i < all->heirs; i++)
+		if (all->heir[i].tells && !is_gone(&all->heir[i]))
+			again = again ? again : TEND_NS;
+	return again;
+}
+
 void estate_give_up(struct engine *e, struct quire_region *r, char *page, size_t n)
 {
 	give_all(e, r, page, n, true);
@@ -136,62 +152,74 @@ void estate_drop_heirs(struct estates *all)
 		drop_heir(all, all->heirs - 1);
 }
 
-/* Of children that want nothing any more, and of one more where there is no room for another. */
-static void tidy(struct engine *e)
+/* The next region of those that have addresses, from number *i on; NULL: none. */
+static struct quire_region *next_region(struct quire *q, uint32_t *i)
+{
+	while (*i < regions_used(q)) {
+		struct quire_region *r = &q->regions[(*i)++];
+
+		if (r->mapping)
+			return r;
+	}
+	return NULL;
+}
+
+/*
+ * Of children that want nothing any more, and of one more where there is no room for another.
+ * => 0, or -errno: the oldest cannot be given what it is owed
+ */
+static int tidy(struct engine *e)
 {
 	struct estates *all = estates_of(e);
+	struct quire_region *r;
+	int error = 0;
 
 	for (uint32_t i = all->heirs; i-- > 0;)
 		if (!wants(&all->heir[i]) || is_gone(&all->heir[i]))
 			drop_heir(all, i);
 	if (all->heirs < HEIRS_MAX)
-		return;
-	for (uint32_t i = 0; i < regions_used(e->q); i++) {
-		struct quire_region *r = &e->q->regions[i];
-
-		if (r->mapping)
-			give_range(e, &all->heir[0], r, r->base, r->pages, true);
-	}
-	drop_heir(all, 0);
-}
-
-/* The kernel may write to what is pinned by itself: it stays writable, and the child has a copy. */
-static int hand_out_pinned(struct engine *e, struct heir *h, struct quire_region *r, uint64_t *page)
-{
-	uint64_t first = *page;
-	int error;
-
-	for (; *page < r->pages; ++*page) {
-		uint64_t at;
-
-		if (!region_leaf_touched(r, *page)) {
-			*page |= LEAF_ENTRIES - 1;
-			continue;
-		}
-		at = atomic_load(region_entry(r, *page));
-		if (entry_state(at) == ENTRY_MAPPED &&
-		    e->q->pager.frames[entry_payload(at)].pins > 0)
-			break;
-	}
-	*page = MIN(*page, r->pages);
-	error = *page > first ? cover_clean(r->cover, region_page(r, first), *page - first) : 0;
-	if (!error && *page < r->pages)
-		error = copy_page(e->sigsegv.fd, h->fd, region_page(r, *page));
+		return 0;
+	for (uint32_t i = 0; !error && (r = next_region(e->q, &i));)
+		error = give_range(e, &all->heir[0], r, r->base, r->pages, false);
+	if (!error)
+		drop_heir(all, 0);
 	return error;
 }
 
-/* => pages owed of a region, all of them protected; or -errno */
-static int64_t owe(struct engine *e, struct heir *h, struct quire_region *r)
+/*
+ * The kernel may write to what is pinned by itself: it stays writable, and the child has a copy, made
+ * when all else is protected: who can write to it still has written nothing to others that the child lacks.
+ */
+static int protect(struct quire_region *r)
+{
+	bool pins = counted(&r->counters.pinned) > 0;
+	int error = 0;
+
+	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
+		pin = snapshot_next_pinned(r, page, pins);
+		if (pin > page)
+			error = cover_clean(r->cover, region_page(r, page), pin - page);
+	}
+	return error;
+}
+
+static int hand_out_pinned(struct engine *e, struct heir *h, struct quire_region *r)
+{
+	bool pins = counted(&r->counters.pinned) > 0;
+	int error = 0;
+
+	for (uint64_t page = snapshot_next_pinned(r, 0, pins); page < r->pages && !error;
+	     page = snapshot_next_pinned(r, page + 1, pins))
+		error = copy_page(e->sigsegv.fd, h->fd, region_page(r, page));
+	return error;
+}
+
+/* All others that are mapped. */
+static void owe(struct engine *e, struct heir *h, struct quire_region *r)
 {
 	struct estate *s = h->memory.base;
-	int64_t owed = 0;
+	uint64_t owed = 0;
 
-	for (uint64_t page = 0; page < r->pages; page++) {
-		int error = hand_out_pinned(e, h, r, &page);
-
-		if (error)
-			return error;
-	}
 	for (uint64_t page = 0; page < r->pages; page++) {
 		uint64_t at;
 
@@ -206,7 +234,7 @@ static int64_t owe(struct engine *e, struct heir *h, struct quire_region *r)
 		atomic_store(state_of(s, r, region_page(r, page)), OWED);
 		owed++;
 	}
-	return owed;
+	atomic_fetch_add(&s->owed, owed);
 }
 
 static int draw_up(struct engine *e, struct heir *h)
@@ -239,17 +267,16 @@ static int draw_up(struct engine *e, struct heir *h)
 
 static int owe_all(struct engine *e, struct heir *h)
 {
-	struct estate *s = h->memory.base;
+	struct quire_region *r;
+	int error = 0;
 
-	for (uint32_t i = 0; i < regions_used(e->q); i++) {
-		struct quire_region *r = &e->q->regions[i];
-		int64_t owed = r->mapping ? owe(e, h, r) : 0;
-
-		if (owed < 0)
-			return (int)owed;
-		atomic_fetch_add(&s->owed, (uint64_t)owed);
-	}
-	return 0;
+	for (uint32_t i = 0; !error && (r = next_region(e->q, &i));)
+		error = protect(r);
+	for (uint32_t i = 0; !error && (r = next_region(e->q, &i));)
+		error = hand_out_pinned(e, h, r);
+	for (uint32_t i = 0; !error && (r = next_region(e->q, &i));)
+		owe(e, h, r);
+	return error;
 }
 
 /* The child's file, with its presence, if there can be one: without /proc there cannot. => 0 or -errno */
@@ -282,9 +309,10 @@ int estate_make(struct engine *e)
 	struct heir *h;
 	int error = estate_fetch_all(e);
 
+	if (!error)
+		error = tidy(e);
 	if (error)
 		return error;
-	tidy(e);
 	h = &all->heir[all->heirs];
 	*h = (struct heir){ .own = -1 };
 	error = make_file(h);

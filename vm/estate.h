@@ -29,6 +29,11 @@
  *     is hidden, its bytes are owed or in the child's file. It is shown by the first fault, or
  *     is evicted as it is.
  *
+ * Whose file it is ends with the process that has it, and with those that may want something of it: now and
+ * then (estates_tend) the parent asks whether its children live, and empties the files of those
+ * that do not; a child that is owed nothing gives up its parent's, and one whose parent has gone
+ * takes all that it is owed, a piece at a time.
+ *
  * A child that forks has fetched all that it is owed before: estates do not chain.
  * Pages are those of entries that the caller holds, or of a standstill.
  */
@@ -64,7 +69,8 @@ struct estates {
 	struct arena memory; /* as a child: the estate; base NULL: there is none */
 	struct arena await_arena;
 	_Atomic uint64_t *awaited; /* bit a page, by the estate's numbers */
-	int fd;                    /* as a child: the parent's file */
+	int fd;                    /* as a child: the parent's file, */
+	bool settled;              /* which is given up: it is our own */
 	int parent;                /* and a pidfd of the parent's; -1: there is none */
 };
 
@@ -75,6 +81,8 @@ int estate_make(struct engine *e);
 /* After it, in this process, whether there is a child or not. */
 void estate_made(struct engine *e);
 void estates_close(struct engine *e);
+/* Of both: now and then. => when again, in ns; 0: not until the next fork */
+uint64_t estates_tend(struct engine *e);
 
 /* Pages [page, page + n) are about to change, or to be writable. => 0, or -errno: they must not */
 int estate_give(struct engine *e, struct quire_region *r, char *page, size_t n);

@@ -7,6 +7,7 @@
 #include "vm/sigsegv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -162,6 +163,89 @@ int estate_fetch_all(struct engine *e)
 	return error;
 }
 
+/* In one step, and when the next is due. */
+#define STEP_PAGES 256u
+#define STEP_NS UINT64_C(1000000)
+#define LOOK_NS UINT64_C(1000000000)
+
+/* => 0, -errno */
+static int take_owed(struct engine *e, struct quire_region *r, uint64_t page)
+{
+	uint64_t at = atomic_load(region_entry(r, page));
+	int error;
+
+	/* Somebody is at it: another time. */
+	if (at & ENTRY_BUSY || !entry_try(region_entry(r, page), at))
+		return 0;
+	error = estate_fetch(e, r, region_page(r, page));
+	entry_publish(r, page, at & ~ENTRY_MARKS);
+	return error;
+}
+
+/* => pages that were owed, at most so many; or -errno */
+static int take_some(struct engine *e, struct quire_region *r, unsigned most)
+{
+	unsigned n = 0;
+	int error = 0;
+
+	for (size_t k = skip_untouched(r, r->base, 0, r->pages); k < r->pages && n < most && !error;
+	     k = skip_untouched(r, r->base, k + 1, r->pages)) {
+		_Atomic uint8_t *state = state_of(inherited(e), r, region_page(r, k));
+
+		if (!state || (atomic_load(state) != OWED && atomic_load(state) != GIVING))
+			continue;
+		n++;
+		error = take_owed(e, r, k);
+	}
+	return error ? error : (int)n;
+}
+
+/*
+ * Nothing more of the parent's is needed: its file is given up. Whoever reads from it just now does so for
+ * nothing, and sees that when it takes the word: so its descriptor may be of another file from
+ * one moment to the next, but not be closed.
+ */
+static void settle(struct engine *e)
+{
+	struct estates *all = estates_of(e);
+
+	all->settled = dup3(e->sigsegv.fd, all->fd, O_CLOEXEC) >= 0;
+}
+
+/* What a parent that has gone has left. => when again */
+static uint64_t take_step(struct engine *e)
+{
+	uint32_t ids = regions_used(e->q);
+	unsigned left = STEP_PAGES;
+
+	for (uint32_t id = 1; id <= ids && left; id++) {
+		struct quire_region *r = region_get(e->q, id);
+		int n = r && r->mapping ? take_some(e, r, left) : 0;
+
+		if (r)
+			region_put(r);
+		if (n < 0)
+			return LOOK_NS;
+		left -= (unsigned)n;
+	}
+	/* (That it was killed while it counted does not matter.) */
+	if (left == STEP_PAGES)
+		settle(e);
+	return STEP_NS;
+}
+
+uint64_t estate_settle(struct engine *e)
+{
+	struct estates *all = estates_of(e);
+
+	if (!all->memory.base || all->fd < 0 || all->settled)
+		return 0;
+	if (atomic_load(&inherited(e)->owed) > 0)
+		return parent_is_gone(e) ? take_step(e) : LOOK_NS;
+	settle(e);
+	return 0;
+}
+
 static int await_mapped(struct engine *e)
 {
 	struct estates *all = estates_of(e);
@@ -208,6 +292,7 @@ int estate_enter(struct engine *e)
 	estate_drop_heirs(all);
 	all->memory = own.memory;
 	all->fd = e->sigsegv.fd;
+	all->settled = false;
 	/* (Had it ended already, it would give nothing any more, and not be asked for.) */
 	all->parent = (int)syscall(SYS_pidfd_open, getppid(), 0);
 	/* The child's own description; the other is the parent's. */

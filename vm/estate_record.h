@@ -80,6 +80,8 @@ static inline size_t skip_untouched(const struct quire_region *r, const char *pa
 
 /* => standstill: as a child, all that is owed to us. => 0 or -errno */
 int estate_fetch_all(struct engine *e);
+/* As estates_tend, what one is as a child of another. */
+uint64_t estate_settle(struct engine *e);
 /* => standstill, or the end: they are given nothing more. */
 void estate_drop_heirs(struct estates *all);
 

@@ -159,7 +159,7 @@ static void in_parent(void)
 
 /* --------------------------------------------------------- in the child */
 
-/* The child cannot have it. Its addresses stay taken, and out of reach. */
+/* The child cannot have it. Its addresses stay taken, and out of reach, but for what is another's there. */
 static void lose(struct quire *q, int error)
 {
 	struct quire_error e = {
@@ -174,11 +174,11 @@ static void lose(struct quire *q, int error)
 	for (uint32_t i = 0; i < regions_used(q); i++) {
 		struct quire_region *r = &q->regions[i];
 
-		if (r->mapping) {
+		if (r->mapping && !r->is_displaced)
 			mmap(r->mapping, r->mapping_bytes, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		if (r->mapping)
 			registry_remove(r);
-		}
 		atomic_store(&r->alive, REGION_GONE);
 	}
 	if (q->on_error)
@@ -260,12 +260,17 @@ static int keep_places(struct quire *q)
 		struct quire_region *r = &q->regions[i];
 		void *p = r->mapping;
 
-		if (p)
-			p = mmap(p, r->mapping_bytes, PROT_NONE,
-			         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-			         -1, 0);
-		if (p != r->mapping)
-			error = p == MAP_FAILED ? -errno : -EEXIST;
+		if (!p)
+			continue;
+		p = mmap(p, r->mapping_bytes, PROT_NONE,
+		         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+		if (p == r->mapping)
+			continue;
+		error = p == MAP_FAILED ? -errno : -EEXIST;
+		r->is_displaced = true;
+		/* Before Linux 4.17 the address is but a wish. */
+		if (p != MAP_FAILED)
+			munmap(p, r->mapping_bytes);
 	}
 	return error;
 }

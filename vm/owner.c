@@ -140,6 +140,13 @@ static void owner_replenished(void *owner)
 		q->engine.ops->replenished(&q->engine);
 }
 
+static uint64_t owner_tend(void *owner)
+{
+	struct quire *q = owner;
+
+	return q->engine.ops->tend ? q->engine.ops->tend(&q->engine) : 0;
+}
+
 static void owner_failed(void *owner, enum pager_event event, int error, page_id id)
 {
 	static const struct {
@@ -177,5 +184,6 @@ const struct page_owner vm_owner = {
 	.arrived = owner_arrived,
 	.written = owner_written,
 	.replenished = owner_replenished,
+	.tend = owner_tend,
 	.failed = owner_failed,
 };

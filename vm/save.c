@@ -12,6 +12,7 @@
 #include "vm/snapshot.h"
 
 #include "base/error.h"
+#include "base/kernel.h"
 #include "base/quiesce.h"
 #include "base/thread.h"
 #include "vm/lineage.h"
@@ -40,6 +41,7 @@ struct quire_save {
 
 	pthread_t thread;
 	bool has_thread;
+	bool has_handle;         /* the program gives it up; else who made it */
 	struct quire_save *next; /* of the pager; snapshot lock */
 	uint64_t of;             /* bytes of memory */
 	_Atomic uint64_t done;   /* pages that were looked at */
@@ -393,7 +395,7 @@ int quire_save_begin(quire_snapshot_t *s, const char *path, const quire_snapshot
 	if (error)
 		return error;
 	v->options = o;
-	v->has_thread = true;
+	v->has_thread = v->has_handle = true;
 	error = thread_start(&v->thread, saver, v);
 	if (error) {
 		end(v);
@@ -457,7 +459,14 @@ void saves_stop(struct quire *q)
 /* In a child of fork: it is the parent's. */
 static void forget(struct quire_save *v)
 {
+	struct arena self = v->self;
+
 	image_forget(&v->writer);
+	if (!v->has_handle) {
+		arena_close(&self);
+		return;
+	}
+	kernel_drop(v->bytes, 2 * STEP_BYTES);
 	v->has_thread = false;
 	v->result = -ECHILD;
 	snprintf(v->words, sizeof v->words, NOT_OURS);

@@ -421,6 +421,13 @@ static int sigsegv_start(struct engine *e)
 
 /* ----------------------------------------------------------------- fork */
 
+static void sigsegv_fork_in_parent(struct engine *e)
+{
+	estate_made(e);
+	/* From now on there is something to tend. */
+	reclaimer_kick(&e->q->pager);
+}
+
 static int sigsegv_fork_in_child(struct engine *e)
 {
 	cover_limits_fork(e->sigsegv.limits);
@@ -491,8 +498,9 @@ const struct engine_ops engine_sigsegv = {
 	.populate = sigsegv_populate,
 	.awaits = estate_awaits,
 	.bring = sigsegv_bring,
+	.tend = estates_tend,
 	.fork = estate_make,
-	.fork_in_parent = estate_made,
+	.fork_in_parent = sigsegv_fork_in_parent,
 	.fork_in_child = sigsegv_fork_in_child,
 	.attach_in_child = sigsegv_attach_in_child,
 	.forsake = sigsegv_forsake,

@@ -100,30 +100,40 @@ static int copy_pinned(struct quire_region *r, struct quire_region *s, uint64_t 
 	return 0;
 }
 
+static int protect_unpinned(struct quire_region *r)
+{
+	struct engine *e = &r->q->engine;
+	int error = 0;
+
+	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
+		pin = snapshot_next_pinned(r, page, true);
+		if (pin > page)
+			error = e->ops->protect_all(e, r, region_page(r, page), pin - page);
+	}
+	return error;
+}
+
 /*
  * => pin lock, the gate is closed; *credits of the caller's, one for each pinned page
  *
  * What is pinned the kernel may write to by itself, at any time from now on, so the image's copy is
- * made here. Where a system call would fail on a page that is protected, that one never is.
+ * made here. Where a system call would fail on a page that is protected, that one never is: then
+ * it comes last, for who can write to it still has written nothing to others that the image lacks.
  */
 static int protect_and_copy(struct quire_region *r, struct quire_region *s, bool pins,
                             uint64_t *credits)
 {
 	struct engine *e = &r->q->engine;
-	bool all = !e->ops->in_thread;
-	int error = all ? e->ops->protect_all(e, r, r->base, r->pages) : 0;
+	bool all = !pins || !e->ops->in_thread;
+	int error = all ? e->ops->protect_all(e, r, r->base, r->pages) : protect_unpinned(r);
 
-	for (uint64_t page = 0, pin; page < r->pages && !error; page = pin + 1) {
-		pin = snapshot_next_pinned(r, page, pins);
-		if (pin > page && !all)
-			error = e->ops->protect_all(e, r, region_page(r, page), pin - page);
-		if (pin == r->pages || error)
-			break;
+	for (uint64_t page = snapshot_next_pinned(r, 0, pins); page < r->pages && !error;
+	     page = snapshot_next_pinned(r, page + 1, pins)) {
 		/* Pinned after they were counted? Not with the lock. */
 		ASSERT(*credits > 0);
 		--*credits;
-		error = copy_pinned(r, s, pin);
-		if (!error && all && e->ops->unprotect(e, r, region_page(r, pin), 1) != 1)
+		error = copy_pinned(r, s, page);
+		if (!error && all && e->ops->unprotect(e, r, region_page(r, page), 1) != 1)
 			error = -EIO;
 	}
 	return error;

@@ -83,6 +83,7 @@ struct quire_region {
 	size_t bytes;
 	char *mapping; /* with the guard pages */
 	size_t mapping_bytes;
+	bool is_displaced; /* in a child that could not have it: something else is at its addresses */
 	struct sparse_arena table_arena;
 	entry_t *table;
 	struct arena leaf_arena;

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "fork_image.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -236,6 +237,52 @@ static void pinned_pages(void)
 	pinned_pages_in_calls(true, true);
 }
 
+static struct {
+	_Alignas(64) unsigned stop;
+	quire_region_t *last;
+} two;
+
+/* First the one that is pinned, then the other, which does not run ahead of it anywhere. */
+static void *write_in_order(void *arg)
+{
+	volatile uint64_t *pinned = (uint64_t *)page_at(image.r, PINNED);
+	volatile uint64_t *other = (uint64_t *)page_at(two.last, PAGES - 1);
+
+	for (uint64_t n = 1; !__atomic_load_n(&two.stop, __ATOMIC_ACQUIRE); n++) {
+		*pinned = n;
+		*other = n;
+	}
+	return arg;
+}
+
+static void pinned_is_ahead(void *arg)
+{
+	uint64_t other = *(volatile uint64_t *)page_at(two.last, PAGES - 1);
+
+	(void)arg;
+	MUST(*(volatile uint64_t *)page_at(image.r, PINNED) >= other);
+}
+
+/* In a child: what was written later is not there without what was written before. */
+static void pinned_while_written(void)
+{
+	pthread_t t;
+
+	begin(4 * PAGES * PAGE);
+	two.last = region_create(q, PAGES * PAGE);
+	two.stop = 0;
+	fill(two.last, 0, PAGES, 1);
+	CHECK_EQ(quire_pin(image.r, PINNED * PAGE, PAGE), 0);
+	*(uint64_t *)page_at(image.r, PINNED) = 0;
+	*(uint64_t *)page_at(two.last, PAGES - 1) = 0;
+	MUST(pthread_create(&t, NULL, write_in_order, NULL) == 0);
+	for (int i = 0; i < (int)quick_or_full(30, 300); i++)
+		CHECK_EQ(in_child(pinned_is_ahead, NULL, 20), 0);
+	__atomic_store_n(&two.stop, 1, __ATOMIC_RELEASE);
+	pthread_join(t, NULL);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 /* ------------------------------------------------------- several pagers */
 
 enum { PAGERS = 3, SIZES = 5 };
@@ -441,6 +488,7 @@ int main(int argc, char **argv)
 	static const struct unit_test tests[] = { UNIT(every_kind_of_page),
 		                                  UNIT(while_the_parent_writes),
 		                                  UNIT(pinned_pages),
+		                                  UNIT(pinned_while_written),
 		                                  UNIT(places_of_several_pagers),
 		                                  UNIT(generations),
 		                                  UNIT(orphans),

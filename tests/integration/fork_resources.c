@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -515,6 +516,113 @@ static void while_the_parent_saves(void)
 	CHECK_EQ(descriptors(), bare);
 }
 
+/* KiB of private memory that may be written */
+static long data_now(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[200];
+	long kib = -1;
+
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "VmData: %ld", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+static long *data_of_child;
+
+static void tell_data(void *arg)
+{
+	if (arg)
+		MUST(quire_save_end(running) == -ECHILD);
+	*data_of_child = data_now();
+}
+
+/* A child in the middle of a save has no more than one without, once it has given up the handle. */
+static void no_memory_of_a_save(void)
+{
+	struct quire_save_options o = { .size = sizeof o };
+	const char *path = path_in(temporary_directory(), "image");
+	quire_snapshot_t *s = NULL;
+	long without;
+
+	data_of_child = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MUST(data_of_child != MAP_FAILED);
+	begin();
+	CHECK_EQ(quire_snapshot_create(r, &s), 0);
+	/* So that there is its thread's stack, which the C library keeps. */
+	CHECK_EQ(quire_save_begin(s, path, NULL, &o, &running), 0);
+	CHECK_EQ(quire_save_end(running), 0);
+	CHECK_EQ(in_child(tell_data, NULL, 20), 0);
+	without = *data_of_child;
+	o.bandwidth = PAGES * PAGE;
+	CHECK_EQ(quire_save_begin(s, path, NULL, &o, &running), 0);
+	sleep_seconds(0.1);
+	CHECK_EQ(in_child(tell_data, s, 20), 0);
+	CHECK(without > 0);
+	CHECK(*data_of_child <= without + 64);
+	quire_save_cancel(running);
+	CHECK_EQ(quire_save_end(running), -ECANCELED);
+	CHECK_EQ(quire_close(q), 0);
+	munmap(data_of_child, PAGE);
+}
+
+/* ------------------------------------------------------- places that are taken */
+
+static char *taken; /* of the region, by a handler that comes before the library's; NULL: none */
+
+/* A library that was loaded earlier has a handler of its own. */
+static void take_place(void)
+{
+	char *p;
+
+	if (!taken)
+		return;
+	p = mmap(taken, PAGE, PROT_READ | PROT_WRITE,
+	         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (p == taken)
+		*p = 42;
+	else
+		taken = NULL;
+}
+
+static void come_first(void)
+{
+	pthread_atfork(NULL, NULL, take_place);
+}
+
+/* Before the constructors of any library. */
+__attribute__((section(".preinit_array"), used)) static void (*const earliest)(void) = come_first;
+
+static void has_its_place(void *arg)
+{
+	(void)arg;
+	/* Where the region's mappings come with the fork nobody can. */
+	if (!taken) {
+		MUST(strcmp(quire_engine_name(q), "sigsegv") != 0);
+		MUST(errors.count == 0 && wrong(r, 0, PAGES, 1) == 0);
+		return;
+	}
+	MUST(errors.kinds[QUIRE_ERROR_FORK] == 1 && *taken == 42);
+	MUST(try_load(taken - PAGE).signal == SIGSEGV);
+	*taken = 43;
+	MUST(quire_region_destroy(r) == -ENODEV && quire_close(q) == 0 && *taken == 43);
+}
+
+static void what_is_there_stays(void)
+{
+	catch_install();
+	begin();
+	taken = page_at(r, 7);
+	CHECK_EQ(in_child(has_its_place, NULL, 20), 0);
+	CHECK(errors.count == 0);
+	taken = NULL;
+	CHECK_EQ(wrong(r, 0, PAGES, 1), 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = { UNIT(budgets),
@@ -525,6 +633,8 @@ int main(int argc, char **argv)
 		                                  UNIT(no_descriptor_is_lost),
 		                                  UNIT(too_few_threads),
 		                                  UNIT(while_the_parent_saves),
+		                                  UNIT(no_memory_of_a_save),
+		                                  UNIT(what_is_there_stays),
 		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork_resources", tests);

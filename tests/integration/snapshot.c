@@ -456,6 +456,46 @@ static void pinned(void)
 	end();
 }
 
+static _Atomic bool enough;
+
+/* First the one that is pinned, then the other. */
+static void *write_in_order(void *arg)
+{
+	volatile uint64_t *before = (uint64_t *)page_at(r, 0);
+	volatile uint64_t *after = (uint64_t *)page_at(r, DENSE - 1);
+
+	for (uint64_t n = 1; !atomic_load(&enough); n++) {
+		*before = n;
+		*after = n;
+	}
+	return arg;
+}
+
+static void pinned_while_written(void)
+{
+	pthread_t t;
+
+	q = pager_open(2 * DENSE * PAGE);
+	r = region_create(q, DENSE * PAGE);
+	memset(quire_region_base(r), 0, DENSE * PAGE);
+	CHECK_EQ(quire_pin(r, 0, PAGE), 0);
+	atomic_store(&enough, false);
+	MUST(pthread_create(&t, NULL, write_in_order, NULL) == 0);
+	for (int i = 0; i < (int)quick_or_full(100, 2000); i++) {
+		quire_snapshot_t *s = NULL;
+		uint64_t words[2];
+
+		CHECK_EQ(quire_snapshot_create(r, &s), 0);
+		CHECK_EQ(quire_snapshot_read(s, 0, &words[0], 8), 0);
+		CHECK_EQ(quire_snapshot_read(s, (DENSE - 1) * PAGE, &words[1], 8), 0);
+		CHECK(words[0] >= words[1]);
+		CHECK_EQ(quire_snapshot_destroy(s), 0);
+	}
+	atomic_store(&enough, true);
+	pthread_join(t, NULL);
+	end();
+}
+
 /*
  * Pages of which the program has discarded what the clone inherits, by a call that nobody sees: they
  * are served all the same, as what they were or as zeros.
@@ -509,17 +549,12 @@ static void misuse(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(every_state),
-		UNIT(copied_once),
-		UNIT(clones),
-		UNIT(rolled_back),
-		UNIT(differences),
-		UNIT(one_instant),
-		UNIT(pinned),
-		UNIT(discarded_unseen),
-		UNIT(differences_meanwhile),
-		UNIT(misuse),
-		UNIT_END,
+		UNIT(every_state),      UNIT(copied_once),
+		UNIT(clones),           UNIT(rolled_back),
+		UNIT(differences),      UNIT(one_instant),
+		UNIT(pinned),           UNIT(pinned_while_written),
+		UNIT(discarded_unseen), UNIT(differences_meanwhile),
+		UNIT(misuse),           UNIT_END,
 	};
 
 	return unit_main(argc, argv, "snapshot", tests);

@@ -4,15 +4,17 @@
  * child's file takes no bytes, as when memory is short. Pagers and forks are real, the engine is sigsegv.
  * What goes well: tests/integration/fork_memory.c.
  */
+#include "vm/estate_record.h"
 #include "tests/unit/uffd_fixture.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { OWED = 16 };
+enum { OWED_PAGES = 16 };
 
 static _Atomic int refused = -1; /* the child whose file takes no bytes; -1: all do */
 static _Atomic unsigned tried;   /* of which pages it has been tried since */
@@ -48,7 +50,7 @@ static uint64_t number(uint64_t page, uint64_t version)
 
 static void write_all(uint64_t version)
 {
-	for (uint64_t page = 0; page < OWED; page++)
+	for (uint64_t page = 0; page < OWED_PAGES; page++)
 		*at(page, 0) = *at(page, WORDS - 1) = number(page, version);
 }
 
@@ -56,7 +58,7 @@ static unsigned wrong(uint64_t version)
 {
 	unsigned n = 0;
 
-	for (uint64_t page = 0; page < OWED; page++)
+	for (uint64_t page = 0; page < OWED_PAGES; page++)
 		n += *at(page, 0) != number(page, version) ||
 		     *at(page, WORDS - 1) != number(page, version);
 	return n;
@@ -111,13 +113,27 @@ static int is_refused(void)
 {
 	int n = 0;
 
-	for (uint64_t page = 0; page < OWED; page++) {
+	for (uint64_t page = 0; page < OWED_PAGES; page++) {
 		struct access a = { .word = at(page, 0) };
 
 		do_access(&a);
 		n += a.signal == SIGBUS;
 		if (!a.signal && a.value != number(page, 1))
 			return 100;
+	}
+	return n;
+}
+
+/* => 0: it has nothing */
+static int is_out_of_reach(void)
+{
+	int n = 0;
+
+	for (uint64_t page = 0; page < OWED_PAGES; page++) {
+		struct access a = { .word = at(page, 0) };
+
+		do_access(&a);
+		n += a.signal != SIGSEGV;
 	}
 	return n;
 }
@@ -134,8 +150,8 @@ static void start(void)
 /* Use the rest of the region until each of these has been tried to be evicted. */
 static void press(void)
 {
-	for (unsigned i = 0; atomic_load(&tried) != (1u << OWED) - 1; i++) {
-		for (uint64_t page = OWED; page < PAGES; page++)
+	for (unsigned i = 0; atomic_load(&tried) != (1u << OWED_PAGES) - 1; i++) {
+		for (uint64_t page = OWED_PAGES; page < PAGES; page++)
 			*at(page, 1) = page + i;
 		REQUIRE(i < 100);
 	}
@@ -150,7 +166,7 @@ static void victims_stay(void)
 	c = child_start(has_first);
 	refuse(0);
 	press();
-	for (uint64_t page = 0; page < OWED; page++)
+	for (uint64_t page = 0; page < OWED_PAGES; page++)
 		CHECK_EQ(entry_state(atomic_load(region_entry(r, page))), ENTRY_MAPPED);
 	refuse(-1);
 	CHECK_EQ(wrong(1), 0);
@@ -169,7 +185,7 @@ static void writes_are_refused(void)
 	start();
 	c = child_start(has_first);
 	refuse(0);
-	for (uint64_t page = 0; page < OWED; page++) {
+	for (uint64_t page = 0; page < OWED_PAGES; page++) {
 		struct access a = { .word = at(page, 0), .write = true, .value = 7 };
 
 		do_access(&a);
@@ -177,7 +193,7 @@ static void writes_are_refused(void)
 	}
 	refuse(0);
 	press();
-	for (uint64_t page = 0; page < OWED; page += 3) {
+	for (uint64_t page = 0; page < OWED_PAGES; page += 3) {
 		struct access a = { .word = at(page, 0), .write = true, .value = 7 };
 
 		do_access(&a);
@@ -220,10 +236,10 @@ static void discards_fail(void)
 	start();
 	c = child_start(has_first);
 	refuse(0);
-	CHECK(quire_advise(r, 0, OWED * PAGE_BYTES, QUIRE_ADVISE_DONTNEED) < 0);
+	CHECK(quire_advise(r, 0, OWED_PAGES * PAGE_BYTES, QUIRE_ADVISE_DONTNEED) < 0);
 	CHECK_EQ(wrong(1), 0);
 	refuse(-1);
-	CHECK_EQ(quire_advise(r, 0, OWED * PAGE_BYTES, QUIRE_ADVISE_DONTNEED), 0);
+	CHECK_EQ(quire_advise(r, 0, OWED_PAGES * PAGE_BYTES, QUIRE_ADVISE_DONTNEED), 0);
 	CHECK_EQ(*at(3, 0), 0);
 	CHECK_EQ(child_end(c), 0);
 	uffd_finish();
@@ -239,15 +255,159 @@ static void lost_is_refused(void)
 	refuse(0);
 	CHECK_EQ(quire_region_destroy(r), 0);
 	refuse(-1);
-	CHECK_EQ(child_end(c), OWED);
+	CHECK_EQ(child_end(c), OWED_PAGES);
+	uffd_finish();
+}
+
+/* ---------------------------------------------- what the dead leave behind */
+
+/* => pages of memory that a file has */
+static uint64_t pages_in(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 / PAGE_BYTES : UINT64_MAX;
+}
+
+/* Its parent is not asked for anything, and asks it nothing. */
+static void a_dead_child_keeps_no_memory(void)
+{
+	struct child c;
+
+	start();
+	c = child_start(has_first);
+	REQUIRE_EQ(estates()->heirs, 1);
+	CHECK_EQ(child_end(c), 0);
+	CHECK(pages_in(estates()->heir[0].fd) >= OWED_PAGES);
+	for (int i = 0; i < 200 && pages_in(estates()->heir[0].fd) > 0; i++)
+		nap(20);
+	CHECK_EQ(pages_in(estates()->heir[0].fd), 0);
+	CHECK_EQ(wrong(1), 0);
+	uffd_finish();
+}
+
+static bool has_no_other_file(void)
+{
+	struct stat own, other;
+
+	REQUIRE(fstat(q->engine.sigsegv.fd, &own) == 0 && fstat(estates()->fd, &other) == 0);
+	return own.st_ino == other.st_ino;
+}
+
+static uint64_t owed_now(void)
+{
+	return atomic_load(&((struct estate *)estates()->memory.base)->owed);
+}
+
+/* => 0: it gives its parent's file up, and has all that it is to have */
+static int gives_up(void)
+{
+	if (has_no_other_file())
+		return 100;
+	for (int i = 0; i < 200 && !has_no_other_file(); i++)
+		nap(20);
+	if (!has_no_other_file())
+		return 101;
+	return wrong(1) ? 102 : owed_now() ? 103 : 0;
+}
+
+/* Its parent lives, and it has asked for everything. */
+static int gives_up_when_it_has_all(void)
+{
+	return wrong(1) ? 104 : gives_up();
+}
+
+static void a_child_that_has_all(void)
+{
+	struct child c;
+
+	start();
+	c = child_start(gives_up_when_it_has_all);
+	CHECK_EQ(child_end(c), 0);
+	uffd_finish();
+}
+
+/* arg: how much it has asked for when its parent ends. => what became of it, in the end */
+static int orphan(unsigned asked, bool parent_counts)
+{
+	int ends[2], go[2];
+	unsigned char result = 200;
+	pid_t parent;
+
+	REQUIRE(pipe(ends) == 0 && pipe(go) == 0);
+	start();
+	fflush(stdout);
+	parent = fork();
+	REQUIRE(parent >= 0);
+	if (parent == 0) {
+		/* It was forked itself, and has a child of its own. */
+		if (fork() == 0) {
+			alarm(20);
+			close(go[1]);
+			for (uint64_t page = 0; page < asked; page++)
+				if (*at(page, 0) != number(page, 1))
+					_exit(1);
+			(void)!read(go[0], &result, 1);
+			result = (unsigned char)gives_up();
+			(void)!write(ends[1], &result, 1);
+			_exit(0);
+		}
+		/* Killed before it has said that a page has been given. */
+		if (!parent_counts)
+			atomic_fetch_add(&((struct estate *)estates()->heir[0].memory.base)->owed,
+			                 1);
+		_exit(0);
+	}
+	close(go[0]);
+	close(ends[1]);
+	waitpid(parent, NULL, 0);
+	close(go[1]);
+	(void)!read(ends[0], &result, 1);
+	close(ends[0]);
+	CHECK_EQ(wrong(1), 0);
+	uffd_finish();
+	return result;
+}
+
+static void orphans_take_the_rest(void)
+{
+	CHECK_EQ(orphan(0, true), 0);
+	CHECK_EQ(orphan(3, true), 0);
+	/* Then it counts as owed for ever, and is not looked for as long. */
+	CHECK_EQ(orphan(2, false), 103);
+}
+
+/* One child too many: the oldest is given all, or keeps what it has and the new one goes without. */
+static void no_room_for_another(void)
+{
+	struct child c[HEIRS_MAX + 2];
+	unsigned n = 0;
+
+	start();
+	for (; n < HEIRS_MAX; n++)
+		c[n] = child_start(has_first);
+	REQUIRE_EQ(estates()->heirs, HEIRS_MAX);
+	refuse(0);
+	c[n++] = child_start(is_out_of_reach);
+	REQUIRE_EQ(estates()->heirs, HEIRS_MAX);
+	refuse(-1);
+	c[n++] = child_start(has_first);
+	REQUIRE_EQ(estates()->heirs, HEIRS_MAX);
+	write_all(2);
+	for (unsigned i = 0; i < n; i++)
+		CHECK_EQ(child_end(c[i]), 0);
+	CHECK_EQ(wrong(2), 0);
 	uffd_finish();
 }
 
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(victims_stay),  UNIT(writes_are_refused), UNIT(one_of_two),
-		UNIT(discards_fail), UNIT(lost_is_refused),    UNIT_END,
+		UNIT(victims_stay),         UNIT(writes_are_refused),
+		UNIT(one_of_two),           UNIT(discards_fail),
+		UNIT(lost_is_refused),      UNIT(a_dead_child_keeps_no_memory),
+		UNIT(a_child_that_has_all), UNIT(orphans_take_the_rest),
+		UNIT(no_room_for_another),  UNIT_END,
 	};
 
 	if (unit_foreign_threads())
