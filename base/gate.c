@@ -44,12 +44,17 @@ bool gate_try_close(struct gate *g, uint32_t self)
 	return true;
 }
 
-void gate_close(struct gate *g, uint32_t self)
+void gate_respite(void)
 {
 	_Atomic uint32_t never = 0;
 
+	futex_wait(&never, 0, RESPITE_NS, false);
+}
+
+void gate_close(struct gate *g, uint32_t self)
+{
 	while (!gate_try_close(g, self))
-		futex_wait(&never, 0, RESPITE_NS, false);
+		gate_respite();
 }
 
 void gate_open(struct gate *g)

@@ -23,6 +23,8 @@ void gate_enter(struct gate *g);
 void gate_leave(struct gate *g);
 /* One attempt. self: so many of those inside are the caller itself. => false: it is open */
 bool gate_try_close(struct gate *g, uint32_t self);
+/* Between two attempts: for those at the gate to pass. */
+void gate_respite(void);
 void gate_close(struct gate *g, uint32_t self);
 void gate_open(struct gate *g);
 /* It is open, and nobody is inside. */

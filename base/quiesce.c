@@ -63,14 +63,27 @@ void service_leave(void)
  * Both are opened again when the second cannot be closed: a thread of ours may wait for one that
  * waits at the first.
  */
-void quiesce_begin(void)
+static bool close_both(uint32_t own)
 {
-	uint32_t own = self.depth > 0;
+	if (!gate_try_close(&work, own))
+		return false;
+	if (gate_try_close(&service, 0))
+		return true;
+	gate_open(&work);
+	return false;
+}
 
-	do
-		gate_close(&work, own);
-	while (!gate_try_close(&service, 0) && (gate_open(&work), true));
+bool quiesce_begin(uint64_t patience_ns)
+{
+	uint64_t start = now_ns();
+
+	while (!close_both(self.depth > 0)) {
+		if (now_ns() - start >= patience_ns)
+			return false;
+		gate_respite();
+	}
 	self.is_quiet = true;
+	return true;
 }
 
 void quiesce_end(void)

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdint.h>
 
 /* A thread of the program's, or any that is not at service. Nests. Async-signal-safe. */
 void work_enter(void);
@@ -25,8 +26,11 @@ void work_leave(void);
 void service_enter(void);
 void service_leave(void);
 
-/* Wait until nobody but this thread is at work, and keep it so until the other call, by the same thread. */
-void quiesce_begin(void);
+/*
+ * Wait until nobody but this thread is at work, and keep it so until the other call, by the same thread.
+ * => false: somebody is at it still after so long: he may wait for something that this thread has
+ */
+bool quiesce_begin(uint64_t patience_ns);
 void quiesce_end(void);
 /* The same in the child, where nobody else is. */
 void quiesce_end_in_child(void);

@@ -39,26 +39,29 @@
  *                as it was at that instant, its snapshots, and pagers of its own
  *                with the same budgets; from then on the two write apart. It may
  *                go on after its parent has ended, and fork again. The swap
- *                file, and its limit, they share: of each page there what only one
- *                has is free when that one gives it up or ends. fork waits until all
- *                threads are between two faults or calls, and they wait for it; up to
- *                256 processes can share a swap file. What is pinned is so in the
- *                child (under the engine sigsegv it is copied just before the fork, and
- *                what a thread writes to it from then on is not in the child's). What the child cannot be given (no descriptors, no memory;
- *                ENFILE: too many share the swap file)
- *                it is told of by on_error, QUIRE_ERROR_FORK: then its accesses to
- *                the pager's regions are SIGSEGV, and calls fail (ENODEV). It is the
- *                same in a process that was made without libc's fork (_Fork, clone),
- *                and in its children; where its parent had no pager it may open one
- *                of its own. (Made at the very moment at which another thread
- *                forks it may have, under an engine of userfaultfd, what is for that
+ *                file, and its limit, they share, 256 processes at most: of each
+ *                page there what only one has is free when that one gives it up
+ *                or ends. What is pinned is so in the child; under the engine
+ *                sigsegv it is copied just before the fork, and what a thread
+ *                writes to it from then on is not in the child's.
+ *                   fork waits until all threads are between two faults or calls,
+ *                and they wait for it. (For half a minute: by then somebody may
+ *                wait for what the forking thread has, EDEADLK.) Which pager a
+ *                child cannot be given (no descriptors, no memory; ENFILE: too
+ *                many share the swap file) it is told by on_error,
+ *                QUIRE_ERROR_FORK: accesses to its regions are SIGSEGV then, and
+ *                calls fail (ENODEV).
+ *                   A handler that another library registered by pthread_atfork
+ *                before this one was loaded must not touch managed memory. A
+ *                process that is stopped (SIGSTOP, a debugger) in the moment in
+ *                which it is given a slot keeps those waiting that share the file.
+ *   Processes    posix_spawn, vfork, and exec are unaffected. One that is made without
+ *                libc's fork (_Fork, clone) has no pager, as a child that cannot be
+ *                given it, nor have its children; if its parent had none it may open
+ *                its own. But made at the very moment at which another thread forks
+ *                it may have, under an engine of userfaultfd, what is for that
  *                thread's child, and read zeros where a page is absent: a program
- *                that makes processes in both ways should not do it at once.)
- *                posix_spawn, vfork, and exec are unaffected. A
- *                handler that another library registered by pthread_atfork before
- *                this one was loaded must not touch managed memory. A process that
- *                is stopped (SIGSTOP, a debugger) keeps the others that share its
- *                swap file waiting if it is giving out a slot just then.
+ *                should not do both at once.
  *   Failure      An access whose bytes cannot be had (a failed read, a bad
  *                checksum, no memory and no swap left) raises SIGBUS at the
  *                address, after the on_error callback.  It never yields zeros

@@ -14,7 +14,8 @@
  *                 counts as never begun (pager/fork.c)
  *
  * A child that is made without these handlers (_Fork(3), clone(2)) has no regions: an access
- * there is SIGSEGV, never a wrong byte. Nor do its children, whose forks are none of ours. vfork(2) and posix_spawn(3) share memory with
+ * there is SIGSEGV, never a wrong byte. Nor do its children, whose forks are none of ours. It is
+ * the same, but that it is told, where a standstill cannot be had. vfork(2) and posix_spawn(3) share memory with
  * their parent and are no matter of ours.
  *
  * K6  Between the two halves no thread but the one that forks uses a pager, of this process or
@@ -43,7 +44,19 @@ static struct lock list_lock = LOCK_INIT(RANK_NONE);
 /* One fork at a time. */
 static struct lock fork_lock = LOCK_INIT(RANK_NONE);
 static uint64_t fork_mask; /* of the thread that forks; fork lock */
-static bool is_prepared;   /* the fork that is under way; fork lock */
+
+/* The fork that is under way. Fork lock */
+static enum {
+	NOT_OURS, /* by a process that has no pagers */
+	GIVEN_UP, /* somebody waits for what the thread that forks has: there was no standstill */
+	PREPARED,
+} preparation;
+
+/*
+ * So long a fork waits for the others, who may wait for a disk; or, in an error callback or in an allocator,
+ * for a lock that another handler of this very fork has taken before.
+ */
+uint64_t fork_patience_ns = UINT64_C(30000000000);
 
 void fork_list(struct quire *q)
 {
@@ -112,15 +125,16 @@ static void prepare(void)
 
 	/* It may have been made in the middle of another thread's fork: with all that this has changed. */
 	if (process_is_strange()) {
-		is_prepared = false;
+		preparation = NOT_OURS;
 		return;
 	}
 	/* A handler of the program's may touch managed memory: not between the halves (K6). */
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof mask);
 	lock_acquire(&fork_lock);
 	fork_mask = mask;
-	is_prepared = true;
-	quiesce_begin();
+	preparation = quiesce_begin(fork_patience_ns) ? PREPARED : GIVEN_UP;
+	if (preparation == GIVEN_UP)
+		return;
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		if (!q->lost)
 			q->fork_error = prepare_one(q);
@@ -130,7 +144,7 @@ static void finish(void)
 {
 	uint64_t mask = fork_mask;
 
-	is_prepared = false;
+	preparation = NOT_OURS;
 	lock_release(&fork_lock);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 }
@@ -149,18 +163,19 @@ static void parent_one(struct quire *q)
 
 static void in_parent(void)
 {
-	if (!is_prepared)
+	if (preparation == NOT_OURS)
 		return;
-	for (struct quire *q = open_pagers; q; q = q->next_open)
-		parent_one(q);
-	quiesce_end();
+	if (preparation == PREPARED) {
+		for (struct quire *q = open_pagers; q; q = q->next_open)
+			parent_one(q);
+		quiesce_end();
+	}
 	finish();
 }
 
 /* --------------------------------------------------------- in the child */
 
-/* The child cannot have it. Its addresses stay taken, and out of reach, but for what is another's there. */
-static void lose(struct quire *q, int error)
+static void tell(struct quire *q, int error)
 {
 	struct quire_error e = {
 		.kind = QUIRE_ERROR_FORK,
@@ -169,6 +184,13 @@ static void lose(struct quire *q, int error)
 			   "inaccessible there",
 	};
 
+	if (q->on_error)
+		q->on_error(q->on_error_arg, &e);
+}
+
+/* The child cannot have it. Its addresses stay taken, and out of reach, but for what is another's there. */
+static void lose(struct quire *q, int error)
+{
 	q->lost = true;
 	saves_lose(q);
 	for (uint32_t i = 0; i < regions_used(q); i++) {
@@ -181,8 +203,7 @@ static void lose(struct quire *q, int error)
 			registry_remove(r);
 		atomic_store(&r->alive, REGION_GONE);
 	}
-	if (q->on_error)
-		q->on_error(q->on_error_arg, &e);
+	tell(q, error);
 }
 
 /*
@@ -275,10 +296,8 @@ static int keep_places(struct quire *q)
 	return error;
 }
 
-static void in_child(void)
+static void attend(void)
 {
-	if (!is_prepared)
-		return;
 	/* Of all, before anything else is mapped. */
 	for (struct quire *q = open_pagers; q; q = q->next_open) {
 		int error = q->lost ? 0 : keep_places(q);
@@ -293,6 +312,18 @@ static void in_child(void)
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		if (q->lost && q->fork_reached != FORK_LOST)
 			forsake(q);
+}
+
+static void in_child(void)
+{
+	if (preparation == NOT_OURS)
+		return;
+	if (preparation == PREPARED)
+		attend();
+	else
+		for (struct quire *q = open_pagers; q; q = q->next_open)
+			if (!q->lost)
+				tell(q, -EDEADLK);
 	finish();
 }
 

@@ -242,6 +242,7 @@ static int open_all(struct quire *q, const struct quire_config *c)
 int quire_open(quire_t **out, const struct quire_options *options)
 {
 	struct quire_config config;
+	struct call call;
 	struct quire *q;
 	struct arena a;
 	int error;
@@ -265,7 +266,8 @@ int quire_open(quire_t **out, const struct quire_options *options)
 		q->on_error = options->on_error;
 		q->on_error_arg = options->on_error_arg;
 	}
-	work_enter();
+	/* A handler that forks would take a pager along that is half made. */
+	call_enter(&call);
 	error = open_all(q, &config);
 	if (error) {
 		close_all(q);
@@ -273,7 +275,7 @@ int quire_open(quire_t **out, const struct quire_options *options)
 		fork_list(q);
 		*out = q;
 	}
-	work_leave();
+	call_leave(&call);
 	return error;
 }
 

@@ -400,6 +400,8 @@ void fork_unlist(struct quire *q);
 bool pager_is_lost(const struct quire *q);
 /* A call on a pager that is lost. => -ENODEV with words */
 int lost_error(void);
+/* How long a fork waits for others (tests want it shorter). */
+extern uint64_t fork_patience_ns;
 /* => has this process pagers? */
 bool fork_has_pagers(void);
 /* => 0, or -errno: forks go unnoticed */

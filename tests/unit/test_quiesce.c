@@ -14,6 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static void begin(void)
+{
+	if (!quiesce_begin(UINT64_MAX))
+		abort();
+}
+
 static _Atomic unsigned stage; /* of a test: how far its threads have come */
 
 static void reach(unsigned n)
@@ -140,7 +146,7 @@ static void begins_and_ends(void)
 		reach(0);
 		inside = start(stay_inside, NULL);
 		CHECK(await(1));
-		quiesce_begin();
+		begin();
 		CHECK_EQ(atomic_load(&stage), 2);
 		later = start(come_later, NULL);
 		CHECK(await(3));
@@ -173,7 +179,7 @@ static void nesting(void)
 	reach(0);
 	t = start(nested_work, NULL);
 	CHECK(await(1));
-	quiesce_begin();
+	begin();
 	CHECK_EQ(atomic_load(&stage), 2);
 	/* Who is quiet passes. */
 	work_enter();
@@ -185,13 +191,13 @@ static void nesting(void)
 	/* A fork in a call of ours, as of a callback: its own work is not waited for. */
 	work_enter();
 	work_enter();
-	quiesce_begin();
+	begin();
 	work_leave();
 	work_enter();
 	quiesce_end();
 	work_leave();
 	work_leave();
-	quiesce_begin();
+	begin();
 	quiesce_end();
 }
 
@@ -214,7 +220,7 @@ static void *serve_with_work_inside(void *arg)
 static void *quiet_for_a_moment(void *arg)
 {
 	reach(2);
-	quiesce_begin();
+	begin();
 	if (atomic_load(&stage) < 3)
 		reach(99);
 	quiesce_end();
@@ -274,7 +280,7 @@ static void gives_way(void)
 		a = start(wait_for_another, NULL);
 		b = start(be_waited_for, kind % 2 ? &serves : NULL);
 		CHECK(await(1));
-		quiesce_begin();
+		begin();
 		CHECK_EQ(atomic_load(&stage), 3);
 		quiesce_end();
 		pthread_join(a, NULL);
@@ -328,7 +334,7 @@ static int whole_child(unsigned depth)
 	serves = false;
 	if (pthread_create(&t, NULL, stay_inside, NULL) != 0 || !await(1))
 		return 2;
-	quiesce_begin();
+	begin();
 	if (atomic_load(&stage) != 2)
 		return 3;
 	quiesce_end();
@@ -349,7 +355,7 @@ static unsigned fork_often(unsigned rounds)
 		pthread_mutex_lock(&one_at_a_time);
 		if (depth)
 			work_enter();
-		quiesce_begin();
+		begin();
 		pid = fork();
 		if (pid == 0)
 			_exit(whole_child(depth));

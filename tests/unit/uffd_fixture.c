@@ -12,7 +12,7 @@
 quire_t *q;
 struct quire_region *r;
 int file;
-_Atomic unsigned told[QUIRE_ERROR_ENGINE + 1];
+_Atomic unsigned told[QUIRE_ERROR_FORK + 1];
 
 static char path[64];
 
@@ -32,7 +32,7 @@ void uffd_start_as(const char *engine, struct uffd_how how)
 		                   .move = how.no_move ? "off" : NULL,
 		                   .on_error = on_error };
 
-	for (unsigned i = 0; i <= QUIRE_ERROR_ENGINE; i++)
+	for (unsigned i = 0; i <= QUIRE_ERROR_FORK; i++)
 		atomic_store(&told[i], 0);
 	snprintf(path, sizeof path, "/var/tmp/quire-test-%d", (int)getpid());
 	unlink(path);

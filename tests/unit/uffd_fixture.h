@@ -19,8 +19,8 @@
 
 extern quire_t *q;
 extern struct quire_region *r;
-extern int file;                                      /* the swap file */
-extern _Atomic unsigned told[QUIRE_ERROR_ENGINE + 1]; /* errors, by kind */
+extern int file;                                    /* the swap file */
+extern _Atomic unsigned told[QUIRE_ERROR_FORK + 1]; /* errors, by kind */
 
 /* What the tests differ in; all zeros: as the kernel of this machine has it. */
 struct uffd_how {
