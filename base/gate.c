@@ -23,7 +23,10 @@ void gate_enter(struct gate *g)
 
 void gate_leave(struct gate *g)
 {
-	atomic_fetch_sub(&g->inside, 1);
+	uint32_t inside = atomic_fetch_sub(&g->inside, 1);
+
+	DEBUG_ASSERT(inside > 0);
+	(void)inside;
 	if (unlikely(atomic_load(&g->closed)))
 		futex_wake(&g->inside, 1, false);
 }

@@ -13,8 +13,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Another description of the same file. => descriptor, or -errno (without /proc there is none) */
-int presence_describe(int fd);
+/*
+ * A descriptor by which the next can be done though /proc is out of sight later (chroot(2)).
+ * => -errno: there is none
+ */
+int presence_begin(void);
+/* Another description of the same file. proc: of presence_begin; -1: look now. => descriptor, or -errno */
+int presence_describe(int proc, int fd);
 /* => 0 or -errno */
 int presence_take(int fd, uint32_t byte);
 /* Does any other description have it? false also where that cannot be told */

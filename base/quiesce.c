@@ -6,7 +6,10 @@
 #include "base/gate.h"
 #include "base/kernel.h"
 
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static struct gate work, service;
 
@@ -73,14 +76,19 @@ static bool close_both(uint32_t own)
 	return false;
 }
 
+/* At most so much of the time that an attempt took is counted: the process may have been stopped. */
+#define ATTEMPT_NS UINT64_C(20000000)
+
 bool quiesce_begin(uint64_t patience_ns)
 {
-	uint64_t start = now_ns();
+	uint64_t waited = 0, start = now_ns();
 
 	while (!close_both(self.depth > 0)) {
-		if (now_ns() - start >= patience_ns)
-			return false;
 		gate_respite();
+		waited += MIN(now_ns() - start, ATTEMPT_NS);
+		start = now_ns();
+		if (waited >= patience_ns)
+			return false;
 	}
 	self.is_quiet = true;
 	return true;
@@ -93,14 +101,16 @@ void quiesce_end(void)
 	gate_open(&work);
 }
 
-/* Others may have been at the gates, inside for the moment that it takes to see that they are closed. */
-void quiesce_end_in_child(void)
+/*
+ * Others may have been at the gates, inside for the moment that it takes to see that they are closed.
+ * (And threads of the child's own will be, as soon as there are any.)
+ */
+void quiesce_in_child(void)
 {
 	atomic_store(&work.inside, self.depth > 0);
 	atomic_store(&service.inside, 0);
 	if (known)
 		*known = 1;
-	quiesce_end();
 }
 
 bool process_is_strange(void)
@@ -108,9 +118,22 @@ bool process_is_strange(void)
 	return known && !*known;
 }
 
-bool process_adopt(void)
+/* Which process is being adopted: what its parent has here says nothing. */
+static _Atomic int32_t adopted;
+
+bool process_adopt(void (*renew)(void))
 {
-	if (process_is_strange() && gate_is_unused(&work) && gate_is_unused(&service))
+	int32_t me = (int32_t)syscall(SYS_getpid), other = atomic_load(&adopted);
+
+	if (!process_is_strange())
+		return true;
+	if (!gate_is_unused(&work) || !gate_is_unused(&service))
+		return false;
+	if (other != me && atomic_compare_exchange_strong(&adopted, &other, me)) {
+		renew();
 		*known = 1;
-	return !process_is_strange();
+	}
+	while (process_is_strange())
+		sched_yield();
+	return true;
 }

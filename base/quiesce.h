@@ -32,15 +32,18 @@ void service_leave(void);
  */
 bool quiesce_begin(uint64_t patience_ns);
 void quiesce_end(void);
-/* The same in the child, where nobody else is. */
-void quiesce_end_in_child(void);
+/* In the child, where nobody else is: before a thread is started. The gates stay closed until quiesce_end. */
+void quiesce_in_child(void);
 
 /*
- * Is this a child of fork, or of clone(2), in which the last of these was not called, or one of its children?
+ * Is this a child of fork, or of clone(2), in which quiesce_in_child was not called, or one of its children?
  * What others were doing when it was made is half done there for ever. Async-signal-safe.
  */
 bool process_is_strange(void);
-/* It is none any more, if nobody was doing anything. => is it none? */
-bool process_adopt(void);
+/*
+ * It is none any more, if nobody was doing anything. renew: called before that, by one thread: what
+ * a fork of another's at that moment may have left. => is it none?
+ */
+bool process_adopt(void (*renew)(void));
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/base.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,22 +32,32 @@ int thread_start(pthread_t *thread, void *(*main)(void *), void *argument)
 	return -error;
 }
 
-static SIGNAL_SAFE_TLS int32_t id;
+/* Whose ids are known: those that were asked for in this process. */
+static _Atomic uint32_t process = 1;
+
+static SIGNAL_SAFE_TLS struct {
+	int32_t id;
+	uint32_t process;
+} self;
 
 /* The thread that forked goes on in the child under another number. */
-static void forget_id(void)
+void threads_renew(void)
 {
-	id = 0;
+	atomic_fetch_add(&process, 1);
 }
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-	pthread_atfork(NULL, NULL, forget_id);
+	pthread_atfork(NULL, NULL, threads_renew);
 }
 
 int32_t thread_id(void)
 {
-	if (id == 0)
-		id = (int32_t)syscall(SYS_gettid);
-	return id;
+	uint32_t now = atomic_load_explicit(&process, memory_order_relaxed);
+
+	if (self.process != now) {
+		self.id = (int32_t)syscall(SYS_gettid);
+		self.process = now;
+	}
+	return self.id;
 }

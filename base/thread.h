@@ -15,5 +15,7 @@ int thread_start(pthread_t *thread, void *(*main)(void *), void *argument);
 
 /* gettid(2), asked for once a thread. Async-signal-safe. */
 int32_t thread_id(void);
+/* In a child that was made without fork's handlers, which tell of it else. */
+void threads_renew(void);
 
 #endif

@@ -156,6 +156,11 @@ int image_commit(struct image_writer *w, bool replace);
 void image_abandon(struct image_writer *w);
 /* In a child of fork, whatever the parent was doing with it: the file is the parent's, and is left alone. */
 void image_forget(struct image_writer *w);
+/*
+ * The same by the thread that was doing it, which goes on in the child: its next call fails, error (an errno).
+ * (What it may be writing just now its parent writes there, too.)
+ */
+void image_disown(struct image_writer *w, int error);
 
 /* ------------------------------------------------------------ reading
  * An open image does not change, and any number of threads may use it at once.

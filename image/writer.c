@@ -259,6 +259,12 @@ void image_abandon(struct image_writer *w)
 	arena_close(&w->root);
 }
 
+void image_disown(struct image_writer *w, int error)
+{
+	w->output.named = false;
+	w->error = w->error ? w->error : error;
+}
+
 void image_forget(struct image_writer *w)
 {
 	if (w->output.fd >= 0)

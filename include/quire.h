@@ -46,7 +46,9 @@
  *                writes to it from then on is not in the child's.
  *                   fork waits until all threads are between two faults or calls,
  *                and they wait for it. (For half a minute: by then somebody may
- *                wait for what the forking thread has, EDEADLK.) Which pager a
+ *                wait for what the forking thread has, such as a lock that an error
+ *                callback wants. The child has no pager then, and is not told by
+ *                the callback.) Which pager a
  *                child cannot be given (no descriptors, no memory; ENFILE: too
  *                many share the swap file) it is told by on_error,
  *                QUIRE_ERROR_FORK: accesses to its regions are SIGSEGV then, and
@@ -259,7 +261,8 @@ void quire_options_print(FILE *stream);
  * -EBADF    the named file exists and is not a swap file of Quire's; untouched
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
  * -EMFILE, -ENFILE   too few file descriptors: it takes fourteen, and eight more,
- *           which make reads faster, if the program still has some then
+ *           which make reads faster, if the program still has some then (a process
+ *           that forks takes three more)
  * -ENOMEM   no address space or memory for buffers or metadata; the message says
  *           for what, how many bytes, and which limit is in the way
  *

@@ -89,7 +89,7 @@ struct page_owner {
 	void (*replenished)(void *owner);
 	/*
 	 * Whatever is to be done now and then, in a step of the reclaimer's; no lock is held. NULL: nothing
-	 * ever. => when again, in ns; 0: when the reclaimer is kicked
+	 * ever. => when again, in ns; 0: after the next reclaimer_tend
 	 */
 	uint64_t (*tend)(void *owner);
 	/* Something failed in the background. page: one that it concerns, or PAGE_ID_NONE */
@@ -266,7 +266,8 @@ struct pager {
 	pthread_t thread;
 	_Atomic uint32_t wake; /* futex of the reclaimer: 0 asleep or about to, 1 asked to run */
 	_Atomic uint32_t stopping;
-	_Atomic bool give_back; /* asked to: the memory of free clusters */
+	_Atomic bool give_back;   /* asked to: the memory of free clusters */
+	_Atomic uint64_t tend_at; /* when the owner is to be called next, in ns; UINT64_MAX: not */
 	bool started;
 
 	/* readin.c */
@@ -492,6 +493,8 @@ extern SIGNAL_SAFE_TLS bool thread_is_ours;
 int reclaimer_start(struct pager *p);
 void reclaimer_stop(struct pager *p);
 void reclaimer_kick(struct pager *p);
+/* => standstill. The owner has something to tend again. */
+void reclaimer_tend(struct pager *p);
 /* Much was given up for good: let the thread return the memory of free clusters, but for one. Does not wait. */
 void reclaimer_give_back(struct pager *p);
 /* The oldest standby cluster behind c (CLUSTER_NONE: of all), with an operation reference. */

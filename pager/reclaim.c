@@ -274,16 +274,29 @@ static void give_way(struct pager *p)
 		sched_yield();
 }
 
+#define NEVER UINT64_MAX
+
+/* => how long to sleep at most; 0: for ever */
 static uint64_t tend(struct pager *p)
 {
-	uint64_t ns;
+	uint64_t now = now_ns(), due = atomic_load(&p->tend_at), ns;
 
-	if (!p->owner_ops->tend)
+	if (!p->owner_ops->tend || due == NEVER)
 		return 0;
+	if (now < due)
+		return due - now;
 	service_enter();
 	ns = p->owner_ops->tend(p->owner);
+	/* (Who wants it sooner does so at a standstill, not in between.) */
+	atomic_store(&p->tend_at, ns ? now + ns : NEVER);
 	service_leave();
 	return ns;
+}
+
+void reclaimer_tend(struct pager *p)
+{
+	atomic_store(&p->tend_at, 0);
+	reclaimer_kick(p);
 }
 
 static void *reclaimer(void *argument)
@@ -317,6 +330,7 @@ static void *reclaimer(void *argument)
 			if (atomic_load(&p->credits) >= (int64_t)atomic_load(&p->low))
 				futex_wait(&p->wake, 0, tend(p), false);
 		} else {
+			tend(p);
 			/* Who has asked since the round began may have brought what it wants. */
 			futex_wait(&p->wake, 0, pause, false);
 			pause = MIN(pause * 2, PAUSE_MAX_NS);
@@ -327,8 +341,10 @@ static void *reclaimer(void *argument)
 
 int reclaimer_start(struct pager *p)
 {
-	int error = thread_start(&p->thread, reclaimer, p);
+	int error;
 
+	atomic_store(&p->tend_at, 0);
+	error = thread_start(&p->thread, reclaimer, p);
 	p->started = error == 0;
 	return error;
 }

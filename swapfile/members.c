@@ -147,6 +147,8 @@ static bool dismiss(struct slots *s, uint32_t member)
 
 	if (!slots_reach(s, clusters, member))
 		return false;
+	/* It may have been lengthening the file, which the next may do now. First: its number is taken still. */
+	shared_lock_forsake(&s->control->grow_lock, member);
 	for (uint32_t i = 0; i < clusters; i++) {
 		uint64_t mask = slots_held_by(s, member)[i];
 
@@ -157,8 +159,6 @@ static bool dismiss(struct slots *s, uint32_t member)
 	}
 	s->control->is_member[member] = false;
 	s->control->members--;
-	/* It may have been lengthening the file, which the next may do now; its number is free. */
-	shared_lock_forsake(&s->control->grow_lock, member);
 	return true;
 }
 

@@ -63,6 +63,9 @@ static int probe(const struct io_ops *io, int fd, void *arg)
 	error = io->open(&ring, fd, 1, 0, arg);
 	if (!error) {
 		error = probe_ring(io, ring, page);
+		/* Without it no process could share the file. */
+		if (!error && io->hold)
+			error = io->hold(ring, fd);
 		io->close(ring);
 	}
 	munmap(page, PAGE_BYTES);

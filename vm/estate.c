@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int copy_page(int from, int to, const char *page)
@@ -287,7 +288,7 @@ static int make_file(struct heir *h)
 	h->fd = sigsegv_file();
 	if (h->fd < 0)
 		return h->fd;
-	h->own = presence_describe(h->fd);
+	h->own = presence_describe(-1, h->fd);
 	h->tells = h->own >= 0;
 	if (h->own == -EMFILE || h->own == -ENFILE) {
 		error = h->own;
@@ -308,6 +309,9 @@ int estate_make(struct engine *e)
 	struct estates *all = estates_of(e);
 	struct heir *h;
 	int error = estate_fetch_all(e);
+
+	/* The bare call: the child asks whether its parent is this process still. */
+	all->self = (int)syscall(SYS_getpid);
 
 	if (!error)
 		error = tidy(e);

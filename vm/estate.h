@@ -72,6 +72,8 @@ struct estates {
 	int fd;                    /* as a child: the parent's file, */
 	bool settled;              /* which is given up: it is our own */
 	int parent;                /* and a pidfd of the parent's; -1: there is none */
+	bool orphaned;             /* it had ended before there could be one */
+	int self;                  /* this process's number, when it forks */
 };
 
 /* ------------------------------------------------------------ the parent's */

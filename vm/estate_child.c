@@ -56,7 +56,8 @@ static bool parent_is_gone(struct engine *e)
 	struct timespec now = { 0 };
 
 	/* It has ended; or executes another program. */
-	return (p.fd >= 0 && syscall(SYS_ppoll, &p, 1, &now, NULL, 0) == 1) ||
+	return estates_of(e)->orphaned ||
+	       (p.fd >= 0 && syscall(SYS_ppoll, &p, 1, &now, NULL, 0) == 1) ||
 	       swapfile_parent_is_gone(e->q->swap);
 }
 
@@ -174,8 +175,8 @@ static int take_owed(struct engine *e, struct quire_region *r, uint64_t page)
 	uint64_t at = atomic_load(region_entry(r, page));
 	int error;
 
-	/* Somebody is at it: another time. */
-	if (at & ENTRY_BUSY || !entry_try(region_entry(r, page), at))
+	/* Somebody is at it, or has been: another time. */
+	if (entry_state(at) != ENTRY_MAPPED || !entry_try(region_entry(r, page), at))
 		return 0;
 	error = estate_fetch(e, r, region_page(r, page));
 	entry_publish(r, page, at & ~ENTRY_MARKS);
@@ -277,6 +278,20 @@ static int await_mapped(struct engine *e)
 	return 0;
 }
 
+static void open_parent(struct estates *all)
+{
+	int now;
+
+	all->parent = (int)syscall(SYS_pidfd_open, all->self, 0);
+	/* Of another than our parent it says nothing. 0: of other number spaces, the parent's is unknown. */
+	now = (int)getppid();
+	all->orphaned = now != 0 && now != all->self;
+	if (now == all->self || all->parent < 0)
+		return;
+	close(all->parent);
+	all->parent = -1;
+}
+
 int estate_enter(struct engine *e)
 {
 	struct estates *all = estates_of(e);
@@ -293,8 +308,7 @@ int estate_enter(struct engine *e)
 	all->memory = own.memory;
 	all->fd = e->sigsegv.fd;
 	all->settled = false;
-	/* (Had it ended already, it would give nothing any more, and not be asked for.) */
-	all->parent = (int)syscall(SYS_pidfd_open, getppid(), 0);
+	open_parent(all);
 	/* The child's own description; the other is the parent's. */
 	e->sigsegv.fd = own.own >= 0 ? own.own : own.fd;
 	if (own.own >= 0)

@@ -15,7 +15,7 @@
  *
  * A child that is made without these handlers (_Fork(3), clone(2)) has no regions: an access
  * there is SIGSEGV, never a wrong byte. Nor do its children, whose forks are none of ours. It is
- * the same, but that it is told, where a standstill cannot be had. vfork(2) and posix_spawn(3) share memory with
+ * the same where a standstill cannot be had. vfork(2) and posix_spawn(3) share memory with
  * their parent and are no matter of ours.
  *
  * K6  Between the two halves no thread but the one that forks uses a pager, of this process or
@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "base/kernel.h"
 #include "base/quiesce.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -43,10 +44,14 @@ static struct lock list_lock = LOCK_INIT(RANK_NONE);
 
 /* One fork at a time. */
 static struct lock fork_lock = LOCK_INIT(RANK_NONE);
-static uint64_t fork_mask; /* of the thread that forks; fork lock */
+static uint64_t fork_mask;  /* of the thread that forks; fork lock */
+static int32_t fork_thread; /* the same: its id in the parent */
 
-/* The fork that is under way. Fork lock */
-static enum {
+/*
+ * The fork that this thread is at. Its own: where the process has become one with pagers meanwhile
+ * another fork may be under way, and then this one is none of ours still.
+ */
+static SIGNAL_SAFE_TLS enum {
 	NOT_OURS, /* by a process that has no pagers */
 	GIVEN_UP, /* somebody waits for what the thread that forks has: there was no standstill */
 	PREPARED,
@@ -76,11 +81,6 @@ void fork_unlist(struct quire *q)
 	if (*at)
 		*at = q->next_open;
 	lock_release(&list_lock);
-}
-
-bool fork_has_pagers(void)
-{
-	return open_pagers != NULL;
 }
 
 /* -------------------------------------------------------------- before */
@@ -123,15 +123,14 @@ static void prepare(void)
 {
 	uint64_t all = ~UINT64_C(0), mask;
 
-	/* It may have been made in the middle of another thread's fork: with all that this has changed. */
-	if (process_is_strange()) {
-		preparation = NOT_OURS;
+	preparation = NOT_OURS;
+	if (process_is_strange())
 		return;
-	}
 	/* A handler of the program's may touch managed memory: not between the halves (K6). */
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof mask);
 	lock_acquire(&fork_lock);
 	fork_mask = mask;
+	fork_thread = thread_id();
 	preparation = quiesce_begin(fork_patience_ns) ? PREPARED : GIVEN_UP;
 	if (preparation == GIVEN_UP)
 		return;
@@ -188,22 +187,24 @@ static void tell(struct quire *q, int error)
 		q->on_error(q->on_error_arg, &e);
 }
 
-/* The child cannot have it. Its addresses stay taken, and out of reach, but for what is another's there. */
-static void lose(struct quire *q, int error)
+/*
+ * The child cannot have it. Its addresses stay taken, and out of reach, but for what is another's there. (If
+ * there was no standstill nobody looks for it in the table of regions, which may be half changed.)
+ */
+static void lose(struct quire *q)
 {
 	q->lost = true;
-	saves_lose(q);
+	saves_lose(q, fork_thread);
 	for (uint32_t i = 0; i < regions_used(q); i++) {
 		struct quire_region *r = &q->regions[i];
 
 		if (r->mapping && !r->is_displaced)
 			mmap(r->mapping, r->mapping_bytes, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-		if (r->mapping)
+		if (r->mapping && preparation == PREPARED)
 			registry_remove(r);
 		atomic_store(&r->alive, REGION_GONE);
 	}
-	tell(q, error);
 }
 
 /*
@@ -260,11 +261,12 @@ static void child_one(struct quire *q)
 	if (!error)
 		error = remake(q);
 	if (error) {
-		lose(q, error);
+		lose(q);
+		tell(q, error);
 		return;
 	}
 	allow_mappings(q, false);
-	saves_fork_in_child(q);
+	saves_fork_in_child(q, fork_thread);
 }
 
 /*
@@ -296,22 +298,44 @@ static int keep_places(struct quire *q)
 	return error;
 }
 
-static void attend(void)
+/* Of all, before anything else is mapped. */
+static void keep_all_places(void)
 {
-	/* Of all, before anything else is mapped. */
 	for (struct quire *q = open_pagers; q; q = q->next_open) {
 		int error = q->lost ? 0 : keep_places(q);
 
 		q->fork_error = q->fork_error ? q->fork_error : error;
 		q->fork_reached = q->lost ? FORK_LOST : FORK_NOTHING;
 	}
+}
+
+static void attend(void)
+{
+	quiesce_in_child();
+	keep_all_places();
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		if (!q->lost)
 			child_one(q);
-	quiesce_end_in_child();
+	quiesce_end();
 	for (struct quire *q = open_pagers; q; q = q->next_open)
 		if (q->lost && q->fork_reached != FORK_LOST)
 			forsake(q);
+}
+
+/*
+ * All are lost, without a lock: what is looked at does not change while a pager is in the list. Nor
+ * is the program told, whose function may be what wants the lock that this thread has.
+ */
+static void give_up_all(void)
+{
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		q->fork_error = q->lost ? 0 : -EDEADLK;
+	keep_all_places();
+	for (struct quire *q = open_pagers; q; q = q->next_open)
+		if (!q->lost) {
+			lose(q);
+			forsake(q);
+		}
 }
 
 static void in_child(void)
@@ -321,10 +345,21 @@ static void in_child(void)
 	if (preparation == PREPARED)
 		attend();
 	else
-		for (struct quire *q = open_pagers; q; q = q->next_open)
-			if (!q->lost)
-				tell(q, -EDEADLK);
+		give_up_all();
 	finish();
+}
+
+/* A fork of another thread's may have had them. */
+static void renew(void)
+{
+	lock_init(&list_lock, RANK_NONE);
+	lock_init(&fork_lock, RANK_NONE);
+	threads_renew();
+}
+
+bool fork_adopt(void)
+{
+	return !open_pagers && process_adopt(renew);
 }
 
 static int watch_error;

@@ -249,7 +249,7 @@ int quire_open(quire_t **out, const struct quire_options *options)
 
 	if (!out)
 		return error_set(EINVAL, "a NULL result");
-	if (process_is_strange() && (fork_has_pagers() || !process_adopt()))
+	if (process_is_strange() && !fork_adopt())
 		return lost_error();
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
 		return error_set(ENOTSUP, "this kernel's pages are %ld bytes; Quire needs %zu",
@@ -305,7 +305,8 @@ int lost_error(void)
 {
 	if (process_is_strange())
 		return error_set(ENODEV, "this process was made by _Fork(3) or clone(2), which "
-		                         "give it no pager");
+		                         "give it no pager; or by a fork for which another "
+		                         "thread could not be waited for");
 	return error_set(ENODEV, "this child of fork could not be given the pager");
 }
 

@@ -40,6 +40,7 @@ struct quire_save {
 	char *bytes, *of_base;
 
 	pthread_t thread;
+	int32_t saver; /* the thread that saves */
 	bool has_thread;
 	bool has_handle;         /* the program gives it up; else who made it */
 	struct quire_save *next; /* of the pager; snapshot lock */
@@ -209,6 +210,7 @@ static int save(struct quire_save *v)
 	struct call call;
 	int error;
 
+	v->saver = thread_id();
 	memcpy(d.uuid, v->s->uuid, sizeof d.uuid);
 	if (v->base)
 		memcpy(d.base, v->base->uuid, sizeof d.base);
@@ -475,21 +477,39 @@ static void forget(struct quire_save *v)
 	atomic_store(&v->ended, true);
 }
 
-void saves_fork_in_child(struct quire *q)
+/*
+ * The thread that forked is the one that saves: a signal handler did it, or the program's function. It goes
+ * on in the child, and finds that it has failed.
+ */
+static void end_soon(struct quire_save *v)
 {
-	while (q->saves) {
-		struct quire_save *v = q->saves;
-
-		let_go(v);
-		forget(v);
-	}
+	image_disown(&v->writer, ECHILD);
+	atomic_store(&v->cancel, 1);
 }
 
-void saves_lose(struct quire *q)
+void saves_fork_in_child(struct quire *q, int32_t forked)
 {
 	for (struct quire_save *v = q->saves, *next; v; v = next) {
 		next = v->next;
-		forget(v);
+		if (v->saver == forked) {
+			end_soon(v);
+		} else {
+			let_go(v);
+			forget(v);
+		}
+	}
+}
+
+void saves_lose(struct quire *q, int32_t forked)
+{
+	for (struct quire_save *v = q->saves, *next; v; v = next) {
+		next = v->next;
+		if (v->saver == forked) {
+			end_soon(v);
+			v->q = NULL;
+		} else {
+			forget(v);
+		}
 	}
 	q->saves = NULL;
 }

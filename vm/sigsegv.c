@@ -424,8 +424,7 @@ static int sigsegv_start(struct engine *e)
 static void sigsegv_fork_in_parent(struct engine *e)
 {
 	estate_made(e);
-	/* From now on there is something to tend. */
-	reclaimer_kick(&e->q->pager);
+	reclaimer_tend(&e->q->pager);
 }
 
 static int sigsegv_fork_in_child(struct engine *e)

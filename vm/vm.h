@@ -387,9 +387,10 @@ int range_check(const struct quire_region *r, size_t offset, size_t length);
 
 /* save.c: the pager closes; it is a child's */
 void saves_stop(struct quire *q);
-void saves_fork_in_child(struct quire *q);
+/* forked: the thread that did it, in the parent */
+void saves_fork_in_child(struct quire *q, int32_t forked);
 /* The same in a child that could not have the pager: nothing of it is given back. */
-void saves_lose(struct quire *q);
+void saves_lose(struct quire *q, int32_t forked);
 /* The pagers of this process, for its children: fork.c */
 void fork_list(struct quire *q);
 void fork_unlist(struct quire *q);
@@ -402,8 +403,8 @@ bool pager_is_lost(const struct quire *q);
 int lost_error(void);
 /* How long a fork waits for others (tests want it shorter). */
 extern uint64_t fork_patience_ns;
-/* => has this process pagers? */
-bool fork_has_pagers(void);
+/* A process that was made without our handlers is to have a first pager. => false: it cannot have any */
+bool fork_adopt(void);
 /* => 0, or -errno: forks go unnoticed */
 int fork_watch_error(void);
 

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -423,9 +424,126 @@ static void made_while_others_are_at_work(void)
 	munmap(own, PAGE);
 }
 
-/* Where there was no pager such a child may have its own, and children with that. */
+static void open_a_first_pager(void)
+{
+	int status;
+	pid_t pid;
+
+	alarm(10);
+	q = pager_open(QUIRE_MEMORY_MIN);
+	steady = region_create(q, 256 * PAGE);
+	fill(steady, 0, 256, 1);
+	pid = fork();
+	if (pid == 0)
+		_exit(wrong(steady, 0, 256, 1) != 0);
+	MUST(waitpid(pid, &status, 0) == pid && status == 0);
+	MUST(wrong(steady, 0, 256, 1) == 0 && quire_close(q) == 0);
+}
+
+static void *fork_on(void *arg)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE)) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(0);
+		MUST(pid > 0 && waitpid(pid, NULL, 0) == pid);
+	}
+	return arg;
+}
+
+/* Where there was no pager such a child may have its own, and children with that, whatever others were at. */
 static void a_first_pager_without_handlers(void)
 {
+	pthread_t t;
+	int status;
+
+	stop = 0;
+	fflush(NULL);
+	MUST(pthread_create(&t, NULL, fork_on, NULL) == 0);
+	for (int i = 0; i < (int)quick_or_full(60, 500); i++) {
+		pid_t pid = raw_fork();
+
+		if (pid == 0) {
+			/* (Whether the other was in the middle of a fork decides whether it may.) */
+			if (quire_open(&q, NULL) == -ENODEV)
+				_exit(0);
+			MUST(quire_close(q) == 0);
+			open_a_first_pager();
+			_exit(0);
+		}
+		MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+		CHECK_EQ(status, 0);
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	pthread_join(t, NULL);
+}
+
+/* ------------------------------------- a fork that began when there was no pager */
+
+static __thread bool
+	held_back; /* this thread's fork waits in a handler that comes after the library's */
+static unsigned stage;
+
+static void reach(unsigned n)
+{
+	__atomic_store_n(&stage, n, __ATOMIC_RELEASE);
+}
+
+static void await(unsigned n)
+{
+	for (int i = 0; i < 5000 && __atomic_load_n(&stage, __ATOMIC_ACQUIRE) < n; i++)
+		sleep_seconds(0.001);
+	MUST(__atomic_load_n(&stage, __ATOMIC_ACQUIRE) >= n);
+}
+
+static bool others_first; /* this process's next fork lets that one go on, and waits for it */
+
+static void hold_back(void)
+{
+	if (held_back) {
+		reach(1);
+		await(2);
+	} else if (others_first) {
+		others_first = false;
+		reach(2);
+		await(3);
+	}
+}
+
+static void watch_early(void)
+{
+	pthread_atfork(hold_back, NULL, NULL);
+}
+
+/* Before the constructors of any library: of handlers for before the fork the last is called first. */
+__attribute__((section(".preinit_array"), used)) static void (*const earliest)(void) = watch_early;
+
+static void *fork_held_back(void *arg)
+{
+	sigset_t mask;
+	int status;
+	pid_t pid;
+
+	held_back = true;
+	pid = fork();
+	if (pid == 0) {
+		quire_t *other = NULL;
+
+		alarm(5);
+		_exit(quire_open(&other, NULL) != -ENODEV || quire_close(q) != 0);
+	}
+	reach(3);
+	MUST(waitpid(pid, &status, 0) == pid && status == 0);
+	MUST(pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+	return arg;
+}
+
+/* It is none of the pager's that is opened meanwhile, nor is anything of it that fork's that comes in between. */
+static void two_at_once(void)
+{
+	pthread_t t;
+	sigset_t mask;
 	int status;
 	pid_t pid;
 
@@ -433,13 +551,20 @@ static void a_first_pager_without_handlers(void)
 	pid = raw_fork();
 	if (pid == 0) {
 		alarm(10);
+		reach(0);
+		MUST(pthread_create(&t, NULL, fork_held_back, NULL) == 0);
+		await(1);
 		q = pager_open(QUIRE_MEMORY_MIN);
 		steady = region_create(q, 256 * PAGE);
 		fill(steady, 0, 256, 1);
+		others_first = true;
 		pid = fork();
 		if (pid == 0)
 			_exit(wrong(steady, 0, 256, 1) != 0);
 		MUST(waitpid(pid, &status, 0) == pid && status == 0);
+		MUST(pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0);
+		MUST(!sigismember(&mask, SIGUSR1));
+		MUST(pthread_join(t, NULL) == 0);
 		MUST(wrong(steady, 0, 256, 1) == 0 && quire_close(q) == 0);
 		_exit(0);
 	}
@@ -456,6 +581,7 @@ int main(int argc, char **argv)
 		                                  UNIT(without_handlers),
 		                                  UNIT(made_while_others_are_at_work),
 		                                  UNIT(a_first_pager_without_handlers),
+		                                  UNIT(two_at_once),
 		                                  UNIT_END };
 
 	return unit_main(argc, argv, "fork", tests);

@@ -12,6 +12,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -135,7 +137,7 @@ static void nothing_leaks(void)
 
 	begin();
 	threads_before = threads();
-	descriptors_before = descriptors() + 2;
+	descriptors_before = descriptors() + 3;
 	/* The first has this process open what it shares with its children. */
 	CHECK_EQ(in_child(same_as_parent, NULL, 20), 0);
 	first = descriptors();
@@ -167,7 +169,7 @@ static void grow_by_one(void *arg)
 static void generations_take_no_more(void)
 {
 	begin();
-	descriptors_before = descriptors() + 2;
+	descriptors_before = descriptors() + 3;
 	CHECK_EQ(in_child(grow_by_one, (void *)6, 30), 0);
 	CHECK_EQ(quire_close(q), 0);
 	CHECK_EQ(descriptors(), bare);
@@ -569,6 +571,58 @@ static void no_memory_of_a_save(void)
 	munmap(data_of_child, PAGE);
 }
 
+static volatile sig_atomic_t forked; /* 1: in the parent, 2: this is the child */
+
+static void fork_now(int number)
+{
+	(void)number;
+	if (!forked)
+		forked = fork() == 0 ? 2 : 1;
+}
+
+/* In the middle of a save, by its own thread: in the child it fails, in the parent nothing has happened. */
+static void forked_by_who_saves(void)
+{
+	const char *path = path_in(temporary_directory(), "image");
+	struct sigaction a = { .sa_handler = fork_now };
+	unsigned failed = 0;
+
+	begin();
+	MUST(sigaction(SIGALRM, &a, NULL) == 0);
+	for (int i = 1; i <= 30; i++) {
+		struct itimerval soon = { .it_value.tv_usec = 100 * i };
+		quire_snapshot_t *s = NULL;
+		int status = 0, error;
+
+		CHECK_EQ(quire_snapshot_create(r, &s), 0);
+		forked = 0;
+		fflush(NULL);
+		MUST(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+		error = quire_snapshot_save(s, path, NULL);
+		if (forked == 2) {
+			alarm(0);
+			MUST(error == -ECHILD || error == 0);
+			MUST(wrong(r, 0, PAGES, 1) == 0 && quire_snapshot_destroy(s) == 0);
+			MUST(quire_close(q) == 0);
+			_exit(error ? 1 : 2);
+		}
+		while (!forked)
+			sleep_seconds(0.001);
+		if (forked == 2)
+			_exit(2);
+		CHECK(wait(&status) > 0 && WIFEXITED(status));
+		failed += WEXITSTATUS(status) == 1;
+		CHECK(WEXITSTATUS(status) == 1 || WEXITSTATUS(status) == 2);
+		if (WEXITSTATUS(status) == 1)
+			CHECK(error == 0 && image_holds(path, 1));
+		CHECK_EQ(quire_snapshot_destroy(s), 0);
+	}
+	printf("in the middle: %u\n", failed);
+	signal(SIGALRM, SIG_DFL);
+	CHECK(failed > 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 /* ------------------------------------------------------- places that are taken */
 
 static char *taken; /* of the region, by a handler that comes before the library's; NULL: none */
@@ -634,6 +688,7 @@ int main(int argc, char **argv)
 		                                  UNIT(too_few_threads),
 		                                  UNIT(while_the_parent_saves),
 		                                  UNIT(no_memory_of_a_save),
+		                                  UNIT(forked_by_who_saves),
 		                                  UNIT(what_is_there_stays),
 		                                  UNIT_END };
 

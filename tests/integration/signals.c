@@ -316,11 +316,11 @@ static void rude_handler_after(void *arg)
 
 static void programs_handlers(void)
 {
-	CHECK_EQ(in_child(handlers_before, NULL, 10), 0);
-	CHECK_EQ(in_child(handlers_before, (void *)1, 10), 0);
-	CHECK_EQ(in_child(handler_after, NULL, 10), 0);
-	CHECK_EQ(in_child(handler_after, (void *)1, 10), 0);
-	CHECK_EQ(in_child(rude_handler_after, NULL, 10), 0);
+	CHECK_EQ(in_child(handlers_before, NULL, 30), 0);
+	CHECK_EQ(in_child(handlers_before, (void *)1, 30), 0);
+	CHECK_EQ(in_child(handler_after, NULL, 30), 0);
+	CHECK_EQ(in_child(handler_after, (void *)1, 30), 0);
+	CHECK_EQ(in_child(rude_handler_after, NULL, 30), 0);
 	dies_by(as_the_kernel_would, SIGSEGV);
 }
 

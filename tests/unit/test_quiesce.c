@@ -325,7 +325,8 @@ static int whole_child(unsigned depth)
 	for (unsigned i = 0; i < AT_WORK; i++)
 		if (pair[i][0] != pair[i][1])
 			return 1;
-	quiesce_end_in_child();
+	quiesce_in_child();
+	quiesce_end();
 	while (depth--)
 		work_leave();
 	service_enter();

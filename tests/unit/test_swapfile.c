@@ -66,11 +66,11 @@ static void size_limit_is_kept(void)
 	munmap(pages, 64 * PAGE_BYTES);
 }
 
-static int forbid_io_uring(unsigned error)
+static int forbid(unsigned call, unsigned error)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -108,7 +108,7 @@ static int works_plainly(void)
 
 static int open_forbidden(void)
 {
-	if (forbid_io_uring(EPERM) != 0)
+	if (forbid(SYS_io_uring_setup, EPERM) != 0)
 		return 77;
 	return open_only_uring() == -ENOTSUP && says("forbidden") && says("seccomp") ?
 	               works_plainly() :
@@ -117,19 +117,28 @@ static int open_forbidden(void)
 
 static int open_unknown(void)
 {
-	if (forbid_io_uring(ENOSYS) != 0)
+	if (forbid(SYS_io_uring_setup, ENOSYS) != 0)
 		return 77;
 	return open_only_uring() == -ENOTSUP && says("not in this kernel") ? works_plainly() : 1;
 }
 
+/* There could be rings, but no children. */
+static int open_half(void)
+{
+	if (forbid(SYS_io_uring_register, EPERM) != 0)
+		return 77;
+	return open_only_uring() == -ENOTSUP && says("forbidden") ? works_plainly() : 1;
+}
+
 static void io_uring_forbidden(void)
 {
-	int a = in_child(open_forbidden), b = in_child(open_unknown);
+	int a = in_child(open_forbidden), b = in_child(open_unknown), c = in_child(open_half);
 
-	if (a == 77 || b == 77)
+	if (a == 77 || b == 77 || c == 77)
 		printf("skipped: seccomp filters are not permitted here\n");
 	CHECK(a == 0 || a == 77);
 	CHECK(b == 0 || b == 77);
+	CHECK(c == 0 || c == 77);
 }
 
 static int open_without_streams(void)
