@@ -20,7 +20,7 @@ static SIGNAL_SAFE_TLS struct {
 } self;
 
 /* A word that the kernel sets to zero in a child. NULL: it does not (before Linux 4.14) */
-static volatile char *known;
+static _Atomic char *known;
 
 __attribute__((constructor)) static void make_known(void)
 {
@@ -118,7 +118,7 @@ bool process_is_strange(void)
 	return known && !*known;
 }
 
-/* Which process is being adopted: what its parent has here says nothing. */
+/* Which process is being adopted, by one of its threads; 0: none. What its parent had here says nothing. */
 static _Atomic int32_t adopted;
 
 bool process_adopt(void (*renew)(void))
@@ -130,8 +130,12 @@ bool process_adopt(void (*renew)(void))
 	if (!gate_is_unused(&work) || !gate_is_unused(&service))
 		return false;
 	if (other != me && atomic_compare_exchange_strong(&adopted, &other, me)) {
-		renew();
-		*known = 1;
+		/* Another may have done all of it since this one looked. */
+		if (process_is_strange()) {
+			renew();
+			*known = 1;
+		}
+		atomic_store(&adopted, 0);
 	}
 	while (process_is_strange())
 		sched_yield();
