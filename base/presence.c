@@ -6,22 +6,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-#define PROC "/proc"
-
-int presence_begin(void)
+int presence_describe(int fd)
 {
-	int proc = open(PROC, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-	return proc < 0 ? -errno : proc;
-}
-
-int presence_describe(int proc, int fd)
-{
-	char path[40];
+	char path[32];
 	int other;
 
-	snprintf(path, sizeof path, "%sself/fd/%d", proc < 0 ? PROC "/" : "", fd);
-	other = openat(proc < 0 ? AT_FDCWD : proc, path, O_RDWR | O_CLOEXEC);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	other = open(path, O_RDWR | O_CLOEXEC);
 	return other < 0 ? -errno : other;
 }
 

@@ -14,12 +14,10 @@
 #include <stdint.h>
 
 /*
- * A descriptor by which the next can be done though /proc is out of sight later (chroot(2)).
- * => -errno: there is none
+ * Another description of the same file. => descriptor, or -errno: without /proc there is none. (A descriptor of
+ * that is not kept for later: it would be a way out of chroot(2).)
  */
-int presence_begin(void);
-/* Another description of the same file. proc: of presence_begin; -1: look now. => descriptor, or -errno */
-int presence_describe(int proc, int fd);
+int presence_describe(int fd);
 /* => 0 or -errno */
 int presence_take(int fd, uint32_t byte);
 /* Does any other description have it? false also where that cannot be told */

@@ -5,11 +5,9 @@
 #include "base/base.h"
 #include "base/gate.h"
 #include "base/kernel.h"
+#include "base/lock.h"
 
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 static struct gate work, service;
 
@@ -19,8 +17,11 @@ static SIGNAL_SAFE_TLS struct {
 	bool in_service; /* of ours, in a step */
 } self;
 
-/* A word that the kernel sets to zero in a child. NULL: it does not (before Linux 4.14) */
-static _Atomic char *known;
+/* What the kernel sets to zero in a child. NULL: it does not (before Linux 4.14) */
+static struct {
+	_Atomic uint32_t known;   /* this process is no stranger */
+	_Atomic uint32_t adopted; /* a thread is about to make it none */
+} * process;
 
 __attribute__((constructor)) static void make_known(void)
 {
@@ -29,8 +30,8 @@ __attribute__((constructor)) static void make_known(void)
 
 	if (p == MAP_FAILED || kernel_madvise(p, PAGE_BYTES, MADV_WIPEONFORK) != 0)
 		return;
-	known = p;
-	*known = 1;
+	process = p;
+	atomic_store(&process->known, 1);
 }
 
 /* What is done in service, faults of our own threads included, is of one piece. */
@@ -109,35 +110,26 @@ void quiesce_in_child(void)
 {
 	atomic_store(&work.inside, self.depth > 0);
 	atomic_store(&service.inside, 0);
-	if (known)
-		*known = 1;
+	if (process)
+		atomic_store(&process->known, 1);
 }
 
 bool process_is_strange(void)
 {
-	return known && !*known;
+	return process && !atomic_load(&process->known);
 }
-
-/* Which process is being adopted, by one of its threads; 0: none. What its parent had here says nothing. */
-static _Atomic int32_t adopted;
 
 bool process_adopt(void (*renew)(void))
 {
-	int32_t me = (int32_t)syscall(SYS_getpid), other = atomic_load(&adopted);
-
-	if (!process_is_strange())
-		return true;
+	/* (Who is inside by now may have come since another has adopted it.) */
 	if (!gate_is_unused(&work) || !gate_is_unused(&service))
-		return false;
-	if (other != me && atomic_compare_exchange_strong(&adopted, &other, me)) {
-		/* Another may have done all of it since this one looked. */
-		if (process_is_strange()) {
-			renew();
-			*known = 1;
-		}
-		atomic_store(&adopted, 0);
+		return !process_is_strange();
+	if (process_is_strange() && atomic_exchange(&process->adopted, 1) == 0) {
+		renew();
+		atomic_store(&process->known, 1);
+		futex_wake(&process->known, INT32_MAX, false);
 	}
 	while (process_is_strange())
-		sched_yield();
+		futex_wait(&process->known, 0, 0, false);
 	return true;
 }

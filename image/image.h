@@ -100,6 +100,7 @@ struct image_output {
 	int fd;
 	int directory;           /* of path; all names are relative to it */
 	bool named;              /* it has the name temporary by now */
+	volatile bool disowned;  /* it is a parent's: it gets no name */
 	char name[NAME_MAX + 1]; /* the last part of path */
 	char temporary[64];
 };

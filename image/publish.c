@@ -21,6 +21,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,22 @@ static int publish_over(struct image_output *o)
 	return error;
 }
 
+/* A handler may have forked on this thread, and this be the child: the parent has done it, or will. */
+static int publish(struct image_output *o, bool replace)
+{
+	sigset_t all, before;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (o->disowned)
+		error = -ECHILD;
+	else
+		error = replace ? publish_over(o) : publish_new(o);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
 /* The name must last as well. Some file systems cannot be asked for that, nor can O_PATH. */
 static int sync_directory(const struct image_output *o)
 {
@@ -248,7 +265,7 @@ int output_publish(struct image_output *o, bool replace)
 	if (!error && fsync(o->fd) != 0 && errno != EINVAL)
 		error = -errno;
 	if (!error)
-		error = replace ? publish_over(o) : publish_new(o);
+		error = publish(o, replace);
 	if (error == -EEXIST)
 		return error_set(EEXIST, "image %s: there is something already", o->name);
 	return error ? refuse(-error, o->name) : sync_directory(o);

@@ -262,6 +262,7 @@ void image_abandon(struct image_writer *w)
 void image_disown(struct image_writer *w, int error)
 {
 	w->output.named = false;
+	w->output.disowned = true;
 	w->error = w->error ? w->error : error;
 }
 

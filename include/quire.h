@@ -262,7 +262,7 @@ void quire_options_print(FILE *stream);
  * -ENOTSUP  no engine, or no way of I/O, works here; the message says why
  * -EMFILE, -ENFILE   too few file descriptors: it takes fourteen, and eight more,
  *           which make reads faster, if the program still has some then (a process
- *           that forks takes three more)
+ *           that forks takes two more)
  * -ENOMEM   no address space or memory for buffers or metadata; the message says
  *           for what, how many bytes, and which limit is in the way
  *

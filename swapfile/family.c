@@ -19,19 +19,18 @@ static void drop(int *fd)
 static void prepare_next(struct family *f)
 {
 	if (f->fd >= 0)
-		f->next = presence_describe(f->proc, f->fd);
+		f->next = presence_describe(f->fd);
 }
 
 void family_open(struct family *f)
 {
-	*f = (struct family){ .fd = -1, .proc = -1, .next = -1 };
+	*f = (struct family){ .fd = -1, .next = -1 };
 }
 
 void family_close(struct family *f)
 {
 	drop(&f->fd);
 	drop(&f->next);
-	drop(&f->proc);
 }
 
 /* The first fork of the first member makes the file. => 0 or -errno */
@@ -41,10 +40,6 @@ static int begin(struct family *f, uint32_t me)
 
 	f->fd = (int)syscall(SYS_memfd_create, "quire family", 1u /* MFD_CLOEXEC */);
 	error = f->fd < 0 ? -errno : presence_take(f->fd, me);
-	if (!error) {
-		f->proc = presence_begin();
-		error = MIN(f->proc, 0);
-	}
 	if (!error) {
 		prepare_next(f);
 		error = MIN(f->next, 0);

@@ -12,8 +12,7 @@
 #include <stdint.h>
 
 struct family {
-	int fd;   /* with this process's byte; -1: it never forked, or is blind */
-	int proc; /* of presence_begin; as long as fd */
+	int fd; /* with this process's byte; -1: it never forked, or is blind */
 	int next; /* a description for the next child, ready for when there are no descriptors; or < 0 */
 	bool blind; /* nothing can be found out here: nor can its children, ever */
 };

@@ -32,6 +32,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Vacant clusters that one request looks into. */
 #define SCAN_CLUSTERS 64
@@ -157,6 +158,20 @@ int slots_open(struct slots *s, uint64_t max)
 	s->control->members = 1;
 	s->control->is_member[0] = true;
 	return 0;
+}
+
+static void out_of_reach(const struct arena *a)
+{
+	mmap(a->base, a->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+	     -1, 0);
+}
+
+void slots_forsake(struct slots *s)
+{
+	out_of_reach(&s->arena);
+	out_of_reach(&s->holder_arena);
+	out_of_reach(&s->sum_arena);
+	out_of_reach(&s->held_arena);
 }
 
 void slots_close(struct slots *s)

@@ -87,6 +87,8 @@ struct slots {
  */
 int slots_open(struct slots *s, uint64_t max);
 void slots_close(struct slots *s);
+/* What is shared is out of reach from now on, of this process. */
+void slots_forsake(struct slots *s);
 
 /* ---------------------------------------------------------------- members */
 

@@ -305,6 +305,8 @@ void swapfile_forsake(struct swapfile *s, bool begun)
 		s->io->detach(s->io_arg);
 	family_close(&s->family);
 	close(s->file.fd);
+	/* A signal handler may have forked in the middle of a call, which goes on: not with the parent's slots. */
+	slots_forsake(&s->slots);
 }
 
 bool swapfile_parent_is_gone(const struct swapfile *s)

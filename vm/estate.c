@@ -288,7 +288,7 @@ static int make_file(struct heir *h)
 	h->fd = sigsegv_file();
 	if (h->fd < 0)
 		return h->fd;
-	h->own = presence_describe(-1, h->fd);
+	h->own = presence_describe(h->fd);
 	h->tells = h->own >= 0;
 	if (h->own == -EMFILE || h->own == -ENFILE) {
 		error = h->own;

@@ -359,7 +359,8 @@ static void renew(void)
 
 bool fork_adopt(void)
 {
-	return !open_pagers && process_adopt(renew);
+	/* (Those that are listed may have come since another thread has done it.) */
+	return (!open_pagers && process_adopt(renew)) || !process_is_strange();
 }
 
 static int watch_error;

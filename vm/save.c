@@ -48,7 +48,8 @@ struct quire_save {
 	_Atomic uint64_t done;   /* pages that were looked at */
 	uint64_t taken;          /* of these, whose bytes were wanted */
 	_Atomic uint32_t cancel; /* futex */
-	_Atomic bool ended;
+	_Atomic uint32_t ended;  /* futex */
+	bool disowned;           /* the thread that saves has forked, and is the child's now */
 	int result;
 	char words[400];
 };
@@ -72,25 +73,34 @@ struct step {
 	bool compare;
 };
 
-static int read_pages(struct quire_region *s, const struct step *step, char *bytes)
+static int not_ours(void)
+{
+	return error_set(ECHILD, "it is a child of fork, and the save its parent's");
+}
+
+static int read_pages(struct quire_save *v, struct quire_region *s, const struct step *step,
+                      char *bytes)
 {
 	struct call call;
 	uint64_t bad;
-	int error;
+	int error = -ECHILD;
 
 	call_enter(&call);
-	error = snapshot_pages(s, step->page, step->n, bytes, &bad);
+	if (!v->disowned)
+		error = snapshot_pages(s, step->page, step->n, bytes, &bad);
 	call_leave(&call);
+	if (v->disowned)
+		return not_ours();
 	return error ? snapshot_read_failed(s, bad, error) : 0;
 }
 
 static int take_step(struct quire_save *v, const struct step *step)
 {
-	int error = read_pages(v->s, step, v->bytes);
+	int error = read_pages(v, v->s, step, v->bytes);
 
 	v->taken += step->n;
 	if (!error && step->compare)
-		error = read_pages(v->base, step, v->of_base);
+		error = read_pages(v, v->base, step, v->of_base);
 	for (unsigned i = 0; i < step->n && !error; i++)
 		if (!step->compare ||
 		    memcmp(v->bytes + i * PAGE_BYTES, v->of_base + i * PAGE_BYTES, PAGE_BYTES) != 0)
@@ -116,7 +126,7 @@ static uint64_t pages_out(struct quire_save *v, uint64_t page)
 	struct call call;
 
 	call_enter(&call);
-	while (at < end && leaf_is_out(v, at))
+	while (at < end && !v->disowned && leaf_is_out(v, at))
 		at += LEAF_ENTRIES;
 	call_leave(&call);
 	return MIN(at, v->s->pages) - page;
@@ -210,7 +220,8 @@ static int save(struct quire_save *v)
 	struct call call;
 	int error;
 
-	v->saver = thread_id();
+	if (v->disowned)
+		return not_ours();
 	memcpy(d.uuid, v->s->uuid, sizeof d.uuid);
 	if (v->base)
 		memcpy(d.base, v->base->uuid, sizeof d.base);
@@ -224,9 +235,12 @@ static int save(struct quire_save *v)
 	v->started = now_ns();
 	error = save_pages(v);
 	if (!error)
-		return image_commit(&v->writer, true);
-	image_abandon(&v->writer);
-	return error;
+		error = image_commit(&v->writer, true);
+	else
+		image_abandon(&v->writer);
+	/* From now on a fork by this thread is nothing to it. */
+	v->saver = 0;
+	return v->disowned ? not_ours() : error;
 }
 
 /* ------------------------------------------------------------ its life */
@@ -239,7 +253,7 @@ static bool are_same(const struct quire_region *s, const struct quire_region *ba
 
 /* => its snapshots have an heir more; or -errno with words */
 static int new_save(struct quire_region *s, struct quire_region *base, const char *path,
-                    struct quire_save **out)
+                    const struct quire_save_options *options, struct quire_save **out)
 {
 	size_t head = round_up(sizeof(struct quire_save), PAGE_BYTES);
 	struct quire_save *v;
@@ -258,8 +272,13 @@ static int new_save(struct quire_region *s, struct quire_region *base, const cha
 	v->s = s;
 	v->base = base;
 	v->of = s->bytes;
-	/* A fork may come before it has a file. */
+	/* A fork may come before it has a file, or a thread of its own: by a handler of this one's. */
 	image_writer_init(&v->writer);
+	v->saver = thread_id();
+	if (options) {
+		v->options = *options;
+		v->has_handle = true;
+	}
 	/* The caller's memory may be managed: not while signals are blocked. */
 	snprintf(v->path, sizeof v->path, "%s", path);
 	call_enter(&call);
@@ -332,7 +351,7 @@ int quire_snapshot_save(quire_snapshot_t *s, const char *path, const quire_snaps
 
 	if (error)
 		return error;
-	error = new_save(snapshot_record(s), snapshot_record(base), path, &v);
+	error = new_save(snapshot_record(s), snapshot_record(base), path, NULL, &v);
 	if (error)
 		return error;
 	error = save(v);
@@ -349,11 +368,21 @@ static void give_way(void)
 	syscall(SYS_ioprio_set, 1 /* a process, that is a thread */, 0, IOPRIO_LEAST);
 }
 
+static void say_ended(struct quire_save *v)
+{
+	atomic_store(&v->ended, 1);
+	futex_wake(&v->ended, INT32_MAX, false);
+}
+
 static void *saver(void *argument)
 {
 	struct quire_save *v = argument;
+	struct call call;
 	sigset_t faults;
 
+	call_enter(&call);
+	v->saver = thread_id();
+	call_leave(&call);
 	prctl(PR_SET_NAME, "quire-save");
 	give_way();
 	/* The program's function may touch managed memory. */
@@ -365,7 +394,7 @@ static void *saver(void *argument)
 	v->result = save(v);
 	if (v->result)
 		snprintf(v->words, sizeof v->words, "%s", error_message());
-	atomic_store(&v->ended, true);
+	say_ended(v);
 	return NULL;
 }
 
@@ -387,18 +416,24 @@ int quire_save_begin(quire_snapshot_t *s, const char *path, const quire_snapshot
                      const struct quire_save_options *options, quire_save_t **out)
 {
 	struct quire_save_options o;
+	sigset_t all, before;
 	int error = out ? check(s, path, base) : error_set(EINVAL, "a NULL result");
 	struct quire_save *v;
 
 	if (!error)
 		error = read_options(options, &o);
 	if (!error)
-		error = new_save(snapshot_record(s), snapshot_record(base), path, &v);
+		error = new_save(snapshot_record(s), snapshot_record(base), path, &o, &v);
 	if (error)
 		return error;
-	v->options = o;
-	v->has_thread = v->has_handle = true;
+	/* Signals only: to start a thread allocates memory, and who forks may have the allocator's lock. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	v->saver = 0;
+	v->has_thread = true;
 	error = thread_start(&v->thread, saver, v);
+	v->has_thread = error == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error) {
 		end(v);
 		return error_set(-error, "no thread to save on: %s", strerror(-error));
@@ -424,18 +459,23 @@ void quire_save_cancel(quire_save_t *v)
 	futex_wake(&v->cancel, 1, false);
 }
 
-#define NOT_OURS "it is a child of fork, and the save its parent's"
-
 int quire_save_end(quire_save_t *v)
 {
+	struct call call;
 	int error;
 
 	if (!v)
 		return error_set(EINVAL, "a NULL save");
 	if (process_is_strange())
-		return error_set(ECHILD, NOT_OURS);
+		return not_ours();
+	/* Not by joining it: a handler that forks meanwhile would find another thread in its place. */
+	while (v->has_thread && !atomic_load(&v->ended))
+		futex_wait(&v->ended, 0, 0, false);
+	call_enter(&call);
 	if (v->has_thread)
 		pthread_join(v->thread, NULL);
+	v->has_thread = false;
+	call_leave(&call);
 	error = v->result;
 	if (error)
 		error_set(-error, "%s", v->words);
@@ -471,10 +511,11 @@ static void forget(struct quire_save *v)
 	kernel_drop(v->bytes, 2 * STEP_BYTES);
 	v->has_thread = false;
 	v->result = -ECHILD;
-	snprintf(v->words, sizeof v->words, NOT_OURS);
+	not_ours();
+	snprintf(v->words, sizeof v->words, "%s", error_message());
 	/* The handle may be given up when the pager is closed. */
 	v->q = NULL;
-	atomic_store(&v->ended, true);
+	say_ended(v);
 }
 
 /*
@@ -484,6 +525,9 @@ static void forget(struct quire_save *v)
 static void end_soon(struct quire_save *v)
 {
 	image_disown(&v->writer, ECHILD);
+	v->disowned = true;
+	/* It may fork again. (The bare call: what is known of the thread is its parent's.) */
+	v->saver = (int32_t)syscall(SYS_gettid);
 	atomic_store(&v->cancel, 1);
 }
 

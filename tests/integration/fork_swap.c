@@ -384,36 +384,6 @@ static void lost_children_do_not_stand_for_their_parent(void)
 	munmap(heir, PAGE);
 }
 
-static void is_well(void *arg)
-{
-	(void)arg;
-	MUST(errors.count == 0 && wrong(r, 0, PAGES, 1) == 0);
-	fill(r, 0, PAGES, 2);
-	MUST(wrong(r, 0, PAGES, 2) == 0);
-}
-
-static void go_where_there_is_no_proc(void *arg)
-{
-	(void)arg;
-	begin(NULL, 4 * PAGES);
-	MUST(in_child(is_well, NULL, 20) == 0);
-	if (chroot(temporary_directory()) != 0 || chdir("/") != 0)
-		_exit(77);
-	for (int i = 0; i < 4; i++)
-		MUST(in_child(is_well, NULL, 20) == 0);
-	MUST(errors.count == 0 && wrong(r, 0, PAGES, 1) == 0 && quire_close(q) == 0);
-}
-
-static void after_chroot(void)
-{
-	int status = in_child(go_where_there_is_no_proc, NULL, 30);
-
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		printf("left out: chroot is not permitted\n");
-	else
-		CHECK_EQ(status, 0);
-}
-
 /* ---------------------------------------------------------- a named file */
 
 static const char *path;
@@ -499,7 +469,6 @@ int main(int argc, char **argv)
 		                                  UNIT(lost_children_give_nothing_up),
 		                                  UNIT(what_was_held_for_them_is_free),
 		                                  UNIT(lost_children_do_not_stand_for_their_parent),
-		                                  UNIT(after_chroot),
 		                                  UNIT(the_last_truncates),
 		                                  UNIT_END };
 
