@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
@@ -638,6 +639,112 @@ static void forked_by_who_saves(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+static int lowest;                   /* descriptor that is free outside of a save */
+static volatile sig_atomic_t within; /* at the fork there was a file of one */
+
+/* In the child, what its parent was doing goes on later. */
+static void fork_and_sleep(int number)
+{
+	(void)number;
+	if (forked)
+		return;
+	within = fcntl(lowest, F_GETFD) >= 0;
+	forked = fork() == 0 ? 2 : 1;
+	if (forked == 2)
+		sleep_seconds(0.1);
+}
+
+/* after: 0, or when the handler comes, in us */
+static int save_version(const char *path, unsigned version, int after)
+{
+	struct itimerval soon = { .it_value.tv_usec = after };
+	quire_snapshot_t *s = NULL;
+	int error;
+
+	fill(r, 0, PAGES, version);
+	MUST(quire_snapshot_create(r, &s) == 0);
+	MUST(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+	error = quire_snapshot_save(s, path, NULL);
+	MUST(quire_snapshot_destroy(s) == 0);
+	return error;
+}
+
+/* Wherever a child takes up its parent's save: what has replaced the image meanwhile is not replaced by it. */
+static void an_older_image_does_not_return(void)
+{
+	const char *path = path_in(temporary_directory(), "image");
+	struct sigaction a = { .sa_handler = fork_and_sleep };
+	unsigned count = 0;
+	char aside[300];
+
+	snprintf(aside, sizeof aside, "%s.aside", path);
+	begin();
+	lowest = dup(0);
+	close(lowest);
+	MUST(sigaction(SIGALRM, &a, NULL) == 0);
+	for (int i = 1; i <= (int)quick_or_full(25, 200); i++) {
+		int status = 0, error;
+
+		forked = 0;
+		fflush(NULL);
+		error = save_version(path, 1, 60 * (i % 50 + 1));
+		if (forked == 2)
+			_exit(within && error != -ECHILD);
+		CHECK_EQ(error, 0);
+		while (!forked)
+			sleep_seconds(0.001);
+		if (forked == 2)
+			_exit(0);
+		MUST(rename(path, aside) == 0);
+		CHECK_EQ(save_version(path, 2, 0), 0);
+		CHECK(wait(&status) > 0 && status == 0);
+		/* (A child that was made before it began saves for itself.) */
+		CHECK(!within || image_holds(path, 2));
+		count += within != 0;
+	}
+	printf("in the middle: %u\n", count);
+	CHECK(count > 0);
+	unlink(aside);
+	signal(SIGALRM, SIG_DFL);
+	CHECK_EQ(quire_close(q), 0);
+}
+
+/* In the middle of waiting for one: the thread that saves is none of the child's, whoever has its place. */
+static void forked_by_who_waits(void)
+{
+	struct quire_save_options o = { .size = sizeof o, .bandwidth = 2 * PAGES * PAGE };
+	const char *path = path_in(temporary_directory(), "image");
+	struct sigaction a = { .sa_handler = fork_now };
+
+	begin();
+	twice = false;
+	MUST(sigaction(SIGALRM, &a, NULL) == 0);
+	for (int i = 0; i < 3; i++) {
+		struct itimerval soon = { .it_value.tv_usec = 50000 };
+		quire_snapshot_t *s = NULL;
+		int status = 0, error;
+
+		forked = 0;
+		CHECK_EQ(quire_snapshot_create(r, &s), 0);
+		CHECK_EQ(quire_save_begin(s, path, NULL, &o, &running), 0);
+		fflush(NULL);
+		MUST(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+		error = quire_save_end(running);
+		if (forked == 2) {
+			alarm(20);
+			MUST(error == -ECHILD && wrong(r, 0, PAGES, 1) == 0);
+			_exit(quire_close(q) != 0);
+		}
+		CHECK(error == 0 && image_holds(path, 1));
+		for (int n = 0; n < 2000 && waitpid(-1, &status, WNOHANG) == 0; n++)
+			sleep_seconds(0.01);
+		CHECK_EQ(status, 0);
+		CHECK_EQ(quire_snapshot_destroy(s), 0);
+	}
+	signal(SIGALRM, SIG_DFL);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 /* ------------------------------------------------------- places that are taken */
 
 static char *taken; /* of the region, by a handler that comes before the library's; NULL: none */
@@ -704,6 +811,8 @@ int main(int argc, char **argv)
 		                                  UNIT(while_the_parent_saves),
 		                                  UNIT(no_memory_of_a_save),
 		                                  UNIT(forked_by_who_saves),
+		                                  UNIT(an_older_image_does_not_return),
+		                                  UNIT(forked_by_who_waits),
 		                                  UNIT(what_is_there_stays),
 		                                  UNIT_END };
 

@@ -286,6 +286,27 @@ static void a_dead_child_keeps_no_memory(void)
 	uffd_finish();
 }
 
+/* The reclaimer has something to do all the time, and comes to nothing. */
+static void though_the_swap_file_is_full(void)
+{
+	struct access a = { .write = true };
+	struct child c;
+
+	uffd_start_as("sigsegv", (struct uffd_how){ .swap_size = 80 * PAGE_BYTES });
+	write_all(1);
+	c = child_start(has_first);
+	for (uint64_t page = OWED_PAGES; page < PAGES && !a.signal; page++) {
+		a = (struct access){ .word = at(page, 0), .write = true, .value = page };
+		do_access(&a);
+	}
+	CHECK_EQ(a.signal, SIGBUS);
+	CHECK_EQ(child_end(c), 0);
+	for (int i = 0; i < 200 && pages_in(estates()->heir[0].fd) > 0; i++)
+		nap(20);
+	CHECK_EQ(pages_in(estates()->heir[0].fd), 0);
+	uffd_finish();
+}
+
 static bool has_no_other_file(void)
 {
 	struct stat own, other;
@@ -403,11 +424,17 @@ static void no_room_for_another(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_test tests[] = {
-		UNIT(victims_stay),         UNIT(writes_are_refused),
-		UNIT(one_of_two),           UNIT(discards_fail),
-		UNIT(lost_is_refused),      UNIT(a_dead_child_keeps_no_memory),
-		UNIT(a_child_that_has_all), UNIT(orphans_take_the_rest),
-		UNIT(no_room_for_another),  UNIT_END,
+		UNIT(victims_stay),
+		UNIT(writes_are_refused),
+		UNIT(one_of_two),
+		UNIT(discards_fail),
+		UNIT(lost_is_refused),
+		UNIT(a_dead_child_keeps_no_memory),
+		UNIT(though_the_swap_file_is_full),
+		UNIT(a_child_that_has_all),
+		UNIT(orphans_take_the_rest),
+		UNIT(no_room_for_another),
+		UNIT_END,
 	};
 
 	if (unit_foreign_threads())
