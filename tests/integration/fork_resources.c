@@ -663,6 +663,8 @@ static int save_version(const char *path, unsigned version, int after)
 
 	fill(r, 0, PAGES, version);
 	MUST(quire_snapshot_create(r, &s) == 0);
+	lowest = dup(0);
+	MUST(close(lowest) == 0);
 	MUST(setitimer(ITIMER_REAL, &soon, NULL) == 0);
 	error = quire_snapshot_save(s, path, NULL);
 	MUST(quire_snapshot_destroy(s) == 0);
@@ -679,8 +681,6 @@ static void an_older_image_does_not_return(void)
 
 	snprintf(aside, sizeof aside, "%s.aside", path);
 	begin();
-	lowest = dup(0);
-	close(lowest);
 	MUST(sigaction(SIGALRM, &a, NULL) == 0);
 	for (int i = 1; i <= (int)quick_or_full(25, 200); i++) {
 		int status = 0, error;
