@@ -687,7 +687,7 @@ static void an_older_image_does_not_return(void)
 
 		forked = 0;
 		fflush(NULL);
-		error = save_version(path, 1, 60 * (i % 50 + 1));
+		error = save_version(path, 1, 150 * (i % 50 + 1));
 		if (forked == 2)
 			_exit(within && error != -ECHILD);
 		CHECK_EQ(error, 0);
