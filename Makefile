@@ -52,14 +52,16 @@ cflags := -std=gnu11 $(CFLAGS) $(warnings) $(san) -pthread
 # thread-local storage of a library opened late otherwise would: hence the TLS model.
 lib_flags := -fPIC -fvisibility=hidden -ftls-model=initial-exec -include include/export.h
 
-LIBS := -luring -luuid -llz4 -pthread
+LIBS := -luring -luuid -llz4 -lm -pthread
 
 # ------------------------------------------------------------------ sources
 
-lib_src := $(sort $(wildcard base/*.c swapfile/*.c image/*.c pager/*.c guard/*.c vm/*.c))
+lib_src := $(sort $(wildcard base/*.c swapfile/*.c image/*.c pager/*.c guard/*.c vm/*.c heap/*.c))
 lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
+# jemalloc, for heap/ alone.
+jemalloc := $(BUILD)/obj/jemalloc.o
 # What finds libc's own functions behind ours is for the shared library only.
-archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj))
+archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj)) $(jemalloc)
 
 program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/snapshot tests/container tests/fuzz
 program_src := $(sort $(wildcard $(program_dirs:%=%/*.c)))
@@ -73,6 +75,8 @@ commons = $(patsubst %.c,$(BUILD)/obj/%.o,$(call in_dir,$(1),$(common_src)))
 
 unit := $(call programs,tests/unit)
 integration := $(call programs,tests/integration)
+# Left out where there is no C++ compiler.
+cplusplus := $(if $(shell command -v $(firstword $(CXX))),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/integration/*.cc)))
 stress := $(call programs,tests/stress)
 guard := $(call programs,tests/guard)
 snapshot := $(call programs,tests/snapshot)
@@ -114,7 +118,7 @@ tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
 test-programs-unit: $(unit)
-tests: $(unit) $(integration) $(stress) $(guard) $(snapshot) $(container) $(replay)
+tests: $(unit) $(integration) $(cplusplus) $(stress) $(guard) $(snapshot) $(container) $(replay)
 
 # Everything is rebuilt when the compiler or its flags change.
 flags_now := $(CC) $(cppflags) $(cflags) $(LDFLAGS)
@@ -131,6 +135,11 @@ $(all_obj): $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 -include $(all_obj:.o=.d)
 
+$(jemalloc): scripts/own-jemalloc $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(say) OWN jemalloc
+	$(Q)CC='$(CC)' scripts/own-jemalloc $@
+
 # Removed first: ar would keep the members of sources that are gone. With all internal names: unit tests.
 $(BUILD)/obj/internal.a: $(archive_obj) $(BUILD)/obj/lib.list
 	$(say) AR $@
@@ -140,13 +149,13 @@ $(BUILD)/obj/internal.a: $(archive_obj) $(BUILD)/obj/lib.list
 $(BUILD)/libquire.a: $(archive_obj) $(BUILD)/obj/lib.list
 	$(say) AR $@
 	$(Q)ld -r -o $(BUILD)/obj/quire.o $(archive_obj)
-	$(Q)objcopy --localize-hidden $(BUILD)/obj/quire.o
+	$(Q)objcopy --localize-hidden --wildcard --localize-symbol='je_*' $(BUILD)/obj/quire.o
 	$(Q)rm -f $@ && ar rcs $@ $(BUILD)/obj/quire.o
 
-$(BUILD)/libquire.so: $(lib_obj) $(BUILD)/obj/lib.list quire.map
+$(BUILD)/libquire.so: $(lib_obj) $(jemalloc) $(BUILD)/obj/lib.list quire.map
 	$(say) LD $@
 	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,-z,nodelete -Wl,--version-script=quire.map \
-		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(LIBS)
+		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(jemalloc) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/$(SONAME)
 
 # Changes when a source comes or goes, so that the libraries are made again.
@@ -172,6 +181,11 @@ static := $(BUILD)/libquire.a $(LIBS)
 shared := -L$(BUILD) -Wl,-rpath,'$$$$ORIGIN/../..' -lquire -pthread
 $(eval $(call program,tests/unit,$(BUILD)/obj/internal.a,$(BUILD)/obj/internal.a -lcunit $(LIBS) -lm))
 $(eval $(call program,tests/integration,$(BUILD)/libquire.so,$(shared) -lcunit -lm))
+$(cplusplus): $(BUILD)/%: %.cc $(BUILD)/libquire.so include/quire.h include/quire.hpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(say) CXX $<
+	$(Q)$(CXX) -std=c++17 $(CFLAGS) -Wall -Wextra $(if $(filter-out 0,$(WERROR)),-Werror) $(san) -Iinclude $(LDFLAGS) \
+		-o $@ $< $(subst $$$$,$$,$(shared))
 $(eval $(call program,tests/stress,$(BUILD)/libquire.a,$(static) -lm))
 $(eval $(call program,tests/guard,$(BUILD)/libquire.a,$(static)))
 $(eval $(call program,tests/snapshot,$(BUILD)/libquire.a,$(static)))
@@ -248,7 +262,7 @@ fuzz:
 		$(BUILD)/fuzz/corpus tests/fuzz/corpus/image
 
 clang:
-	$(remake) CC=clang WERROR=1 BUILD=$(BUILD)/clang all tests
+	$(remake) CC=clang CXX=clang++ WERROR=1 BUILD=$(BUILD)/clang all tests
 
 check-includes:
 	$(Q)scripts/check-includes
@@ -262,7 +276,7 @@ check-demos: demos
 check-fresh:
 	$(Q)scripts/check-fresh
 
-c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm $(program_dirs),$(d)/*.[ch]))
+c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm heap $(program_dirs),$(d)/*.[ch]))
 format:
 	$(Q)clang-format -i $(c_files)
 format-check:
@@ -272,7 +286,7 @@ format-check:
 
 install: libs tools
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	install -m 644 include/quire.h $(DESTDIR)$(INCLUDEDIR)/quire.h
+	install -m 644 include/quire.h include/quire.hpp $(DESTDIR)$(INCLUDEDIR)/
 	install -d $(DESTDIR)$(BINDIR)
 	install -m 755 $(BUILD)/quire $(DESTDIR)$(BINDIR)/quire
 	install -m 644 $(BUILD)/libquire.a $(DESTDIR)$(LIBDIR)/libquire.a
@@ -285,7 +299,7 @@ install: libs tools
 
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/quire
-	rm -f $(DESTDIR)$(INCLUDEDIR)/quire.h $(DESTDIR)$(LIBDIR)/libquire.a \
+	rm -f $(DESTDIR)$(INCLUDEDIR)/quire.h $(DESTDIR)$(INCLUDEDIR)/quire.hpp $(DESTDIR)$(LIBDIR)/libquire.a \
 		$(DESTDIR)$(LIBDIR)/libquire.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 		$(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc
 

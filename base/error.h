@@ -7,8 +7,13 @@
 #ifndef QUIRE_BASE_ERROR_H
 #define QUIRE_BASE_ERROR_H
 
+#include <stdarg.h>
+
 /* Keep the words for this thread. => -error, so that a caller can return it */
 int error_set(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+int error_set_list(int error, const char *format, va_list args)
+	__attribute__((format(printf, 2, 0)));
 
 /* Never NULL. */
 const char *error_message(void);

@@ -176,6 +176,16 @@ typedef void (*quire_error_fn)(void *arg, const struct quire_error *error);
  */
 const char *quire_error_message(void);
 
+/*
+ * Set these words, as printf(3): for what is built on Quire, and has its conventions. Cut after 511
+ * bytes. => -error
+ */
+int quire_error_set(int error, const char *format, ...)
+#ifdef __GNUC__
+	__attribute__((format(printf, 2, 3)))
+#endif
+	;
+
 /* ------------------------------------------------------------- options */
 
 /*
@@ -577,6 +587,103 @@ int quire_image_verify(const char *path, quire_image_fn call, void *arg);
  */
 int quire_image_merge(const char *const paths[], unsigned count, const char *out,
                       quire_image_fn call, void *arg);
+
+/* --------------------------------------------------------------------- heaps
+ *
+ * malloc on a region: a heap far larger than memory. What is known of a block is kept apart from it, in memory
+ * of its own (jemalloc's, which is inside the library under names of its own: the program's malloc
+ * is not replaced), so neither malloc nor free touches a page that is on the swap file.
+ *
+ * Small blocks share pages. A block of `large` bytes or more (as the C library's threshold between brk
+ * and mmap, 128 KiB) has pages for itself: when it is freed their memory and swap are free at once;
+ * when it comes from calloc they are zeros, and take none until they are touched. Pages on which small blocks
+ * were stay for a while (`trim_ms`) for the next ones.
+ *
+ * All calls may be made from any thread. Those that return a pointer are as libc's: NULL, and errno is
+ * set, to ENOMEM when the heap is full. A pointer is good for the heap that it came from; anything else, or
+ * to free it twice, is undefined. In a child of fork a heap is there like its region. To roll its region
+ * back to a snapshot undoes what is in the blocks, not which blocks there are.
+ *
+ *     quire_heap_t *h;
+ *     if (quire_heap_create(q, NULL, &h))
+ *             errx(1, "%s", quire_error_message());
+ *     char *p = quire_heap_malloc(h, 10UL << 30);
+ *     ...
+ *     quire_heap_free(h, p);
+ *     quire_heap_destroy(h);
+ */
+typedef struct quire_heap quire_heap_t;
+
+/* All zero: defaults. */
+struct quire_heap_options {
+	size_t size;      /* sizeof(struct quire_heap_options); 0 if all else is 0 */
+	const char *name; /* of its region: as in quire_region_options; default "heap" */
+	/*
+	 * Of its region, 1 MiB to QUIRE_REGION_MAX: all that it will ever have, rounded up to pages. (Costs
+	 * nothing but address space.) Default: 256 GiB, or where address space is limited a part of that
+	 */
+	size_t length;
+	size_t large; /* bytes from which on a block's pages go back with it; 16 KiB at least; default 128 KiB */
+	int trim_ms; /* freed pages go back after about so many ms, if the heap is used meanwhile; -1: never; default 1000 */
+	bool trace; /* keep who allocated what, for quire_heap_leaks: about 48 bytes a block, beside the budget */
+};
+
+/*
+ * Make a heap in q. Destroy it before q is closed.
+ * -EINVAL  an option that makes no sense
+ * -ENOMEM, -ENODEV   as quire_region_create;  -EAGAIN  as many heaps as there can be (4,000)
+ */
+int quire_heap_create(quire_t *q, const struct quire_heap_options *options, quire_heap_t **out);
+
+/*
+ * Give up a heap with all its blocks. Nobody may use it meanwhile. Errors: as quire_region_destroy; it can only
+ * be destroyed again then.
+ */
+int quire_heap_destroy(quire_heap_t *h);
+
+/* As malloc(3) and its like. Of 0 bytes: a pointer that can be freed. realloc to 0 bytes frees, and is NULL. */
+void *quire_heap_malloc(quire_heap_t *h, size_t size);
+void *quire_heap_calloc(quire_heap_t *h, size_t count, size_t size);
+void *quire_heap_realloc(quire_heap_t *h, void *p, size_t size);
+/* alignment: a power of two (else EINVAL); size: any */
+void *quire_heap_aligned_alloc(quire_heap_t *h, size_t alignment, size_t size);
+/* p may be NULL. errno stays what it is. */
+void quire_heap_free(quire_heap_t *h, void *p);
+/* Bytes that may be used, as many as were asked for or more. NULL: 0 */
+size_t quire_heap_usable_size(quire_heap_t *h, const void *p);
+
+/*
+ * Give back at once what is free: what the calling thread keeps for its next blocks, and pages that wait for
+ * trim_ms. => 0
+ */
+int quire_heap_trim(quire_heap_t *h);
+
+/* The region that its blocks are in: for statistics, advice, pins. It is the heap's: do not destroy it. */
+quire_region_t *quire_heap_region(const quire_heap_t *h);
+
+/* Of one moment each; beside them, what mallinfo2(3) calls the figure. In bytes, but for the blocks. */
+struct quire_heap_info {
+	size_t length; /* of the region */
+	size_t extent; /* of that, from its start, what has been used (arena) */
+	size_t used; /* blocks that are not free, and what other threads keep for their next ones (uordblks) */
+	size_t small;     /* of used: blocks that share pages, below 16 KiB */
+	size_t large;     /* of used: others (hblkhd) */
+	size_t free;      /* room on pages that have blocks (fordblks) */
+	size_t untrimmed; /* pages without blocks that have not gone back as yet (keepcost) */
+	size_t metadata;  /* of the heap, beside the budget */
+	uint64_t small_blocks;
+	uint64_t large_blocks; /* (hblks) */
+};
+
+/* What the calling thread keeps is free first. => 0, -EINVAL */
+int quire_heap_info(quire_heap_t *h, struct quire_heap_info *out);
+
+/*
+ * Print who allocated what has not been freed: a line for each place in the program that called, as
+ * FILE(FUNCTION+OFFSET) [ADDRESS], most bytes first; after mtrace(3).
+ * => how many blocks; -ENOTSUP: it was made without trace; -EIO, -ENOMEM
+ */
+int quire_heap_leaks(quire_heap_t *h, FILE *stream);
 
 /* ---------------------------------------------------------------- probing */
 

@@ -73,7 +73,9 @@ failures=()
 
 # directive FILE NAME: the value of "test: NAME=value" ("yes" for a bare NAME) in a source file.
 directive() {
-	head -n 30 "$1" | sed -n 's/^[^a-zA-Z]*test:[[:space:]]*//p' | tr ' ' '\n' |
+	local source=$1
+	[ -f "$source" ] || source=${source%.c}.cc
+	head -n 30 "$source" | sed -n 's/^[^a-zA-Z]*test:[[:space:]]*//p' | tr ' ' '\n' |
 		sed -n -e "s/^$2=//p" -e "s/^$2\$/yes/p" | head -n 1
 }
 
@@ -178,8 +180,8 @@ skip() {
 # programs FOLDER: the names of its built programs.
 programs() {
 	local source
-	for source in "$1"/*.c; do
-		[ -x "$BUILD/${source%.c}" ] && basename "${source%.c}"
+	for source in "$1"/*.c "$1"/*.cc; do
+		[ -x "$BUILD/${source%.*}" ] && basename "${source%.*}"
 	done
 }
 

@@ -41,6 +41,16 @@ const char *quire_error_message(void)
 	return error_message();
 }
 
+int quire_error_set(int error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	error_set_list(error, format, args);
+	va_end(args);
+	return -error;
+}
+
 /* What a pager reserves, and so what it may become. */
 struct reserve {
 	uint64_t budget_max; /* pages */
