@@ -61,6 +61,8 @@ lib_obj := $(lib_src:%.c=$(BUILD)/obj/%.o)
 # jemalloc, for heap/ alone.
 jemalloc := $(BUILD)/obj/jemalloc.o
 # What finds libc's own functions behind ours is for the shared library only.
+preload_src := $(sort $(wildcard preload/*.c))
+preload_obj := $(preload_src:%.c=$(BUILD)/obj/%.o)
 archive_obj := $(filter-out %/guard/spawn.o,$(lib_obj)) $(jemalloc)
 
 program_dirs := tools demos bench tests/unit tests/integration tests/stress tests/guard tests/snapshot tests/container tests/fuzz
@@ -87,7 +89,7 @@ bench := $(call programs,bench)
 # The command is $(BUILD)/quire; its objects are those of tools/.
 tools := $(BUILD)/quire
 
-all_obj := $(lib_obj) $(program_src:%.c=$(BUILD)/obj/%.o)
+all_obj := $(lib_obj) $(preload_obj) $(program_src:%.c=$(BUILD)/obj/%.o)
 
 # ------------------------------------------------------------------ quietness
 
@@ -113,7 +115,7 @@ remake = +$(Q)$(MAKE) --no-print-directory $(jobs)
 
 all: libs tools demos bench-build
 
-libs: $(BUILD)/libquire.a $(BUILD)/libquire.so
+libs: $(BUILD)/libquire.a $(BUILD)/libquire.so $(BUILD)/libquire-preload.so
 tools: $(tools)
 demos: $(demos)
 bench-build: $(bench)
@@ -127,7 +129,9 @@ $(BUILD)/flags: FORCE
 	@printf '%s\n' '$(subst ','\'',$(flags_now))' | cmp -s - $@ || \
 		printf '%s\n' '$(subst ','\'',$(flags_now))' > $@
 
-$(lib_obj): cflags += $(lib_flags)
+$(lib_obj) $(preload_obj): cflags += $(lib_flags)
+# These are malloc: the compiler must not take them for calls of it.
+$(preload_obj): cflags += -fno-builtin
 $(all_obj): $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(say) CC $<
@@ -158,10 +162,17 @@ $(BUILD)/libquire.so: $(lib_obj) $(jemalloc) $(BUILD)/obj/lib.list quire.map
 		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(jemalloc) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/$(SONAME)
 
+# All of the library, with libc's malloc replaced. First of all to be initialized, so that no other library allocates before.
+$(BUILD)/libquire-preload.so: $(lib_obj) $(preload_obj) $(jemalloc) $(BUILD)/obj/lib.list preload/preload.map
+	$(say) LD $@
+	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,-z,initfirst \
+		-Wl,--version-script=preload/preload.map $(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ \
+		$(lib_obj) $(preload_obj) $(jemalloc) $(LIBS)
+
 # Changes when a source comes or goes, so that the libraries are made again.
 $(BUILD)/obj/lib.list: FORCE
 	@mkdir -p $(@D)
-	@echo '$(lib_obj)' | cmp -s - $@ || echo '$(lib_obj)' > $@
+	@echo '$(lib_obj) $(preload_obj)' | cmp -s - $@ || echo '$(lib_obj) $(preload_obj)' > $@
 
 # $(call program,dir,prerequisites,libraries)
 define program
@@ -276,7 +287,7 @@ check-demos: demos
 check-fresh:
 	$(Q)scripts/check-fresh
 
-c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm heap $(program_dirs),$(d)/*.[ch]))
+c_files = $(wildcard $(foreach d,include base swapfile image pager guard vm heap preload $(program_dirs),$(d)/*.[ch]))
 format:
 	$(Q)clang-format -i $(c_files)
 format-check:
@@ -291,6 +302,7 @@ install: libs tools
 	install -m 755 $(BUILD)/quire $(DESTDIR)$(BINDIR)/quire
 	install -m 644 $(BUILD)/libquire.a $(DESTDIR)$(LIBDIR)/libquire.a
 	install -m 755 $(BUILD)/libquire.so $(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION)
+	install -m 755 $(BUILD)/libquire-preload.so $(DESTDIR)$(LIBDIR)/libquire-preload.so
 	ln -sf libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libquire.so
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
@@ -300,7 +312,7 @@ install: libs tools
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/quire
 	rm -f $(DESTDIR)$(INCLUDEDIR)/quire.h $(DESTDIR)$(INCLUDEDIR)/quire.hpp $(DESTDIR)$(LIBDIR)/libquire.a \
-		$(DESTDIR)$(LIBDIR)/libquire.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
+		$(DESTDIR)$(LIBDIR)/libquire.so $(DESTDIR)$(LIBDIR)/libquire-preload.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 		$(DESTDIR)$(LIBDIR)/libquire.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/quire.pc
 
 clean:

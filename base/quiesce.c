@@ -63,6 +63,11 @@ void service_leave(void)
 	gate_leave(&service);
 }
 
+bool is_at_work(void)
+{
+	return self.depth > 0 || self.is_quiet || self.in_service;
+}
+
 /*
  * Both are opened again when the second cannot be closed: a thread of ours may wait for one that
  * waits at the first.

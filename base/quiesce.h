@@ -16,7 +16,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdint.h>
 
 /* A thread of the program's, or any that is not at service. Nests. Async-signal-safe. */
 void work_enter(void);
@@ -25,6 +24,9 @@ void work_leave(void);
 /* A thread of ours, for one step. Does not nest, nor lie inside work. */
 void service_enter(void);
 void service_leave(void);
+
+/* Is this thread in the middle of either, or between the two calls below? Async-signal-safe. */
+bool is_at_work(void);
 
 /*
  * Wait until nobody but this thread is at work, and keep it so until the other call, by the same thread.

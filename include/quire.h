@@ -685,6 +685,16 @@ int quire_heap_info(quire_heap_t *h, struct quire_heap_info *out);
  */
 int quire_heap_leaks(quire_heap_t *h, FILE *stream);
 
+/*
+ * Is the calling thread in the middle of a call of this library, or of a fault? For who replaces malloc by
+ * memory of a region: what libc allocates for Quire itself then (as for a thread that quire_open starts) must be
+ * other memory, which takes no lock that a fork waits for. Async-signal-safe.
+ */
+bool quire_inside(void);
+
+/* Bytes of memory that there are for this process: the machine's, or its cgroup's limit if that is less. */
+uint64_t quire_memory_here(void);
+
 /* ---------------------------------------------------------------- probing */
 
 /*

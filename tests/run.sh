@@ -410,6 +410,7 @@ for group in "${groups[@]}"; do
 		run checks/demos 60 scripts/check-demos "$BUILD/demos"
 		run checks/doctor 60 scripts/check-doctor "$BUILD"
 		run checks/snapshot 60 scripts/check-snapshot "$BUILD"
+		run checks/run 120 scripts/check-run "$BUILD"
 		run checks/corpus 60 "$BUILD/tests/fuzz/replay" tests/fuzz/corpus/image ;;
 	unit) folder unit tests/unit ;;
 	integration) folder integration tests/integration ;;

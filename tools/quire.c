@@ -11,6 +11,8 @@ static const struct command {
 } commands[] = {
 	{ "doctor", "what this machine allows, what Quire does with it, what would be better",
 	  doctor_main },
+	{ "run", "run a program that was never changed with a heap larger than its memory",
+	  run_main },
 	{ "snapshot", "image files of snapshots: what they say, whether they are whole, merging",
 	  snapshot_main },
 };

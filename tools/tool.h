@@ -5,6 +5,7 @@
  *   quire.c     the command line: which subcommand
  *   doctor.c    quire doctor: what is allowed here, what follows, what would be better
  *   system.c    facts about the machine and the container, from files
+ *   run.c       quire run: a program with its heap on paged memory
  *   snapshot.c  quire snapshot: what images say, whether they are whole, one made of several
  *   chain.c     which image is whose base
  *   text.c      strings that come from anywhere, printed
@@ -22,6 +23,7 @@
 #define STATUS_USAGE 64 /* EX_USAGE of sysexits.h */
 
 int doctor_main(int argc, char **argv);
+int run_main(int argc, char **argv);
 int snapshot_main(int argc, char **argv);
 
 /* ------------------------------------------------------------ strings */

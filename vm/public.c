@@ -3,6 +3,7 @@
 #include "vm/guarded.h"
 #include "vm/vm.h"
 
+#include "base/cgroup.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/kernel.h"
@@ -39,6 +40,16 @@ void call_leave(const struct call *c)
 const char *quire_error_message(void)
 {
 	return error_message();
+}
+
+bool quire_inside(void)
+{
+	return is_at_work();
+}
+
+uint64_t quire_memory_here(void)
+{
+	return MIN(machine_pages() << PAGE_SHIFT, cgroup_memory(&cgroup_here));
 }
 
 int quire_error_set(int error, const char *format, ...)

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * preload/preload.h - the inside of libquire-preload.so, with which `quire run` gives a program that
+ * was never changed a heap on paged memory. A client of quire.h alone.
+ *
+ *   start.c    opens the pager and the heap, before any other library's constructors; says what went wrong
+ *   malloc.c   malloc and its like, in place of libc's
+ *   inner.c    memory for what libc allocates on behalf of Quire itself
+ *   end.c      statistics, when the program ends
+ *
+ * What `quire run` decides it says in the environment, for this program and those that it starts:
+ * QUIRE_MEMORY and its like as for any program, and QUIRE_RUN_*, see start.c.
+ */
+#ifndef QUIRE_PRELOAD_H
+#define QUIRE_PRELOAD_H
+
+#include <quire.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* How malloc is served. */
+enum preload_state {
+	STARTING, /* by inner.c: ld.so and our constructor */
+	PAGED,    /* by the heap */
+	UNPAGED   /* by libc */
+};
+
+extern enum preload_state preload_state; /* set by start.c, before there is a second thread */
+extern quire_t *preload_pager;           /* these two: in state PAGED */
+extern quire_heap_t *preload_heap;
+
+/* malloc.c: before the state is UNPAGED */
+void preload_find_libc(void);
+
+/*
+ * inner.c: whole pages of a small range of addresses, without locks, so that a thread in the middle of Quire
+ * may have it while another forks. => NULL: there is none left
+ */
+void *inner_alloc(size_t size, size_t alignment);
+bool inner_has(const void *p);
+size_t inner_size(const void *p);
+void inner_free(void *p);
+
+/* end.c: what is to be printed at the end; once, by the process that has been told to. */
+void end_prepare(void);
+
+#endif
