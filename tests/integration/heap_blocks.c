@@ -393,6 +393,78 @@ static void options(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* ------------------------------------------------------------------- leaks */
+
+__attribute__((noinline)) static void *from_here(size_t bytes)
+{
+	void *p = quire_heap_malloc(h, bytes);
+
+	__asm__ volatile("" : "+r"(p)); /* no tail call: this function is the caller */
+	return p;
+}
+
+__attribute__((noinline)) static void *from_there(size_t bytes)
+{
+	void *p = quire_heap_calloc(h, 1, bytes);
+
+	__asm__ volatile("" : "+r"(p));
+	return p;
+}
+
+/* => what it is, to be freed */
+static char *report(int *blocks)
+{
+	static char *text;
+	static size_t length;
+	FILE *f = open_memstream(&text, &length);
+
+	*blocks = quire_heap_leaks(h, f);
+	fclose(f);
+	return text;
+}
+
+/* By who allocated them, most bytes first; what realloc has moved is the block that was there. */
+static void leaks(void)
+{
+	struct quire_heap_options o = { .size = sizeof o, .trace = true };
+	char *text, *second;
+	void *p[5];
+	FILE *full;
+	int blocks;
+
+	begin(&o);
+	for (int i = 0; i < 3; i++)
+		p[i] = from_here(100);
+	p[3] = from_there(200 * KIB);
+	p[4] = from_here(1000);
+	quire_heap_free(h, p[1]);
+	p[4] = quire_heap_realloc(h, p[4], 300 * KIB);
+	text = report(&blocks);
+	CHECK_EQ(blocks, 4);
+	CHECK(contains(text, "4 blocks, 512200 bytes not freed\n"));
+	second = strstr(text, "204800  ");
+	CHECK(second && strstr(text, "307200  ") && strstr(text, "307200  ") < second);
+	CHECK(second && strstr(second, "2            200  "));
+	CHECK(contains(text, "heap_blocks"));
+	free(text);
+	full = fopen("/dev/full", "w");
+	CHECK_EQ(quire_heap_leaks(h, full), -EIO);
+	fclose(full);
+	CHECK_EQ(quire_heap_leaks(h, NULL), -EINVAL);
+	for (int i = 0; i < 5; i++)
+		if (i != 1)
+			quire_heap_free(h, p[i]);
+	text = report(&blocks);
+	CHECK_EQ(blocks, 0);
+	CHECK(!strcmp(text, "0 blocks, 0 bytes not freed\n"));
+	free(text);
+	end();
+	begin(NULL);
+	CHECK_EQ(quire_heap_leaks(h, stdout), -ENOTSUP);
+	CHECK(contains(quire_error_message(), "without trace"));
+	end();
+}
+
 /* ------------------------------------------------------------------ random */
 
 enum { BLOCKS = 500 };
@@ -491,6 +563,7 @@ int main(int argc, char **argv)
 		                                  UNIT(bounded),
 		                                  UNIT(gaps_are_used),
 		                                  UNIT(options),
+		                                  UNIT(leaks),
 		                                  UNIT(at_random),
 		                                  UNIT_END };
 
