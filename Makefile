@@ -162,11 +162,14 @@ $(BUILD)/libquire.so: $(lib_obj) $(jemalloc) $(BUILD)/obj/lib.list quire.map
 		$(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ $(lib_obj) $(jemalloc) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/$(SONAME)
 
+# The library's own calls of what the preload library replaces go to libc.
+wraps := -Wl,--wrap=sigaction,--wrap=sigprocmask,--wrap=pthread_sigmask
+
 # All of the library, with libc's malloc replaced. First of all to be initialized, so that no other library allocates before.
 $(BUILD)/libquire-preload.so: $(lib_obj) $(preload_obj) $(jemalloc) $(BUILD)/obj/lib.list preload/preload.map
 	$(say) LD $@
 	$(Q)$(CC) -shared $(cflags) $(LDFLAGS) -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,-z,initfirst \
-		-Wl,--version-script=preload/preload.map $(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ \
+		-Wl,--version-script=preload/preload.map $(wraps) $(if $(SAN),,-Wl$(comma)-z$(comma)defs) -o $@ \
 		$(lib_obj) $(preload_obj) $(jemalloc) $(LIBS)
 
 # Changes when a source comes or goes, so that the libraries are made again.

@@ -10,13 +10,15 @@
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef void (*chain_handler)(int number, siginfo_t *info, void *context);
 
 struct chain {
 	int number;
 	chain_handler ours;
-	struct sigaction previous; /* written before ours is installed */
+	struct sigaction previous; /* written before ours is installed, and under `changes` */
+	_Atomic uint32_t changes;  /* odd: somebody writes it */
 };
 
 /*
@@ -27,6 +29,11 @@ struct chain {
 int chain_install(struct chain *c, int flags, const sigset_t *mask);
 /* Put the previous one back, unless somebody has put another there. */
 void chain_remove(struct chain *c);
+/*
+ * As sigaction(2), of what comes after ours: for who stands between the program and that call.
+ * => false: no handler of ours is installed for this signal, and nothing was done
+ */
+bool chain_action(int number, const struct sigaction *new, struct sigaction *old);
 /* Within ours. */
 void chain_pass_on(struct chain *c, siginfo_t *info, void *context);
 

@@ -404,6 +404,14 @@ int quire_unpin(quire_region_t *r, size_t offset, size_t length);
  */
 bool quire_handle_signal(int signal, void *info, void *context);
 
+/*
+ * As sigaction(2), with struct sigaction *, for a signal that Quire has a handler of: what is done with those that are
+ * not its own. For who replaces sigaction for a program that knows nothing of Quire; with it such a program's handler
+ * needs no quire_handle_signal. Async-signal-safe, as sigaction is.
+ * -ENOENT  Quire has no handler for this signal: use sigaction
+ */
+int quire_signal_action(int signal, const void *action, void *old);
+
 /* ----------------------------------------------------------- snapshots */
 
 /*

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-enum { PAGES = 2048, INSIDE = UINT16_MAX };
+enum { PAGES = 8192, INSIDE = UINT16_MAX };
 
 static _Atomic uint16_t lengths[PAGES];
 static char *_Atomic base;

@@ -24,7 +24,7 @@ static struct {
 	size_t (*usable_size)(void *);
 } libc;
 
-void preload_find_libc(void)
+void malloc_find_libc(void)
 {
 	void *found[] = { dlsym(RTLD_NEXT, "malloc"),  dlsym(RTLD_NEXT, "calloc"),
 		          dlsym(RTLD_NEXT, "realloc"), dlsym(RTLD_NEXT, "memalign"),
@@ -34,11 +34,13 @@ void preload_find_libc(void)
 	memcpy(&libc, found, sizeof libc);
 }
 
-/* By the heap, for the program; what Quire wants for itself has to come from elsewhere. */
-static bool is_paged(void)
+/* By the heap, for the program; what Quire and libc want for themselves has to come from elsewhere. */
+static bool is_paged(const void *caller)
 {
-	return preload_state == PAGED && !quire_inside();
+	return preload_state == PAGED && !quire_inside() && !libc_keeps(caller);
 }
+
+#define CALLER() __builtin_return_address(0)
 
 static void *inner(size_t size, size_t alignment)
 {
@@ -49,16 +51,16 @@ static void *inner(size_t size, size_t alignment)
 	return p;
 }
 
-static void *aligned(size_t alignment, size_t size)
+static void *aligned(size_t alignment, size_t size, const void *caller)
 {
-	if (is_paged())
+	if (is_paged(caller))
 		return quire_heap_aligned_alloc(preload_heap, alignment, size);
 	return preload_state == UNPAGED ? libc.memalign(alignment, size) : inner(size, alignment);
 }
 
 EXPORT void *malloc(size_t size)
 {
-	if (is_paged())
+	if (is_paged(CALLER()))
 		return quire_heap_malloc(preload_heap, size);
 	return preload_state == UNPAGED ? libc.malloc(size) : inner(size, 0);
 }
@@ -67,7 +69,7 @@ EXPORT void *calloc(size_t count, size_t size)
 {
 	size_t bytes;
 
-	if (is_paged())
+	if (is_paged(CALLER()))
 		return quire_heap_calloc(preload_heap, count, size);
 	if (preload_state == UNPAGED)
 		return libc.calloc(count, size);
@@ -102,10 +104,10 @@ EXPORT size_t malloc_usable_size(void *p)
 }
 
 /* To another kind of memory. */
-static void *move(void *p, size_t size)
+static void *move(void *p, size_t size, const void *caller)
 {
 	size_t old = malloc_usable_size(p);
-	void *to = malloc(size);
+	void *to = aligned(16, size, caller);
 
 	if (!to)
 		return NULL;
@@ -117,13 +119,13 @@ static void *move(void *p, size_t size)
 EXPORT void *realloc(void *p, size_t size)
 {
 	if (!p)
-		return malloc(size);
+		return aligned(16, size, CALLER());
 	if (!size) {
 		free(p);
 		return NULL;
 	}
 	if (inner_has(p) || quire_inside())
-		return move(p, size);
+		return move(p, size, CALLER());
 	if (preload_state == PAGED)
 		return quire_heap_realloc(preload_heap, p, size);
 	return libc.realloc(p, size);
@@ -152,7 +154,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size)
 
 	if (!is_power_of_two(alignment) || alignment % sizeof(void *))
 		return EINVAL;
-	p = aligned(alignment, size);
+	p = aligned(alignment, size, CALLER());
 	errno = saved;
 	if (!p)
 		return ENOMEM;
@@ -166,7 +168,7 @@ EXPORT void *aligned_alloc(size_t alignment, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
-	return aligned(alignment, size);
+	return aligned(alignment, size, CALLER());
 }
 
 /* As glibc's: any alignment is rounded up to a power of two. */
@@ -176,12 +178,12 @@ EXPORT void *memalign(size_t alignment, size_t size)
 
 	while (power < alignment && power <= SIZE_MAX / 4)
 		power *= 2;
-	return aligned(power, size);
+	return aligned(power, size, CALLER());
 }
 
 EXPORT void *valloc(size_t size)
 {
-	return aligned(QUIRE_PAGE_SIZE, size);
+	return aligned(QUIRE_PAGE_SIZE, size, CALLER());
 }
 
 EXPORT void *pvalloc(size_t size)
@@ -192,13 +194,13 @@ EXPORT void *pvalloc(size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return aligned(QUIRE_PAGE_SIZE, pages);
+	return aligned(QUIRE_PAGE_SIZE, pages, CALLER());
 }
 
 EXPORT int malloc_trim(size_t keep)
 {
 	(void)keep;
-	if (is_paged())
+	if (is_paged(CALLER()))
 		return quire_heap_trim(preload_heap) == 0;
 	return 0;
 }

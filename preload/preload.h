@@ -6,6 +6,8 @@
  *   start.c    opens the pager and the heap, before any other library's constructors; says what went wrong
  *   malloc.c   malloc and its like, in place of libc's
  *   inner.c    memory for what libc allocates on behalf of Quire itself
+ *   libc.c     what of libc's must not be paged
+ *   signals.c  the signals that faults come as stay Quire's
  *   end.c      statistics, when the program ends
  *
  * What `quire run` decides it says in the environment, for this program and those that it starts:
@@ -32,8 +34,13 @@ extern enum preload_state preload_state; /* set by start.c, before there is a se
 extern quire_t *preload_pager;           /* these two: in state PAGED */
 extern quire_heap_t *preload_heap;
 
-/* malloc.c: before the state is UNPAGED */
-void preload_find_libc(void);
+/* Libc's functions behind those that are replaced: first of all. */
+void malloc_find_libc(void);
+void signals_find_libc(void);
+void libc_find(void);
+
+/* libc.c: is what is being allocated for libc's own tables, or for ld.so? caller: of malloc */
+bool libc_keeps(const void *caller);
 
 /*
  * inner.c: whole pages of a small range of addresses, without locks, so that a thread in the middle of Quire

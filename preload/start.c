@@ -105,7 +105,9 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
 		environ = envp;
 	if (argc > 0 && argv[0])
 		program = name_of(argv[0]);
-	preload_find_libc();
+	malloc_find_libc();
+	signals_find_libc();
+	libc_find();
 	if (is_excluded(program)) {
 		preload_state = UNPAGED;
 		return;

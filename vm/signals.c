@@ -180,6 +180,11 @@ bool quire_handle_signal(int number, void *info, void *context)
 	return outcome == SERVED;
 }
 
+int quire_signal_action(int number, const void *new, void *old)
+{
+	return chain_action(number, new, old) ? 0 : -ENOENT;
+}
+
 static int install(struct answer *answer)
 {
 	sigset_t all;
