@@ -84,3 +84,33 @@ void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot, bool mayb
 	else
 		swapfile_unref(r->q->swap, slot);
 }
+
+/*
+ * The page may be looked at all the time, by way of the snapshot: first the region has it, then the snapshot
+ * has it no more, under the lineage lock (L2).
+ */
+void cow_take_back(struct quire_region *r, uint64_t page, uint64_t lost)
+{
+	struct quire_region *t = r->target;
+	struct quire *q = r->q;
+	uint64_t e = entry_hold(t, page), mine = entry_zeros(r);
+	uint32_t buffer = BUFFER_NONE;
+
+	if (entry_state(e) == ENTRY_STANDBY) {
+		buffer = entry_payload(e);
+		region_uncount_standby(t, buffer_is_ahead(buffer_of(&q->pager, buffer)));
+		region_count_standby(r, buffer_is_ahead(buffer_of(&q->pager, buffer)));
+		mine = entry_make(ENTRY_STANDBY, buffer);
+	} else if (entry_state(e) == ENTRY_SLOT) {
+		uncount(&t->counters.swapped, 1);
+		uncount(&q->counters.swapped, 1);
+		REGION_COUNT(r, swapped, 1);
+		mine = entry_slot(q, entry_payload(e)) | lost;
+	}
+	atomic_store(region_entry(r, page), mine);
+	if (buffer != BUFFER_NONE)
+		buffer_rename(&q->pager, buffer, PAGE_ID(r->id, page));
+	lock_acquire(&q->lineage_lock);
+	entry_publish(t, page, ENTRY_EMPTY);
+	lock_release(&q->lineage_lock);
+}

@@ -64,4 +64,11 @@ bool cow_reserve(struct quire_region *r, uint64_t page);
  */
 void cow_drop_slot(struct quire_region *r, uint64_t page, slot_t slot, bool maybe);
 
+/*
+ * A page that was given to the target, whole, by a region that is closed, and stays after all: the region has it
+ * again, and shares it. lost: the entry was LOST. Needs no memory, so cannot fail.
+ * => snapshot lock; no entry is held
+ */
+void cow_take_back(struct quire_region *r, uint64_t page, uint64_t lost);
+
 #endif

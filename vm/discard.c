@@ -115,7 +115,7 @@ static int drop_slot(struct quire_region *r, uint64_t page, uint64_t held, bool 
 	uncount(&r->counters.swapped, 1);
 	uncount(&q->counters.swapped, 1);
 	cow_drop_slot(r, page, entry_payload(held), false);
-	entry_publish(r, page, after);
+	entry_publish(r, page, after == ENTRY_GIVEN ? after | (held & ENTRY_LOST) : after);
 	return 0;
 }
 
@@ -246,6 +246,8 @@ static bool passes_over(const struct discard *d, uint64_t page)
 {
 	uint64_t e = atomic_load(region_entry(d->r, page));
 
+	if (entry_state(e) == ENTRY_GIVEN)
+		return true;
 	if (e == ENTRY_ZERO)
 		return d->after == ENTRY_ZERO && !d->leaving;
 	return e == ENTRY_EMPTY && (d->leaving || d->after == ENTRY_EMPTY);
@@ -361,11 +363,30 @@ static bool reserve_all(struct quire_region *r)
 	return true;
 }
 
+/* What it has given is its own again. */
+static void take_all_back(struct quire_region *r)
+{
+	for (uint64_t page = 0; page < r->pages; page++) {
+		uint64_t e;
+
+		if (!region_leaf_touched(r, page)) {
+			page |= LEAF_ENTRIES - 1;
+			continue;
+		}
+		e = atomic_load(region_entry(r, page));
+		if (entry_state(e) == ENTRY_GIVEN)
+			cow_take_back(r, page, e & ENTRY_LOST);
+	}
+}
+
 int discard_to_snapshots(struct quire_region *r)
 {
-	struct discard d = { .r = r, .after = ENTRY_EMPTY, .pins_too = true, .leaving = true };
+	struct discard d = { .r = r, .after = ENTRY_GIVEN, .pins_too = true, .leaving = true };
+	int error = reserve_all(r) ? discard_pages(&d, 0, r->pages) : -ENOMEM;
 
-	return reserve_all(r) ? discard_pages(&d, 0, r->pages) : -ENOMEM;
+	if (error)
+		take_all_back(r);
+	return error;
 }
 
 int discard_for(struct quire_region *r, uint64_t page, uint64_t after)

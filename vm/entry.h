@@ -49,14 +49,16 @@ enum entry_state {
 	ENTRY_STANDBY = 2, /* payload: buffer */
 	ENTRY_READING = 3, /* payload: buffer */
 	ENTRY_SLOT = 4,    /* payload: slot */
+	ENTRY_GIVEN = 6,   /* of a region that is closed: its snapshots have it by now (cow.c) */
 	ENTRY_ZERO = 5,    /* where others are inherited from: zeros of its own (lineage.c) */
 };
 
 #define ENTRY_STATE_MASK UINT64_C(7)
 #define ENTRY_BUSY UINT64_C(8)
 #define ENTRY_WAITERS UINT64_C(16) /* threads sleep until it is not busy */
-#define ENTRY_LOST UINT64_C(32)    /* SLOT: it could not be read, accesses are refused */
-#define ENTRY_FAULTS UINT64_C(64)  /* accesses wait in the kernel: the engine wakes them */
+#define ENTRY_LOST \
+	UINT64_C(32) /* SLOT: it could not be read, accesses are refused; GIVEN: it was so */
+#define ENTRY_FAULTS UINT64_C(64) /* accesses wait in the kernel: the engine wakes them */
 #define ENTRY_MARKS (ENTRY_WAITERS | ENTRY_FAULTS)
 #define ENTRY_MAYBE UINT64_C(256) /* a snapshot's: perhaps the page has not changed since */
 #define ENTRY_STAMP_SHIFT 8       /* a region's SLOT: when it was evicted, 24 bits */

@@ -58,18 +58,13 @@ static struct quire_region *end_of_way(struct quire_region *s, uint64_t page)
 	return s;
 }
 
-static int look(struct quire_region *s, uint64_t page, char *bytes, struct content *out,
-                struct place *place);
-
-/* The entry is held, e. => lineage lock */
+/* The entry is held, e, and is not an heir's that is EMPTY. => lineage lock */
 static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *bytes,
                    struct content *out, struct place *place)
 {
 	int error = 0;
 
 	switch (entry_state(e)) {
-	case ENTRY_EMPTY:
-		return r->parent ? look(r->parent, page, bytes, out, place) : 0;
 	case ENTRY_SLOT:
 		out->kind = CONTENT_SLOT;
 		out->slot = entry_payload(e);
@@ -90,7 +85,11 @@ static int look_at(struct quire_region *r, uint64_t page, uint64_t e, char *byte
 	return error;
 }
 
-/* => lineage lock; -EAGAIN: somebody holds *place; IN_MEMORY: we do; IN_IMAGE */
+/*
+ * One after the other, not one within the other: clones of clones may go deep, and this runs on a signal's stack.
+ * What a clone inherits is a snapshot's, and so does not change when its entry is let go.
+ * => lineage lock; -EAGAIN: somebody holds *place; IN_MEMORY: we do; IN_IMAGE
+ */
 static int look(struct quire_region *s, uint64_t page, char *bytes, struct content *out,
                 struct place *place)
 {
@@ -117,11 +116,19 @@ static int look(struct quire_region *s, uint64_t page, char *bytes, struct conte
 			continue;
 		e &= ~ENTRY_MARKS;
 		/* Until it was held the page may have changed, and a snapshot been given what it was. */
-		error = first_own(s, r, page) ? -ESTALE : look_at(r, page, e, bytes, out, place);
-		if (error != IN_MEMORY || place->region != r)
+		if (first_own(s, r, page)) {
 			entry_publish(r, page, e);
-		if (error != -ESTALE)
-			return error;
+			continue;
+		}
+		if (entry_state(e) == ENTRY_EMPTY && r->parent) {
+			entry_publish(r, page, e);
+			s = r->parent;
+			continue;
+		}
+		error = look_at(r, page, e, bytes, out, place);
+		if (error != IN_MEMORY)
+			entry_publish(r, page, e);
+		return error;
 	}
 }
 

@@ -322,22 +322,15 @@ static void unlink_snapshot(struct quire_region *r, struct quire_region *s)
 		cow_open(r);
 }
 
-static int remove_snapshot(struct quire_region *s);
-
-void snapshot_disinherit(struct quire_region *parent)
-{
-	if (parent && --parent->heirs == 0 && parent->unnamed && remove_snapshot(parent) != 0)
-		return; /* for want of memory: it stays until the pager is closed, or another goes */
-}
-
-/* => snapshot lock; s has no heirs */
-static int remove_snapshot(struct quire_region *s)
+/* => snapshot lock; s has no heirs. *heir_of: whose heir it was, which is to be told; NULL: nobody's */
+static int remove_snapshot(struct quire_region *s, struct quire_region **heir_of)
 {
 	struct quire_region *r = snapshot_region(s), *o = s->older;
 	bool newest = r && r->newest == s;
 	/* The last of a clone's that has gone inherits in its place. */
-	struct quire_region *heir_of = !r && !snapshot_newer(s) ? s->parent : NULL;
+	struct quire_region *parent = !o && !r && !snapshot_newer(s) ? s->parent : NULL;
 
+	*heir_of = NULL;
 	/* Before anything changes: from there on nothing fails. */
 	if (newest)
 		cow_close(r);
@@ -354,14 +347,22 @@ static int remove_snapshot(struct quire_region *s)
 		merge_into_older(s, o);
 	unlink_snapshot(r, s);
 	snapshot_forget(s);
-	if (!o)
-		snapshot_disinherit(heir_of);
+	*heir_of = parent;
 	return 0;
+}
+
+/* (A loop: clones of clones of clones may go at once, on a thread with a small stack.) */
+void snapshot_disinherit(struct quire_region *parent)
+{
+	while (parent && --parent->heirs == 0 && parent->unnamed)
+		/* For want of memory it stays, until the pager is closed or another goes. */
+		if (remove_snapshot(parent, &parent) != 0)
+			return;
 }
 
 int quire_snapshot_destroy(quire_snapshot_t *snapshot)
 {
-	struct quire_region *s = snapshot_record(snapshot);
+	struct quire_region *s = snapshot_record(snapshot), *heir_of = NULL;
 	struct quire *q;
 	struct call call;
 	int error = 0;
@@ -374,7 +375,9 @@ int quire_snapshot_destroy(quire_snapshot_t *snapshot)
 	if (s->heirs)
 		s->unnamed = true;
 	else
-		error = remove_snapshot(s);
+		error = remove_snapshot(s, &heir_of);
+	if (!error)
+		snapshot_disinherit(heir_of);
 	lock_release(&q->snapshot_lock);
 	call_leave(&call);
 	return error ? error_set(-error, "no memory for the records of an older snapshot") : 0;

@@ -63,6 +63,8 @@ struct uffd_restless {
 /* Refuse an access without UFFDIO_POISON. => handler thread; r has a user */
 void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,
                  struct uffd_restless *restless);
+/* The page is there and cannot be written: the thread gets SIGBUS, if it is in the program; it goes on in either case. */
+void uffd_tell(struct engine *e, struct quire_region *r, const struct uffd_access *a);
 
 /*
  * A fault of one who holds the page's entry, and reads the page by a system call: zeros.

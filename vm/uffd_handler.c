@@ -66,16 +66,28 @@ static bool refuse(struct handler *h, struct quire_region *r, const struct uffd_
 
 /*
  * A write that is refused to a page that is there, for want of a copy for a snapshot: only an absent
- * page can be poisoned, so it goes to standby. => false: not now
+ * page can be poisoned, so it goes to standby. => -EBUSY: not now; -ENOMEM: it stays where it is
  */
-static bool make_absent(struct quire_region *r, uint64_t page)
+static int make_absent(struct quire_region *r, uint64_t page)
 {
 	uint64_t e = atomic_load(region_entry(r, page));
 
 	if (!(e & ENTRY_BUSY) && entry_state(e) != ENTRY_MAPPED)
-		return true;
-	return entry_try(region_entry(r, page), e) &&
-	       evict_to_standby(r, page, e & ~ENTRY_MARKS) == 0;
+		return 0;
+	if (!entry_try(region_entry(r, page), e))
+		return -EBUSY;
+	return evict_to_standby(r, page, e & ~ENTRY_MARKS) == 0 ? 0 : -ENOMEM;
+}
+
+/* => false: not now */
+static bool refuse_access(struct handler *h, struct quire_region *r, uint64_t page,
+                          const struct uffd_access *a)
+{
+	int error = make_absent(r, page);
+
+	if (error == -ENOMEM)
+		uffd_tell(h->e, r, a);
+	return error == -ENOMEM || (!error && refuse(h, r, a));
 }
 
 /* patience: what is left of it if the fault was put off before, for want of memory; else zeros. */
@@ -121,7 +133,7 @@ static void serve(struct handler *h, const struct uffd_access *a, struct patienc
 		refused = true;
 		break;
 	}
-	if (refused && !(make_absent(r, f.page) && refuse(h, r, a)))
+	if (refused && !refuse_access(h, r, f.page, a))
 		defer(h, a, anew);
 	region_put(r);
 }

@@ -18,6 +18,9 @@
  * when its faults are delivered again, so the kernel never fills it by itself;
  * who touches it in that instant gets SIGSEGV.
  *
+ * The same is used, of the signal only, where a page is there that cannot be written, for want of memory
+ * for a snapshot's copy, nor be made absent, to be poisoned, for want of the same.
+ *
  * A thread in the program that blocks or ignores SIGBUS cannot be told. It
  * sleeps on, and looks again when the refusal ends; the signal it has blocked
  * stays pending.
@@ -189,6 +192,17 @@ static bool is_restless(struct uffd_restless *last, const struct uffd_access *a)
 	if (last->tid != a->tid || last->address != a->address)
 		*last = (struct uffd_restless){ .tid = a->tid, .address = a->address };
 	return ++last->times >= RESTLESS;
+}
+
+void uffd_tell(struct engine *e, struct quire_region *r, const struct uffd_access *a)
+{
+	uint64_t page = (uint64_t)(a->address - r->base) >> PAGE_SHIFT;
+	enum whereabouts where = whereabouts(a->tid);
+
+	if (where == IN_PROGRAM || where == UNKNOWN)
+		send_sigbus(a);
+	/* It has the signal then, or faults again and waits once more. */
+	uffd_wake(e, region_page(r, page), 1);
 }
 
 void uffd_refuse(struct engine *e, struct quire_region *r, const struct uffd_access *a,

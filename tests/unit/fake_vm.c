@@ -197,6 +197,9 @@ static void check_page(struct tally *t, struct quire_region *r, uint64_t page)
 	case ENTRY_EMPTY:
 	case ENTRY_ZERO:
 		break;
+	case ENTRY_GIVEN:
+		wrong(t, "a page was given away, and nobody took it back", page, e);
+		break;
 	case ENTRY_MAPPED:
 		check_mapped(t, r, page, e);
 		break;
