@@ -69,7 +69,8 @@
  *                address, after the on_error callback.  It never yields zeros
  *                or old bytes.  "No memory" means that nothing can be evicted:
  *                a slow disk is waited for as long as it does not fail.  Under
- *                the engine uffd before Linux 6.6, si_code is SI_QUEUE.
+ *                the engine uffd before Linux 6.6, and where a page that is in memory
+ *                cannot be written for want of memory for a snapshot's, si_code is SI_QUEUE.
  *   Full swap    When the swap file cannot grow (QUIRE_ERROR_SWAP_FULL), pages
  *                stay in memory.  Once the budget holds nothing but pages that
  *                were written to, the first touch of a page finds no memory
@@ -145,8 +146,8 @@ typedef struct quire_snapshot quire_snapshot_t;
 /* ------------------------------------------------------------- errors */
 
 enum quire_error_kind {
-	QUIRE_ERROR_READ = 1,  /* swap file: a read failed after retries */
-	QUIRE_ERROR_CHECKSUM,  /* swap file: what was read is not what was written */
+	QUIRE_ERROR_READ = 1,  /* swap file, or image: a read failed after retries */
+	QUIRE_ERROR_CHECKSUM,  /* swap file, or image: what was read is not what was written */
 	QUIRE_ERROR_WRITE,     /* swap file: a write failed; its pages stay in memory */
 	QUIRE_ERROR_SWAP_FULL, /* no slot or no disk space; nothing is lost, pages stay */
 	QUIRE_ERROR_NO_MEMORY, /* no frame could be freed for an access (SIGBUS follows) */
@@ -323,8 +324,9 @@ const char *quire_choice(const quire_t *q);
 /* ------------------------------------------------------------- regions */
 
 struct quire_region_options {
-	size_t size;      /* sizeof(struct quire_region_options) */
-	const char *name; /* for statistics and /proc/PID/maps; copied, at most 31 bytes */
+	size_t size; /* sizeof(struct quire_region_options) */
+	const char *
+		name; /* for statistics, images and /proc/PID/maps; copied, at most 31 bytes; default "region" */
 };
 
 /*
@@ -447,16 +449,18 @@ int quire_snapshot_create(quire_region_t *r, quire_snapshot_t **out);
 size_t quire_snapshot_length(const quire_snapshot_t *s);
 
 /*
- * Copy length bytes at offset of the snapshot into buffer, which may be managed memory.
+ * Copy length bytes at offset of the snapshot into buffer, which may be managed memory. Nothing is read ahead of
+ * it: what is wanted is best read by 64 KiB and more.
  * -EINVAL   beyond its end
- * -EIO, -EBADMSG   what is on the swap file cannot be read, or does not match its checksum
+ * -EIO, -EBADMSG   what is on the swap file, or in its image, cannot be read, or does not match its checksum
  */
 int quire_snapshot_read(quire_snapshot_t *s, size_t offset, void *buffer, size_t length);
 
 /*
  * A new region with the snapshot's contents, which it shares, copy-on-write: at first it has no
  * page of its own. It may be written, snapshotted and cloned like any, and outlives the snapshot's
- * handle. -ENOMEM as quire_region_create
+ * handle. What it has from an image is its own once it is touched, and goes to the swap file when memory is
+ * short. -ENOMEM as quire_region_create
  */
 int quire_snapshot_clone(quire_snapshot_t *s, quire_region_t **out);
 
@@ -464,7 +468,7 @@ int quire_snapshot_clone(quire_snapshot_t *s, quire_region_t **out);
  * The region becomes what it was, in place; its other snapshots, older and newer, stay what they
  * are. Costs time for pages that have changed since. Another thread that uses the region during the
  * call sees each page as it was or as it becomes, and what it writes may be lost.
- * -EINVAL   the region has been destroyed
+ * -EINVAL   the region has been destroyed; or the snapshot was loaded, and had none
  * -EBUSY    a page that has changed is pinned; nothing was done. (One that was pinned when
  *           this snapshot, or a later one, was taken counts as changed.)
  * -ENOMEM, -EIO   some pages are rolled back, others are not: try again
@@ -509,7 +513,7 @@ int quire_snapshot_uuid(quire_snapshot_t *s, unsigned char uuid[16]);
  * replaces another has the mode of that. base: only what differs from it; of the same length, of any region, or loaded. (Of
  * snapshots of one region, and of a region that was cloned from base, it is known what may differ;
  * else all is compared.) NULL: all.
- * -EINVAL     no such snapshot, or another length; base is s, or another of the same UUID
+ * -EINVAL     no such snapshot; base is of another length or pager, or is s, or another of the same UUID
  * -EISDIR, -EBADF   at path is something that is no regular file
  * -ENOENT, -EACCES, -ENOSPC, -EFBIG and the like   from the file system
  * -EIO, -EBADMSG    a page cannot be had
@@ -578,7 +582,10 @@ struct quire_image {
 	char name[32];   /* of the region */
 };
 
-/* The calls below need no pager. Errors: as quire_snapshot_load and quire_snapshot_save. */
+/*
+ * The calls below need no pager. Errors: as quire_snapshot_load and quire_snapshot_save. A child of a fork that another
+ * thread makes meanwhile has their files open, as it would of any that are in use, until it ends or executes a program.
+ */
 int quire_image_info(const char *path, struct quire_image *out);
 
 /* Called now and then; both count the same unit of work. => false: stop (-ECANCELED) */

@@ -376,7 +376,7 @@ int snapshot_main(int argc, char **argv)
 	int status;
 
 	if (!what)
-		return usage("info, verify or merge is missing", "snapshot");
+		return usage("what is to be done is missing", "info, verify or merge");
 	if (!strcmp(what, "--help") || !strcmp(what, "-h"))
 		return help();
 	if (strcmp(what, "info") != 0 && strcmp(what, "verify") != 0 && strcmp(what, "merge") != 0)

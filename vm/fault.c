@@ -89,6 +89,31 @@ void fault_account(struct quire_region *r, bool major, uint64_t started)
 	}
 }
 
+static void report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error,
+                   const char *words)
+{
+	struct quire_error e = { .kind = kind,
+		                 .error = error,
+		                 .region = r,
+		                 .offset = page << PAGE_SHIFT,
+		                 .message = words };
+
+	if (kind == QUIRE_ERROR_READ || kind == QUIRE_ERROR_CHECKSUM)
+		REGION_COUNT(r, read_errors, 1);
+	if (r->q->on_error)
+		r->q->on_error(r->q->on_error_arg, &e);
+}
+
+void fault_report_image(struct quire_region *r, uint64_t page, int error)
+{
+	if (error == EIO)
+		report(r, page, QUIRE_ERROR_READ, error,
+		       "a page could not be read from the image that it was loaded from");
+	else
+		report(r, page, QUIRE_ERROR_CHECKSUM, error,
+		       "a page of the image that it was loaded from does not match its checksum");
+}
+
 void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error)
 {
 	static const char *const words[] = {
@@ -97,16 +122,8 @@ void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind k
 		[QUIRE_ERROR_NO_MEMORY] = "no page could be evicted to make room for an access",
 		[QUIRE_ERROR_ENGINE] = "the kernel refused to install or remove a page",
 	};
-	struct quire_error e = { .kind = kind,
-		                 .error = error,
-		                 .region = r,
-		                 .offset = page << PAGE_SHIFT,
-		                 .message = words[kind] };
 
-	if (kind == QUIRE_ERROR_READ || kind == QUIRE_ERROR_CHECKSUM)
-		REGION_COUNT(r, read_errors, 1);
-	if (r->q->on_error)
-		r->q->on_error(r->q->on_error_arg, &e);
+	report(r, page, kind, error, words[kind]);
 }
 
 /* A page mapped clean was written (1) or given up clean (0): a moving average of about 64. */

@@ -297,8 +297,7 @@ static enum fault_result unable(struct fault *f, int error)
 	f->error = -error;
 	/* Of an image. (What is on the swap file is read when it is the clone's own.) */
 	if (error == -EBADMSG || error == -EIO) {
-		fault_report(f->region, f->page,
-		             error == -EIO ? QUIRE_ERROR_READ : QUIRE_ERROR_CHECKSUM, f->error);
+		fault_report_image(f->region, f->page, f->error);
 		return fault_give_up(f, FAULT_IOERR);
 	}
 	if (error == -EAGAIN)

@@ -10,6 +10,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <uuid/uuid.h>
 
@@ -105,10 +106,30 @@ static int load(struct quire *q, const char *path, struct loaded *l, struct quir
 	return 0;
 }
 
+/* => a piece of work */
+static int open_and_load(struct quire *q, const char *path, struct quire_region **out)
+{
+	struct loaded *l = NULL;
+	struct arena self;
+	int error = open_image(path, &l);
+
+	if (error)
+		return error;
+	lock_acquire(&q->snapshot_lock);
+	error = load(q, path, l, out);
+	lock_release(&q->snapshot_lock);
+	if (error) {
+		self = l->self;
+		image_close(&l->image);
+		arena_close(&self);
+	}
+	return error;
+}
+
 int quire_snapshot_load(quire_t *q, const char *path, quire_snapshot_t **out)
 {
 	struct quire_region *s = NULL;
-	struct loaded *l = NULL;
+	char copy[PATH_MAX];
 	struct call call;
 	int error;
 
@@ -116,22 +137,17 @@ int quire_snapshot_load(quire_t *q, const char *path, quire_snapshot_t **out)
 		return error_set(EINVAL, "a NULL pager, path or result");
 	if (pager_is_lost(q))
 		return lost_error();
-	error = open_image(path, &l);
-	if (error)
-		return error;
+	/* It may be managed memory, which is not touched while signals are blocked. */
+	if (strlen(path) >= sizeof copy)
+		return error_set(ENAMETOOLONG, "image: the path is longer than %zu bytes",
+		                 sizeof copy - 1);
+	strcpy(copy, path);
+	/* All of it: a child of a fork in between would have a file that is no snapshot's. */
 	call_enter(&call);
-	lock_acquire(&q->snapshot_lock);
-	error = load(q, path, l, &s);
-	lock_release(&q->snapshot_lock);
+	error = open_and_load(q, copy, &s);
 	call_leave(&call);
-	if (!error) {
+	if (!error)
 		*out = snapshot_handle(s);
-	} else {
-		struct arena self = l->self;
-
-		image_close(&l->image);
-		arena_close(&self);
-	}
 	return error;
 }
 

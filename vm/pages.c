@@ -119,7 +119,9 @@ int quire_snapshot_read(quire_snapshot_t *snapshot, size_t offset, void *buffer,
 
 	if (!snapshot_is_valid(snapshot))
 		return snapshot_invalid(snapshot);
-	if (offset > s->bytes || length > s->bytes - offset || (length && !buffer))
+	if (length && !buffer)
+		return error_set(EINVAL, "a NULL buffer");
+	if (offset > s->bytes || length > s->bytes - offset)
 		return error_set(EINVAL, "%zu bytes at %zu: the snapshot has %zu", length, offset,
 		                 s->bytes);
 	if (length > 2 * PAGE_BYTES)

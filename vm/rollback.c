@@ -98,6 +98,8 @@ int quire_snapshot_rollback(quire_snapshot_t *snapshot)
 	lock_release(&s->q->snapshot_lock);
 	forgive(s->q);
 	call_leave(&call);
+	if (error == -ENOENT && s->image)
+		return error_set(EINVAL, "a snapshot that was loaded has no region: clone it");
 	if (error == -ENOENT)
 		return error_set(EINVAL, "the region of the snapshot has been destroyed");
 	if (error == -EBUSY)

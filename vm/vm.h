@@ -322,6 +322,8 @@ enum fault_result fault_wait_to_copy(struct fault *f);
 /* Book a fault that ended. */
 void fault_account(struct quire_region *r, bool major, uint64_t started);
 void fault_report(struct quire_region *r, uint64_t page, enum quire_error_kind kind, int error);
+/* EIO or EBADMSG, of the image of a loaded snapshot that it inherits from */
+void fault_report_image(struct quire_region *r, uint64_t page, int error);
 
 /* Should a page that is read in be mapped writable at once? (It loses its slot, and saves a fault.) */
 bool fault_expects_write(struct quire_region *r);

@@ -7,6 +7,7 @@
  * the program touches one of its pages, all of it that has arrived with one
  * call, while the next window is being read.
  */
+#include "vm/lineage.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -28,13 +29,31 @@ static void count_read(struct quire_region *r, uint32_t planned, uint32_t demand
 	count(&r->counters.pages_in, planned + demand);
 }
 
+/* What a clone has not touched yet is its parent's: if that is a slot, it becomes the clone's own, to be read with others. */
+static void inherit_slot(struct quire_region *r, uint64_t page)
+{
+	struct content c;
+
+	if (!region_touch_leaf(r, page) || atomic_load(region_entry(r, page)) != ENTRY_EMPTY ||
+	    !entry_try(region_entry(r, page), ENTRY_EMPTY))
+		return;
+	if (lineage_content(r->parent, page, NULL, false, &c) == 0 && c.kind == CONTENT_SLOT)
+		entry_publish(r, page, lineage_own(r, page, &c, BUFFER_NONE));
+	else
+		entry_publish(r, page, ENTRY_EMPTY);
+}
+
 /* Hold the next page of a plan if it is a slot. => its entry's value, or 0 */
 static uint64_t hold_slot(struct quire_region *r, uint64_t page)
 {
 	entry_t *entry = region_entry(r, page);
 	uint64_t e;
 
-	if (page >= r->pages || !region_leaf_touched(r, page))
+	if (page >= r->pages)
+		return 0;
+	if (unlikely(r->parent))
+		inherit_slot(r, page);
+	if (!region_leaf_touched(r, page))
 		return 0;
 	e = atomic_load(entry);
 	if (entry_state(e) != ENTRY_SLOT || e & ENTRY_LOST || !entry_try(entry, e))

@@ -70,9 +70,35 @@ static void many_generations(void)
 	CHECK_EQ(quire_close(q), 0);
 }
 
+/* The first pass over a clone in order reads ahead, as any. */
+static void read_in_order(void)
+{
+	size_t pages = 16 * MIB / PAGE;
+	struct quire_stats before, after;
+	quire_region_t *r, *clone;
+	quire_snapshot_t *s;
+
+	q = pager_open(2 * MIB);
+	r = region_create(q, pages * PAGE);
+	fill(r, 0, pages, 1);
+	CHECK_EQ(quire_snapshot_create(r, &s), 0);
+	CHECK_EQ(quire_snapshot_clone(s, &clone), 0);
+	before = region_stats(clone);
+	CHECK_EQ(wrong(clone, 0, pages, 1), 0);
+	after = region_stats(clone);
+	CHECK(after.readahead_issued - before.readahead_issued > pages / 2);
+	CHECK(after.major_faults - before.major_faults < pages / 4);
+	/* And it is a copy on write all the same. */
+	fill(clone, 0, pages, 2);
+	CHECK_EQ(wrong(r, 0, pages, 1), 0);
+	CHECK_EQ(wrong(clone, 0, pages, 2), 0);
+	CHECK_EQ(quire_close(q), 0);
+}
+
 int main(int argc, char **argv)
 {
-	static const struct unit_test tests[] = { UNIT(many_generations), UNIT_END };
+	static const struct unit_test tests[] = { UNIT(many_generations), UNIT(read_in_order),
+		                                  UNIT_END };
 
 	return unit_main(argc, argv, "clones", tests);
 }
