@@ -37,10 +37,15 @@ static bool is_base(const struct image_file *base, const struct image_file *of)
 
 const struct image_file *image_base_of(const struct image_file *files, unsigned count, unsigned i)
 {
+	const struct image_file *found = NULL;
+
+	/* Of several of one UUID, a full one: it needs no other. */
 	for (unsigned k = 0; k < count; k++)
-		if (is_base(&files[k], &files[i]))
-			return &files[k];
-	return NULL;
+		if (is_base(&files[k], &files[i]) &&
+		    (!found || (image_is_increment(&found->image) &&
+		                !image_is_increment(&files[k].image))))
+			found = &files[k];
+	return found;
 }
 
 static bool is_chain(const struct image_file *files, unsigned count, const unsigned *order)
