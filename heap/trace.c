@@ -178,10 +178,10 @@ static size_t sum(struct block *list, size_t count)
 
 		if (callers && last->caller == list[i].caller) {
 			last->bytes += list[i].bytes;
-			last->at = (const char *)last->at + 1;
+			last->at = (const void *)((uintptr_t)last->at + 1);
 		} else {
 			list[callers] = list[i];
-			list[callers++].at = (const char *)NULL + 1;
+			list[callers++].at = (const void *)(uintptr_t)1;
 		}
 	}
 	qsort(list, callers, sizeof *list, by_bytes);

@@ -8,6 +8,7 @@
  *   inner.c    memory for what libc allocates on behalf of Quire itself
  *   libc.c     what of libc's must not be paged
  *   signals.c  the signals that faults come as stay Quire's
+ *   child.c    the budget of a process that the program has forked
  *   end.c      statistics, when the program ends
  *
  * What `quire run` decides it says in the environment, for this program and those that it starts:
@@ -50,6 +51,9 @@ void *inner_alloc(size_t size, size_t alignment);
 bool inner_has(const void *p);
 size_t inner_size(const void *p);
 void inner_free(void *p);
+
+/* child.c: once, after the pager and the heap have been opened, and so after their handlers of fork */
+void child_prepare(void);
 
 /* end.c: what is to be printed at the end; once, by the process that has been told to. */
 void end_prepare(void);

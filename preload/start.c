@@ -113,6 +113,7 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
 		return;
 	}
 	if (open_all() == 0) {
+		child_prepare();
 		end_prepare();
 		preload_state = PAGED;
 		return;

@@ -42,8 +42,8 @@ const struct image_file *image_base_of(const struct image_file *files, unsigned 
 	/* Of several of one UUID, a full one: it needs no other. */
 	for (unsigned k = 0; k < count; k++)
 		if (is_base(&files[k], &files[i]) &&
-		    (!found || (image_is_increment(&found->image) &&
-		                !image_is_increment(&files[k].image))))
+		    (!found ||
+		     (image_is_increment(&found->image) && !image_is_increment(&files[k].image))))
 			found = &files[k];
 	return found;
 }
