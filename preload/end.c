@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +22,14 @@
 static char file[4096];
 static int stream_fd = -1; /* where text goes: the program may close its own */
 static bool is_wanted, is_for_all;
-static pid_t first;
+static pid_t first, self; /* self: not a child of vfork, whose memory is its parent's */
 static _Atomic bool is_done;
+
+static void in_child(void)
+{
+	self = getpid();
+	atomic_store(&is_done, false);
+}
 
 void end_prepare(void)
 {
@@ -35,7 +42,9 @@ void end_prepare(void)
 		return;
 	strcpy(file, name);
 	is_for_all = strstr(file, "%p") != NULL;
-	first = pid ? (pid_t)strtol(pid, NULL, 10) : getpid();
+	self = getpid();
+	first = pid ? (pid_t)strtol(pid, NULL, 10) : self;
+	pthread_atfork(NULL, NULL, in_child);
 	if (!*file)
 		stream_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 1000);
 }
@@ -71,7 +80,9 @@ static void print(void)
 
 static void end(void)
 {
-	if (preload_state != PAGED || !is_wanted || (!is_for_all && getpid() != first))
+	pid_t now = getpid();
+
+	if (preload_state != PAGED || !is_wanted || now != self || (!is_for_all && now != first))
 		return;
 	if (!atomic_exchange(&is_done, true))
 		print();

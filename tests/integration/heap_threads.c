@@ -110,7 +110,7 @@ static void freed_by_others(void)
 
 	begin();
 	start(t, 4);
-	sleep_seconds(quick_or_full(2, 10));
+	sleep_seconds(quick_or_full(1, 10));
 	join(t, 4);
 	empty_shelf();
 	CHECK_EQ(bad, 0);
@@ -132,7 +132,7 @@ static void *one_block(void *arg)
 static void threads_come_and_go(void)
 {
 	struct quire_heap_info before, after;
-	unsigned many = (unsigned)quick_or_full(2000, 10000);
+	unsigned many = (unsigned)quick_or_full(1000, 10000);
 
 	begin();
 	for (unsigned i = 0; i < many; i++) {
@@ -182,7 +182,7 @@ static void used_by_destructors(void)
 /* Destroyed with what is in them. A thread has used them all, some of it is in its caches. */
 static void heaps_come_and_go(void)
 {
-	unsigned rounds = (unsigned)quick_or_full(300, 3000), maps = 0;
+	unsigned rounds = (unsigned)quick_or_full(80, 3000), maps = 0;
 	uint64_t metadata = 0;
 	quire_heap_t *list[9];
 
@@ -240,7 +240,7 @@ static void go_on(void *arg)
  */
 static void forked_in_the_middle(void)
 {
-	unsigned rounds = (unsigned)quick_or_full(30, 300);
+	unsigned rounds = (unsigned)quick_or_full(10, 300);
 	pthread_t t[3];
 
 	begin();
