@@ -640,7 +640,7 @@ struct quire_heap_options {
 	size_t length;
 	size_t large; /* bytes from which on a block's pages go back with it; 16 KiB at least; default 128 KiB */
 	int trim_ms; /* freed pages go back after about so many ms, if the heap is used meanwhile; -1: never; default 1000 */
-	bool trace; /* keep who allocated what, for quire_heap_leaks: about 48 bytes a block, beside the budget */
+	bool trace; /* keep who allocated what, for quire_heap_leaks: 48 to 96 bytes a block, beside the budget */
 };
 
 /*
